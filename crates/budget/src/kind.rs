@@ -27,13 +27,15 @@ pub enum BudgetKind {
     Uploads,
     /// Bytes of request bodies that are read into memory.
     RequestBytes,
+    /// Bytes of objects that are in memory on their way to the object store.
+    StoreParts,
     /// Requests to one upstream host, where the operator has set a bound: not one of [`ALL`](Self::ALL), but a pool for each host.
     UpstreamRequests,
 }
 
 impl BudgetKind {
     /// All of which there is one pool, in the order in which they are declared and reported.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Downloads,
         Self::Documents,
         Self::Arrivals,
@@ -46,6 +48,7 @@ impl BudgetKind {
         Self::Lookups,
         Self::Uploads,
         Self::RequestBytes,
+        Self::StoreParts,
     ];
 
     /// The word for it in metrics and in the log.
@@ -63,6 +66,7 @@ impl BudgetKind {
             Self::Lookups => "lookups",
             Self::Uploads => "uploads",
             Self::RequestBytes => "request_bytes",
+            Self::StoreParts => "store_parts",
             Self::UpstreamRequests => "upstream_requests",
         }
     }

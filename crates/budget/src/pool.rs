@@ -212,6 +212,7 @@ impl Pool {
         drop(told);
         let who = match refused.kind {
             BudgetKind::Uploads | BudgetKind::RequestBytes => "clients",
+            BudgetKind::StoreParts => "object store",
             _ => "upstream",
         };
         tracing::warn!(

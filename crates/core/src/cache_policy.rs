@@ -31,6 +31,8 @@ pub struct CachePolicy {
     pub no_rollback: bool,
     /// `verify`: what becomes of a file that contradicts the digest that an index states of it.
     pub verify: Verify,
+    /// `presign`: whether the object store gives whole immutable files itself, by redirects to it.
+    pub presign: bool,
 }
 
 /// `verify` of a repository. A digest that is a file's own name (OCI, repository metadata) is enforced in any case.
@@ -65,6 +67,7 @@ impl Default for CachePolicy {
             missing_status: Vec::new(),
             no_rollback: false,
             verify: Verify::Enforce,
+            presign: false,
         }
     }
 }

@@ -364,6 +364,12 @@ impl Repository {
         }
     }
 
+    /// Whether whole files may be given by redirects to the object store. apk follows no 307 (apk-tools, libfetch), so never where its
+    /// packages are.
+    pub fn redirects_to_store(&self) -> bool {
+        self.cache.presign && self.package != PackageType::Alpine
+    }
+
     /// How to reach the upstream; `None` for local and virtual repositories.
     pub fn upstream(&self) -> Option<&UpstreamSettings> {
         match &self.kind {

@@ -133,6 +133,7 @@ pub(crate) fn any_policy() -> impl Strategy<Value = CachePolicy> {
                     missing_status: Vec::new(),
                     no_rollback: false,
                     verify: Verify::Enforce,
+                    presign: false,
                     stale_while_revalidate: lives.3,
                     stale_wait: CachePolicy::STALE_WAIT,
                     stale_max_age,

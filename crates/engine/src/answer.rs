@@ -14,7 +14,7 @@ pub use larder_storage::Body;
 /// An answer to a request for an artifact. Conditional headers, ranges and HEAD are applied by the HTTP layer.
 #[derive(Debug)]
 pub struct Answer {
-    /// 200 for a representation; 301 for a redirect (`location` set); otherwise a passed-through status.
+    /// 200 for a representation; 301 or 307 for a redirect (`location` set); otherwise a passed-through status.
     pub status: StatusCode,
     /// What it is.
     pub representation: Representation,
@@ -27,7 +27,7 @@ pub struct Answer {
     pub source: Source,
     /// For `Age` and `Cache-Control`.
     pub freshness: Freshness,
-    /// For `Location`: absolute path, only with a 3xx status.
+    /// For `Location`, only with a 3xx status: an absolute path, or with 307 a presigned URL, which is a secret while it lives.
     pub location: Option<String>,
     /// Whether the answer may be remembered in the hot set, and until when it holds.
     pub hot: Option<HotTicket>,

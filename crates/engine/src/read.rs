@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use larder_core::{ArtifactRecord, Clock, Content, Decision, Fault, Source, UnixMillis, decide};
 use larder_formats::{Form, Operation};
+use larder_storage::BlobStore;
 
 use crate::answer::{Answer, Body, HeldBlob};
 use crate::catalog::{Catalog, Epoch};
@@ -27,6 +28,7 @@ use crate::policy::admission::{Admission, Admitted};
 use crate::policy::clearance::{Cleared, clear, clear_non_artifact};
 use crate::policy::ruling::{Facts, dates_of};
 use crate::policy::visibility::Visibility;
+use crate::presign;
 use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
 use crate::target::{ArtifactRequest, Target};
@@ -41,6 +43,7 @@ pub(crate) struct Pipeline {
     pub(crate) flights: Arc<Flights>,
     pub(crate) documents: Arc<Documents>,
     pub(crate) remote: Arc<Remote>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) local: Arc<Local>,
     pub(crate) virtuals: Arc<Virtual>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -225,7 +228,11 @@ impl Pipeline {
         }
         let obtained = self.remote.file(wanted, need(admitted)).await?;
         match obtained {
-            Held::Whole(settled) => self.answer_settled(admitted, settled, epoch, vary, request),
+            Held::Whole(settled) => {
+                let record = Arc::clone(&settled.record);
+                let answer = self.answer_settled(admitted, settled, epoch, vary, request)?;
+                Ok(self.redirected(admitted, &record, request, answer).await)
+            }
             Held::InFlight(fill, body, cache_status) => {
                 let draft = &fill.draft;
                 let mut representation =
@@ -255,6 +262,22 @@ impl Pipeline {
                 ))
             }
         }
+    }
+
+    /// The answer, or a redirect to where the object store has these bytes.
+    async fn redirected(
+        &self,
+        admitted: &Admitted,
+        record: &ArtifactRecord,
+        request: &ArtifactRequest<'_>,
+        answer: Answer,
+    ) -> Answer {
+        let wanted = admitted.wanted();
+        let is_file = !wanted.spec.is_document && !wanted.is_member();
+        let lasts = is_file && !wanted.class_of(record).is_mutable();
+        let blob = record.blob().filter(|_| lasts);
+        let repository = &wanted.entry.repository;
+        presign::redirected(&*self.blobs, repository, blob, request, answer, self.now()).await
     }
 
     fn answer_settled(

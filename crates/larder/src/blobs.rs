@@ -2,19 +2,26 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder::config::{S3, Settings, Severity};
-use larder_storage::{BlobStore, FsBlobStore, Refused, S3Objects, StorageError, TieredBlobStore};
+use larder_budget::Budgets;
+use larder_storage::{
+    BlobStore, FsBlobStore, MetadataStore, Refused, S3Objects, StorageError, TieredBlobStore,
+};
+
+use crate::cluster::Member;
 
 /// The folder of the tier, in the data directory.
 const TIER: &str = "tier";
 /// A store that does not answer at a start is asked again so often.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How often unfinished uploads are looked for.
-const SWEEP_EVERY: Duration = Duration::from_hours(1);
-/// Uploads that were begun so long ago, and not by this process, are aborted.
-const SWEEP_AGE: Duration = Duration::from_hours(6);
+/// How often the store is asked for multipart uploads that nobody knows.
+const LIST_EVERY: Duration = Duration::from_mins(10);
+/// Those that were begun so long ago are aborted.
+const UNKNOWN_FOR: Duration = Duration::from_hours(1);
+/// The longest time between two looks for uploads whose lease has ended.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// The store, and what is to be done for it while larder runs.
 pub(crate) struct Blobs {
@@ -36,6 +43,7 @@ struct Upkeep {
 pub(crate) async fn open(
     settings: &Settings,
     open_files: usize,
+    budgets: &Arc<Budgets>,
     within: impl Fn(StorageError) -> String,
 ) -> Result<Blobs, Box<dyn Error>> {
     let directory = &settings.data_dir;
@@ -47,7 +55,8 @@ pub(crate) async fn open(
         });
     };
     refuse_files(settings, &within).await?;
-    let objects = S3Objects::new(s3.store.clone()).map_err(|error| explained(&error))?;
+    let objects = S3Objects::new(s3.store.clone(), Arc::clone(budgets));
+    let objects = objects.map_err(|error| explained(&error))?;
     let tier = TieredBlobStore::open(
         Arc::new(objects.clone()),
         &directory.join(TIER),
@@ -126,7 +135,8 @@ pub(crate) async fn look(settings: &Settings) -> Result<(), (Severity, String)> 
     refuse_files(settings, &|error| error.to_string())
         .await
         .map_err(|refused| error(refused.to_string()))?;
-    let objects = S3Objects::new(s3.store.clone()).map_err(|failed| error(explained(&failed)))?;
+    let objects = S3Objects::new(s3.store.clone(), Arc::default());
+    let objects = objects.map_err(|failed| error(explained(&failed)))?;
     objects.look().await.map_err(|refused| match refused {
         Refused::Never(why) => error(why),
         Refused::Later(failed) => {
@@ -154,8 +164,17 @@ fn tell(s3: &S3, missing: &[&str]) {
 }
 
 impl Blobs {
-    /// What is done for the store until the task is dropped: it is asked until it answers, and unfinished uploads are taken away.
-    pub(crate) async fn keep_up(self, settings: Settings) {
+    /// From now on multipart uploads to the store are leased in the database.
+    pub(crate) fn lease_uploads(&self, settings: &Settings, metadata: &MetadataStore) {
+        if let (Some(upkeep), Some(s3)) = (&self.upkeep, &settings.s3) {
+            let book = Arc::new(metadata.clone());
+            upkeep.objects.lease_uploads(book, s3.upload_lease);
+        }
+    }
+
+    /// What is done for the store until the task is dropped: it is asked until it answers, and what dead processes have begun is taken
+    /// away, by one of several replicas.
+    pub(crate) async fn keep_up(self, settings: Settings, member: Option<Arc<Member>>) {
         let (Some(mut upkeep), Some(s3)) = (self.upkeep, settings.s3) else {
             return;
         };
@@ -178,18 +197,30 @@ impl Blobs {
                 }
             }
         }
+        let pause = SWEEP_EVERY.min(s3.upload_lease / 2);
+        let mut listed: Option<Instant> = None;
         loop {
-            match upkeep.objects.sweep_uploads(SWEEP_AGE).await {
-                Ok(0) => {}
-                Ok(uploads) => tracing::info!(
-                    uploads,
-                    "unfinished uploads to the object store were aborted"
-                ),
-                Err(error) => {
-                    tracing::warn!(%error, "unfinished uploads were not looked for: set a lifecycle rule on the bucket that aborts them");
+            if member.as_ref().is_none_or(|member| member.does_chores()) {
+                tell_swept(upkeep.objects.sweep_ended().await);
+                if listed.is_none_or(|at| at.elapsed() >= LIST_EVERY) {
+                    listed = Some(Instant::now());
+                    tell_swept(upkeep.objects.sweep_uploads(UNKNOWN_FOR).await);
                 }
             }
-            tokio::time::sleep(SWEEP_EVERY).await;
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+fn tell_swept(swept: Result<usize, StorageError>) {
+    match swept {
+        Ok(0) => {}
+        Ok(uploads) => tracing::info!(
+            uploads,
+            "multipart uploads that nobody was at any more were aborted"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "abandoned multipart uploads were not looked for; it is tried again");
         }
     }
 }

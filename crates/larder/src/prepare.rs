@@ -56,7 +56,7 @@ pub(crate) async fn prepare(
     make_directory(directory)?;
     let within = |error| of_directory(&error, directory);
     let lock = DataDirectoryLock::take(directory).map_err(within)?;
-    let blobs = blobs::open(settings, shares.blobs, within).await?;
+    let blobs = blobs::open(settings, shares.blobs, budgets, within).await?;
     let server = || {
         bind(server_settings(
             settings,
@@ -80,6 +80,7 @@ pub(crate) async fn prepare(
             (metadata, link_key, server)
         }
     };
+    blobs.lease_uploads(settings, &metadata);
     Ok(Prepared {
         _lock: lock,
         blobs,

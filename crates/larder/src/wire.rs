@@ -105,7 +105,7 @@ async fn serve(
     let member = cluster::join(&settings, &engine, &metadata, VERSION).await?;
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
-    let upkeep = blobs.keep_up(settings.clone());
+    let upkeep = blobs.keep_up(settings.clone(), member.clone());
     let stopped = until_stopped(signals, server.handle(), drain.clone());
     let reloading = Reloading {
         engine: Arc::clone(&engine),

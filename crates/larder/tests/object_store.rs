@@ -7,19 +7,28 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use larder_core::Secret;
+use larder_storage::{S3Objects, S3Settings};
+use larder_testkit::servers::postgres::Postgres;
 use larder_testkit::servers::{Gate, S3Server};
 use larder_testkit::{Origin, Payload, Resource};
-use support::client::client;
-use support::{Answer, PATIENCE, Setup, TestLarder, get};
+use support::client::{builder, client, try_send};
+use support::{Answer, PATIENCE, Setup, TestLarder, get, send};
 
 const STEP: usize = 1 << 20;
 
 fn setup(origin: &Origin, endpoint: &str) -> Setup {
+    setup_with(origin, endpoint, "")
+}
+
+/// The same with more lines of configuration, of repositories or behind them.
+fn setup_with(origin: &Origin, endpoint: &str, more: &str) -> Setup {
     let config = format!(
-        "remotes:\n  remote: {{ base_url: '{}', immutable_patterns: ['.'], cache: {{ immutable_ttl: 0 }} }}\n  own: {{ type: local }}\n",
+        "remotes:\n  remote: {{ base_url: '{}', immutable_patterns: ['.'], cache: {{ immutable_ttl: 0 }} }}\n  own: {{ type: local }}\n{more}",
         origin.url("")
     );
     Setup::new(&config)
@@ -30,11 +39,86 @@ fn setup(origin: &Origin, endpoint: &str) -> Setup {
         .env("MINIO_SECRET_KEY", S3Server::SECRET_KEY)
 }
 
+/// The store itself, to see what is in it.
+fn store_of(server: &S3Server) -> S3Objects {
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let settings = S3Settings {
+        endpoint: server.endpoint(),
+        secure: false,
+        bucket: S3Server::BUCKET.to_owned(),
+        region: "us-east-1".to_owned(),
+        path_style: true,
+        prefix: String::new(),
+        keys: Some((secret(S3Server::ACCESS_KEY), secret(S3Server::SECRET_KEY))),
+        platform: Vec::new(),
+        ca: None,
+        public: None,
+        checksums: false,
+    };
+    S3Objects::new(settings, Arc::default()).expect("settings of a store")
+}
+
+/// Waits until so many multipart uploads are under way; gives how long that took.
+async fn until_uploads(store: &S3Objects, count: usize, bound: Duration) -> Duration {
+    let since = Instant::now();
+    loop {
+        let now = store.count_uploads().await.expect("a list of uploads");
+        if now == count {
+            return since.elapsed();
+        }
+        assert!(
+            since.elapsed() < bound,
+            "{now} uploads instead of {count} after {bound:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Blocks of a MiB that come as fast as `pace` lets them, until `hold` says that no more come.
+fn paced(blocks: u64, pace: Duration, hold: tokio::sync::watch::Receiver<u64>) -> reqwest::Body {
+    let stream = futures_util::stream::unfold((0, hold), move |(number, mut hold)| async move {
+        if number == blocks {
+            return None;
+        }
+        tokio::time::sleep(pace).await;
+        // Nobody is left to let more of it go: the client stays silent.
+        if hold.wait_for(|most| number < *most).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Some((std::io::Result::Ok(block(number)), (number + 1, hold)))
+    });
+    reqwest::Body::wrap_stream(stream)
+}
+
+fn block(number: u64) -> Bytes {
+    let digits = larder_core::sha256(&number.to_le_bytes());
+    Bytes::from(digits.as_bytes().repeat(STEP / 32))
+}
+
+/// The digest of so many blocks.
+fn digest_of_blocks(blocks: u64) -> larder_core::Digest {
+    let mut hasher = larder_core::Hasher::new(&[]);
+    (0..blocks).for_each(|number| hasher.update(&block(number)));
+    hasher.finish_sha256()
+}
+
 async fn put(url: &str, body: impl Into<reqwest::Body>) -> Answer {
-    let request = client()
+    put_stating(url, body, None).await
+}
+
+/// The same with the digest stated beforehand.
+async fn put_stating(
+    url: &str,
+    body: impl Into<reqwest::Body>,
+    digest: Option<&larder_core::Digest>,
+) -> Answer {
+    let mut request = client()
         .put(url)
         .body(body)
         .timeout(Duration::from_secs(300));
+    if let Some(digest) = digest {
+        request = request.header("x-checksum-sha256", digest.to_hex());
+    }
     let response = request.send().await.expect("an answer");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.bytes().await.expect("all of it").to_vec();
@@ -189,14 +273,8 @@ async fn a_large_upload_takes_little_memory() {
     let origin = Origin::start().await;
     let mut larder = setup(&origin, &server.endpoint()).start().await;
     let before = larder.peak_memory();
-    let block = |number: u64| {
-        let digits = larder_core::sha256(&number.to_le_bytes());
-        Bytes::from(digits.as_bytes().repeat(STEP / 32))
-    };
-    let stream = futures_util::stream::iter((0..BLOCKS).map(move |number| {
-        let block = block(number);
-        std::io::Result::Ok(block)
-    }));
+    let blocks = (0..BLOCKS).map(|number| std::io::Result::Ok(block(number)));
+    let stream = futures_util::stream::iter(blocks);
     let url = larder.artifact("own", "large.bin");
     let answer = put(&url, reqwest::Body::wrap_stream(stream)).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -393,4 +471,611 @@ async fn over_tls_with_an_authority_of_its_own() {
         log.contains("does not answer") && log.contains("certificate"),
         "{log}"
     );
+}
+
+/// Hazard L8: what a process has begun that was killed is aborted when its lease has ended; what lives is let be.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_l8_what_a_killed_process_has_begun_is_aborted_when_its_lease_ends() {
+    const LEASE: u64 = 4;
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let store = store_of(&server);
+    let leased = format!("s3: {{ upload_lease: {LEASE} }}\n");
+    let mut larder = setup_with(&origin, &server.endpoint(), &leased)
+        .start()
+        .await;
+    let digest = digest_of_blocks(64);
+    let (more, hold) = tokio::sync::watch::channel(40_u64);
+    let url = larder.artifact("own", "large.bin");
+    let body = paced(64, Duration::from_millis(5), hold);
+    let uploading = tokio::spawn({
+        let (client, digest) = (client(), digest.to_hex());
+        async move {
+            let request = client.put(url).header("x-checksum-sha256", digest);
+            request
+                .body(body)
+                .timeout(Duration::from_secs(300))
+                .send()
+                .await
+        }
+    });
+    until_uploads(&store, 1, PATIENCE).await;
+    // It is under way for longer than its lease: that is renewed.
+    tokio::time::sleep(Duration::from_secs(2 * LEASE)).await;
+    assert_eq!(store.count_uploads().await.expect("a list"), 1);
+    larder.kill9();
+    assert!(uploading.await.expect("no panic").is_err());
+    drop(more);
+    assert_eq!(store.count_uploads().await.expect("a list"), 1);
+    larder.restart().await;
+    let took = until_uploads(&store, 0, Duration::from_secs(LEASE + 8)).await;
+    eprintln!(
+        "killed with kill -9 in an upload; its lease was {LEASE} s; nothing in ListMultipartUploads {took:?} after the restart"
+    );
+    let absent = get(&larder.artifact("own", "large.bin")).await;
+    assert_eq!(absent.status, 404, "nothing of it is served");
+    let url = larder.artifact("own", "large.bin");
+    let whole = put_stating(
+        &url,
+        reqwest::Body::wrap_stream(futures_util::stream::iter(
+            (0..64).map(|number| std::io::Result::Ok(block(number))),
+        )),
+        Some(&digest),
+    );
+    assert_eq!(whole.await.status, 201);
+    until_uploads(&store, 0, PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_beforehand_flows_to_the_store_while_it_arrives() {
+    const BLOCKS: u64 = 96;
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let store = store_of(&server);
+    let mut larder = setup(&origin, &server.endpoint()).start().await;
+    let digest = digest_of_blocks(BLOCKS);
+    let key = format!("sha256/{}", digest.to_hex());
+    for (name, stated, status) in [
+        ("wrong.bin", digest_of_blocks(3), 400),
+        ("right.bin", digest.clone(), 201),
+    ] {
+        let (more, hold) = tokio::sync::watch::channel(40_u64);
+        let url = larder.artifact("own", name);
+        let body = paced(BLOCKS, Duration::ZERO, hold);
+        let uploading = tokio::spawn(async move { put_stating(&url, body, Some(&stated)).await });
+        until_uploads(&store, 1, PATIENCE).await;
+        let there = larder_storage::ObjectStore::head(&store, &key).await;
+        assert_eq!(there.expect("an answer"), None, "no name before the end");
+        more.send_replace(BLOCKS);
+        let answer = uploading.await.expect("an answer");
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+        until_uploads(&store, 0, PATIENCE).await;
+    }
+    assert_eq!(get(&larder.artifact("own", "wrong.bin")).await.status, 404);
+    with_an_empty_tier(&mut larder).await;
+    let back = get(&larder.artifact("own", "right.bin")).await;
+    assert_eq!(larder_core::sha256(&back.body), digest);
+}
+
+/// A replica with nothing of its own gets what another one has downloaded from the store, and the upstream is not asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_replica_fills_its_tier_from_the_store() {
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let bytes = Payload::generated(3 << 20, 9).slice(0, 3 << 20);
+    origin.put("/cold.bin", Resource::new(Payload::generated(3 << 20, 9)));
+    let both = setup(&origin, &server.endpoint()).on_postgres(Postgres::shared());
+    let first = both.clone().start().await;
+    let answer = get(&first.artifact("remote", "cold.bin")).await;
+    assert_eq!((answer.status, answer.source()), (200, "remote"));
+    first.until_idle().await;
+    first.hit(&first.artifact("remote", "cold.bin")).await;
+    origin.reset_log();
+
+    let second = both.start().await;
+    assert_ne!(first.data_dir(), second.data_dir());
+    let answer = get(&second.artifact("remote", "cold.bin")).await;
+    assert_eq!((answer.status, answer.source()), (200, "cache"));
+    assert!(answer.body == bytes);
+    let since = Instant::now();
+    while second.metric("larder_tier_bytes", "").await < 3_145_728.0 {
+        assert!(since.elapsed() < PATIENCE, "it does not come into the tier");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let again = get(&second.artifact("remote", "cold.bin")).await;
+    assert!(again.body == bytes);
+    assert!((second.metric("larder_tier_fills_total", "").await - 1.0).abs() < 0.1);
+    assert_eq!(origin.requests().len(), 0, "the upstream was not asked");
+}
+
+/// Repositories whose files may be had from the store itself, and some that are not to be.
+fn presigning(server: &S3Server, origin: &Origin, endpoint: &str) -> Setup {
+    let (port, upstream) = (
+        server
+            .endpoint()
+            .rsplit_once(':')
+            .expect("a port")
+            .1
+            .to_owned(),
+        origin.url(""),
+    );
+    let index = origin.url("/simple");
+    let more = format!(
+        "  docs: {{ base_url: '{upstream}', mutable_patterns: ['.'] }}\n  \
+           plain: {{ base_url: '{upstream}', immutable_patterns: ['.'], presign: off }}\n  \
+           held: {{ base_url: '{upstream}', immutable_patterns: ['.'], quarantine_new: true }}\n  \
+           apk: {{ base_url: '{upstream}', package: alpine }}\n  \
+           py: {{ base_url: '{upstream}', index_url: '{index}', package: pypi }}\n\
+         s3: {{ presign: on, public_endpoint: 'http://localhost:{port}' }}\n"
+    );
+    setup_with(origin, endpoint, &more)
+}
+
+/// Asks until the file is no longer in flight: then it is in the store.
+async fn settled(larder: &TestLarder, url: &str) -> Answer {
+    let first = get(url).await;
+    larder.until_idle().await;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = get(url).await;
+        if answer.source() == "cache" || first.status != 200 {
+            return answer;
+        }
+        assert!(Instant::now() < until, "{url} does not settle");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_files_are_had_from_the_store_by_presigned_redirects() {
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let gate = Gate::to(&server.endpoint()).await;
+    let payload = Payload::generated(3 << 20, 11);
+    let bytes = payload.slice(0, 3 << 20);
+    let recent = httpdate::fmt_http_date(std::time::SystemTime::now());
+    for path in ["/big.bin", "/other.bin", "/docs.bin"] {
+        origin.put(path, Resource::new(payload.clone()).etag("\"big\""));
+    }
+    origin.put(
+        "/new.bin",
+        Resource::new(payload.clone()).last_modified(&recent),
+    );
+    origin.put("/small.bin", Resource::new(Payload::generated(5_000, 2)));
+    origin.put(
+        "/v3.19/main/x86_64/big-1-r0.apk",
+        Resource::new(payload.clone()),
+    );
+    let larder = presigning(&server, &origin, &gate.endpoint()).start().await;
+    let url = larder.artifact("remote", "big.bin");
+
+    let sent = settled(&larder, &url).await;
+    assert_eq!(sent.status, 307, "{}", sent.text());
+    let location = sent.header("location").to_owned();
+    let (port, digest) = (
+        server
+            .endpoint()
+            .rsplit_once(':')
+            .expect("a port")
+            .1
+            .to_owned(),
+        larder_core::sha256(&bytes).to_hex(),
+    );
+    let public = format!("http://localhost:{port}/artifacts/sha256/{digest}?");
+    assert!(location.starts_with(&public), "{location}");
+    assert!(location.contains("X-Amz-Expires=300&"), "{location}");
+    assert_eq!(sent.header("cache-control"), "no-store");
+    assert!(
+        sent.cache_status().starts_with("larder; hit"),
+        "{}",
+        sent.cache_status()
+    );
+    assert!(
+        sent.body.is_empty() && sent.header("etag").is_empty() && sent.header("age").is_empty()
+    );
+    assert!(get(&location).await.body == bytes, "the store gives it");
+    let spoilt = location.replace(&digest, &larder_core::sha256(b"x").to_hex());
+    assert_eq!(get(&spoilt).await.status, 403, "signed for this file alone");
+
+    // Everything else is answered by larder.
+    let head = send("HEAD", &url, &[]).await;
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, "3145728")
+    );
+    let etag = head.header("etag").to_owned();
+    let part = send("GET", &url, &[("range", "bytes=5-9")]).await;
+    assert!(
+        part.status == 206 && part.body == bytes[5..10],
+        "{}",
+        part.status
+    );
+    let same = send("GET", &url, &[("if-none-match", &etag)]).await;
+    assert_eq!((same.status, same.body.len()), (304, 0));
+    let other = send("GET", &url, &[("if-match", "\"none\"")]).await;
+    assert_eq!(other.status, 412);
+    assert_eq!(get(&url).await.status, 307, "whatever was asked in between");
+    for path in [
+        larder.artifact("remote", "small.bin"),
+        larder.artifact("docs", "docs.bin"),
+        larder.artifact("plain", "other.bin"),
+        larder.artifact("apk", "v3.19/main/x86_64/big-1-r0.apk"),
+    ] {
+        let answer = settled(&larder, &path).await;
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (200, ""),
+            "{path}"
+        );
+    }
+    for _ in 0..2 {
+        let held = settled(&larder, &larder.artifact("held", "new.bin")).await;
+        assert_eq!(
+            (held.status, held.header("location")),
+            (404, ""),
+            "{}",
+            held.text()
+        );
+    }
+    let own = larder.artifact("own", "own.bin");
+    assert_eq!(put(&own, bytes.clone()).await.status, 201);
+    let own = get(&own).await;
+    assert_eq!(own.status, 307, "{}", own.text());
+    assert!(get(own.header("location")).await.body == bytes);
+
+    // Who is sent along with credentials to the same host would hand them to the store, and be refused by it.
+    let authorised = [("authorization", "Basic bGFyZGVyOmNhbmFyeQ==")];
+    assert_eq!(
+        send("GET", &url, &authorised).await.status,
+        307,
+        "another host"
+    );
+    let beside = url.replace("127.0.0.1", "localhost");
+    assert_eq!(
+        send("GET", &beside, &authorised).await.status,
+        200,
+        "the same host"
+    );
+    assert_eq!(send("GET", &beside, &[]).await.status, 307);
+
+    // A store that does not answer is not where clients are sent: the tier has the file.
+    for misbehave in [Gate::stall, Gate::close, Gate::refuse] {
+        misbehave(&gate);
+        let asked = Instant::now();
+        let here = get(&url).await;
+        assert!(here.status == 200 && here.body == bytes, "{}", here.status);
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            asked.elapsed()
+        );
+        gate.open();
+        let until = Instant::now() + Duration::from_secs(20);
+        while get(&url).await.status != 307 {
+            // It is the next request to the store that finds it answering again.
+            assert!(Instant::now() < until, "it is back");
+            put(&larder.artifact("own", "wakes"), "x").await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    // Nor to one that has lost it.
+    let lost = server
+        .ask("DELETE", &format!("/artifacts/sha256/{digest}"), "")
+        .await;
+    assert_eq!(lost, Some(204));
+    let here = get(&url).await;
+    assert!(here.status == 200 && here.body == bytes, "{}", here.status);
+
+    let redirects = larder
+        .metric("larder_object_store_redirects_total", "")
+        .await;
+    assert!(redirects >= 5.0, "{redirects}");
+    let shown = get(&larder.url("/config")).await.text();
+    let log = larder.log();
+    assert!(
+        shown.contains("\"presign\":true") && shown.contains("public_endpoint"),
+        "{shown}"
+    );
+    for text in [&shown, &log] {
+        assert!(
+            !text.contains("X-Amz-") && !text.contains("canary"),
+            "{text}"
+        );
+    }
+}
+
+/// What pip and curl do with such redirects.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_clients_follow_presigned_redirects() {
+    const WHEEL: &str = "bulky-1.0-py3-none-any.whl";
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |program: &std::path::Path, arguments: &[&str]| {
+        let ran = std::process::Command::new(program)
+            .args(arguments)
+            .current_dir(folder.path())
+            .env("HOME", folder.path())
+            .env("PIP_CONFIG_FILE", "/dev/null")
+            .env_remove("PIP_FIND_LINKS")
+            .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+            .env("NO_PROXY", "*")
+            .output()
+            .expect("the program starts");
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&ran.stdout),
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        assert!(ran.status.success(), "{}: {said}", program.display());
+        said
+    };
+    let script = format!(
+        "import os, zipfile\n\
+         z = zipfile.ZipFile('{WHEEL}', 'w')\n\
+         z.writestr('bulky/data', os.urandom(2 << 20))\n\
+         z.writestr('bulky-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: bulky\\nVersion: 1.0\\n')\n\
+         z.writestr('bulky-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n\
+         z.writestr('bulky-1.0.dist-info/RECORD', '')\n\
+         z.close()\n"
+    );
+    run(std::path::Path::new("python3"), &["-c", &script]);
+    let wheel = std::fs::read(folder.path().join(WHEEL)).expect("a wheel");
+    std::fs::remove_file(folder.path().join(WHEEL)).expect("it goes");
+    let digest = larder_core::sha256(&wheel).to_hex();
+    let page = format!(
+        "<!DOCTYPE html><html><body><a href=\"../../pool/{WHEEL}#sha256={digest}\">{WHEEL}</a></body></html>"
+    );
+    origin.put(
+        "/simple/bulky/",
+        Resource::new(page).content_type("text/html"),
+    );
+    origin.put(&format!("/pool/{WHEEL}"), Resource::new(wheel.clone()));
+    let larder = presigning(&server, &origin, &server.endpoint())
+        .start()
+        .await;
+    let redirects = || larder.metric("larder_object_store_redirects_total", "");
+    let index = larder.artifact("py", "simple/");
+    let pip = larder_testkit::servers::tool("pip");
+    let download = [
+        "download",
+        "--no-deps",
+        "--no-cache-dir",
+        "-i",
+        &index,
+        "bulky",
+    ];
+    run(&pip, &download);
+    larder.until_idle().await;
+    for _ in 0..2 {
+        let _ = std::fs::remove_file(folder.path().join(WHEEL));
+        run(&pip, &download);
+        let got = std::fs::read(folder.path().join(WHEEL)).expect("a wheel");
+        assert!(got == wheel, "the very bytes");
+    }
+    assert!(redirects().await >= 1.0, "pip was sent to the store");
+
+    let own = larder.artifact("own", "bulky.whl");
+    assert_eq!(put(&own, wheel.clone()).await.status, 201);
+    let before = redirects().await;
+    let curl = std::path::Path::new("curl");
+    for credentials in [
+        &[][..],
+        &["-u", "larder:canary"],
+        &["-H", "Authorization: Bearer canary"],
+    ] {
+        let arguments = [&["-fsSL", "-o", "got", own.as_str()][..], credentials].concat();
+        run(curl, &arguments);
+        let got = std::fs::read(folder.path().join("got")).expect("a file");
+        assert!(got == wheel, "{credentials:?}");
+    }
+    assert!(
+        (redirects().await - before - 3.0).abs() < 0.1,
+        "each by a redirect"
+    );
+    // What was cut goes on: larder has the rest.
+    std::fs::write(folder.path().join("got"), &wheel[..1_000_000]).expect("a file");
+    run(curl, &["-fsSL", "-C", "-", "-o", "got", &own]);
+    assert!(std::fs::read(folder.path().join("got")).expect("a file") == wheel);
+    run(curl, &["-fsSIL", &own]);
+}
+
+/// What came of a request behind a gate.
+#[derive(Debug, Default)]
+struct Tally {
+    right: u32,
+    refused: u32,
+    broken: u32,
+}
+
+impl Tally {
+    /// A body that has come to its end must be the right one.
+    fn note(&mut self, outcome: reqwest::Result<Answer>, expected: &[u8], what: &str) {
+        match outcome {
+            Ok(answer) if answer.status == 200 => {
+                assert!(answer.body == expected, "{what}: other bytes");
+                self.right += 1;
+            }
+            Ok(answer) => {
+                assert!(
+                    matches!(answer.status, 500 | 502 | 503 | 504),
+                    "{what}: {}",
+                    answer.text()
+                );
+                self.refused += 1;
+            }
+            Err(_) => self.broken += 1,
+        }
+    }
+}
+
+/// Reads cold files, one after the other, until it is told to stop.
+async fn read_on(root: String, stop: tokio::sync::watch::Receiver<bool>) -> Tally {
+    let patient = builder()
+        .timeout(Duration::from_mins(3))
+        .build()
+        .expect("a client");
+    let mut tally = Tally::default();
+    for number in (1..=12).cycle() {
+        if *stop.borrow() {
+            return tally;
+        }
+        let url = format!("{root}c{number}");
+        let outcome = try_send(&patient, "GET", &url, &[]).await;
+        tally.note(outcome, &numbered(number), &url);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tally
+}
+
+/// Uploads one file after the other; gives those that were acknowledged, and how many were not.
+async fn upload_on(root: String, stop: tokio::sync::watch::Receiver<bool>) -> (Vec<u64>, u32) {
+    let patient = builder()
+        .timeout(Duration::from_mins(3))
+        .build()
+        .expect("a client");
+    let (mut acknowledged, mut refused) = (Vec::new(), 0);
+    for number in 100.. {
+        if *stop.borrow() {
+            break;
+        }
+        let request = patient
+            .put(format!("{root}u{number}"))
+            .body(numbered(number));
+        match request.send().await.map(|answer| answer.status().as_u16()) {
+            Ok(201) => acknowledged.push(number),
+            Ok(503) => refused += 1,
+            other => panic!("u{number}: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (acknowledged, refused)
+}
+
+/// A gate between larder and the store that resets in mid-body, says `SlowDown`, changes bytes, is shut, and stalls for a minute, under
+/// reads of cold files and uploads: hazards A4, L4, L8, W12.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazards_a4_l4_l8_w12_behind_a_gate_that_misbehaves() {
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let gate = Gate::to(&server.endpoint()).await;
+    // Nothing fits into the tier, so that every read is one of the store.
+    let more = "s3: { tier: 1, upload_lease: 4 }\n";
+    let mut larder = setup_with(&origin, &gate.endpoint(), more).start().await;
+    for number in 1..=12 {
+        let url = larder.artifact("own", &format!("c{number}"));
+        assert_eq!(put(&url, numbered(number)).await.status, 201);
+    }
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let root = larder.artifact("own", "");
+    let readers: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(read_on(root.clone(), stopped.clone())))
+        .collect();
+    let uploads = tokio::spawn(upload_on(root, stopped));
+    let small = larder.artifact("own", "c1");
+    type Fault = fn(&Gate);
+    let faults: [(&str, u64, Fault); 5] = [
+        ("reset in mid-body", 5, |gate| gate.cut_after(300_000)),
+        ("503 SlowDown", 6, Gate::refuse),
+        ("wrong bytes", 5, |gate| gate.spoil_after(50_000)),
+        ("closed", 6, Gate::close),
+        ("stalled", 60, Gate::stall),
+    ];
+    for (what, seconds, misbehave) in faults {
+        let before = gate.resets();
+        misbehave(&gate);
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            // Who asks whether larder is there is told at once: nobody asks the store for it.
+            for path in ["/live", "/ready"] {
+                let asked = Instant::now();
+                let answer = get(&larder.url(path)).await;
+                assert_eq!(answer.status, 200, "{path}, {what}");
+                assert!(
+                    asked.elapsed() < Duration::from_secs(2),
+                    "{path}, {what}: {:?}",
+                    asked.elapsed()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        if what == "stalled" || what == "closed" {
+            let asked = Instant::now();
+            let gone = get(&small).await;
+            assert_eq!(gone.status, 503, "{what}: {}", gone.text());
+            assert!(
+                asked.elapsed() < Duration::from_secs(10),
+                "{what}: {:?}",
+                asked.elapsed()
+            );
+        }
+        let resets = gate.resets() - before;
+        // What was changed on its way is not let through by what comes now: connections begin anew.
+        gate.close();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gate.open();
+        let opened = Instant::now();
+        while get(&small).await.status != 200 {
+            assert!(
+                opened.elapsed() < Duration::from_secs(5),
+                "{what}: it is back"
+            );
+        }
+        eprintln!(
+            "{what} for {seconds} s: {resets} connections reset, a cold file {:?} after its end",
+            opened.elapsed()
+        );
+    }
+    stop.send_replace(true);
+    for reader in readers {
+        let tally = reader.await.expect("no other bytes");
+        eprintln!("a reader: {tally:?}");
+        assert!(tally.right > 5, "{tally:?}");
+    }
+    let (acknowledged, refused) = uploads.await.expect("no other answers");
+    let kept = acknowledged.len();
+    eprintln!("{kept} uploads acknowledged, {refused} refused");
+    assert!(kept > 5 && refused > 0, "{kept} {refused}");
+    with_an_empty_tier(&mut larder).await;
+    for number in acknowledged {
+        let answer = get(&larder.artifact("own", &format!("u{number}"))).await;
+        assert_eq!(answer.status, 200, "u{number}: {}", answer.text());
+        assert!(answer.body == numbered(number), "u{number}: other bytes");
+    }
+    let took = until_uploads(&store_of(&server), 0, Duration::from_secs(20)).await;
+    eprintln!("nothing in ListMultipartUploads after {took:?}");
+}
+
+/// A transfer has no time in which it must be over: a store that is slow is waited for as long as something moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_a5_a_slow_store_is_waited_for() {
+    const LENGTH: u64 = 24 << 20;
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let gate = Gate::to(&server.endpoint()).await;
+    let mut larder = setup(&origin, &gate.endpoint()).start().await;
+    let bytes = Payload::generated(LENGTH, 5).slice(0, LENGTH);
+    // Four parts at a time take a quarter of a minute each, longer than any wait for an answer.
+    gate.slow_down(500_000);
+    let began = Instant::now();
+    let url = larder.artifact("own", "slow.bin");
+    assert_eq!(put(&url, bytes.clone()).await.status, 201);
+    let put_in = began.elapsed();
+    with_an_empty_tier(&mut larder).await;
+    gate.slow_down(700_000);
+    let began = Instant::now();
+    let patient = builder()
+        .timeout(Duration::from_mins(5))
+        .build()
+        .expect("a client");
+    let url = larder.artifact("own", "slow.bin");
+    let back = try_send(&patient, "GET", &url, &[])
+        .await
+        .expect("all of it");
+    assert!(back.status == 200 && back.body == bytes);
+    eprintln!(
+        "{LENGTH} bytes: put in {put_in:?}, read in {:?}",
+        began.elapsed()
+    );
+    assert!(put_in > Duration::from_secs(12) && began.elapsed() > Duration::from_secs(31));
 }

@@ -50,6 +50,7 @@ fn the_environment_alone_is_enough() {
         ("access", "canary-secret")
     );
     assert_eq!(s3.tier, None);
+    assert_eq!((s3.upload_lease.as_secs(), s3.presign), (900, false));
     assert_eq!(
         loaded(&ALL[1..], "").unwrap(),
         None,
@@ -64,7 +65,7 @@ fn the_environment_alone_is_enough() {
 
 #[test]
 fn the_file_says_the_rest_and_the_environment_wins() {
-    let file = "s3:\n  endpoint: https://store.example.com/\n  bucket: of-file\n  region: eu-x-1\n  path_style: false\n  ca_file: ca.pem\n  prefix: /one/two/\n  tier: 2GiB\n  presign: off\n";
+    let file = "s3:\n  endpoint: https://store.example.com/\n  bucket: of-file\n  region: eu-x-1\n  path_style: false\n  ca_file: ca.pem\n  prefix: /one/two/\n  tier: 2GiB\n  upload_lease: 60\n  presign: off\n  public_endpoint: store.example.org:8443\n";
     let s3 = loaded(&[("MINIO_BUCKET", "of-environment")], file)
         .unwrap()
         .unwrap();
@@ -83,6 +84,9 @@ fn the_file_says_the_rest_and_the_environment_wins() {
         ("one/two/", Some(&b"of the store"[..]))
     );
     assert_eq!(s3.tier, Some(2 << 30));
+    assert_eq!((s3.upload_lease.as_secs(), s3.presign), (60, false));
+    let public = Some(("store.example.org:8443".to_owned(), true));
+    assert_eq!(store.public, public, "over TLS as the endpoint");
     assert_eq!(store.keys, None, "the platform's own");
 }
 
@@ -173,7 +177,12 @@ fn mistakes_are_told_and_secrets_are_not() {
             "s3: {ca_file: none.pem}\n",
             "`s3.ca_file`: cannot read",
         ),
-        (ALL.to_vec(), "s3: {presign: on}\n", "not built"),
+        (
+            ALL.to_vec(),
+            "s3: {public_endpoint: 'https://x/y'}\n",
+            "`s3.public_endpoint` must be a host",
+        ),
+        (ALL.to_vec(), "s3: {upload_lease: 1}\n", "`s3.upload_lease`"),
         (ALL.to_vec(), "s3: {buckte: x}\n", "bucket"),
     ] {
         let said = loaded(&variables, file).unwrap_err();
@@ -197,6 +206,48 @@ fn mistakes_are_told_and_secrets_are_not() {
     );
 }
 
+/// Who is sent to the store: nobody by default, whoever says so, and never apk.
+#[test]
+fn repositories_are_told_whether_they_redirect() {
+    let redirecting = |variables: &[(&str, &str)], file: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f.yaml");
+        std::fs::write(&path, file).unwrap();
+        let home = [("HOME", "/h")];
+        let loaded = load(&Sources {
+            config: Some(path),
+            environment: Environment::of(home.iter().chain(variables).copied()),
+            ..Sources::default()
+        });
+        let settings = loaded.map_err(|found| format!("{found:?}"))?;
+        let warned: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+        let redirecting = settings
+            .repositories
+            .iter()
+            .filter(|one| one.redirects_to_store());
+        let names: Vec<String> = redirecting.map(|one| one.name.to_string()).collect();
+        Ok::<_, String>((names.join(" "), warned.join("\n")))
+    };
+    let remotes = "remotes:\n  a: {type: local}\n  b: {type: local, presign: on}\n  c: {type: local, presign: off}\n  \
+                   d: {package: alpine, base_url: 'https://example.com'}\n";
+    let (names, _) = redirecting(&ALL, remotes).unwrap();
+    assert_eq!(names, "b");
+    let all = format!("{remotes}s3: {{presign: on}}\n");
+    assert_eq!(redirecting(&ALL, &all).unwrap().0, "a b");
+    let (names, warned) = redirecting(&[], remotes).unwrap();
+    assert_eq!(names, "");
+    assert!(
+        warned.contains("`remotes.b.presign` has no effect"),
+        "{warned}"
+    );
+    let apk = "remotes:\n  d: {package: alpine, base_url: 'https://example.com', presign: on}\n";
+    let said = redirecting(&ALL, apk).unwrap_err();
+    assert!(
+        said.contains("`remotes.d.presign`: apk does not follow"),
+        "{said}"
+    );
+}
+
 #[test]
 fn the_view_shows_what_is_in_force_and_no_key() {
     let sources = Sources {
@@ -206,5 +257,9 @@ fn the_view_shows_what_is_in_force_and_no_key() {
     let view = load(&sources).unwrap().config_view;
     assert_eq!(view["s3"]["endpoint"], "minio:9000");
     assert_eq!(view["s3"]["secret_key"], "***");
+    assert_eq!(
+        (&view["s3"]["presign"], &view["s3"]["upload_lease"]),
+        (&false.into(), &900.into())
+    );
     assert!(!view.to_string().contains("canary"));
 }

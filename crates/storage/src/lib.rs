@@ -26,11 +26,13 @@ mod spare;
 
 pub use blob::conformance;
 pub use blob::{
-    Arriving, BlobInfo, BlobPin, BlobStore, End, FsBlobStore, GrowingBody, GrowingSpool,
-    MOST_OPEN_BLOBS, MemoryBlobStore, MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore,
-    Opening, Progress, Refused, S3Objects, S3Settings, SealedSpool, Space, Spool, StoreReport,
-    StoredBlob, TierReport, TieredBlobStore, Unread, Withheld,
+    Arriving, BlobInfo, BlobPin, BlobStore, End, ExpectedBlob, FsBlobStore, GrowingBody,
+    GrowingSpool, Growth, MOST_OPEN_BLOBS, MemoryBlobStore, MemoryObjects, MultipartUpload,
+    ObjectBlobStore, ObjectInfo, ObjectStore, Opening, PresignedUrl, Progress, Refused, S3Objects,
+    S3Settings, SealedSpool, Space, Spool, StoreReport, StoredBlob, TierReport, TieredBlobStore,
+    Unread, UploadLeases, Withheld,
 };
+pub use blob::{Source as ObjectSource, Staged};
 pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;

@@ -492,7 +492,7 @@ async fn the_tables_are_made_once_however_many_start() {
             &options.database,
             "SELECT version, oldest FROM schema_version ORDER BY version",
         );
-        assert_eq!(made, "0|0\n1|1");
+        assert!(made.starts_with("0|0\n1|1\n2|1"), "{made}");
     }
 }
 
@@ -502,7 +502,8 @@ async fn tables_of_a_newer_larder_are_used_as_long_as_they_say_so() {
     let meta = place.open().await;
     place
         .run(
-            "ALTER TABLE artifacts ADD COLUMN later TEXT; INSERT INTO schema_version VALUES (98, 1)",
+            "ALTER TABLE artifacts ADD COLUMN later TEXT; \
+             INSERT INTO schema_version SELECT MAX(version) + 1, 1 FROM schema_version",
         )
         .await;
     meta.apply(vec![head_only("running")]).await.unwrap();
@@ -511,11 +512,11 @@ async fn tables_of_a_newer_larder_are_used_as_long_as_they_say_so() {
     assert_eq!(older.counts().await.unwrap().records, 2);
     older.ping().await.unwrap();
     place
-        .run("INSERT INTO schema_version VALUES (99, 99)")
+        .run("INSERT INTO schema_version SELECT MAX(version) + 1, MAX(version) + 1 FROM schema_version")
         .await;
     let refused = MetadataStore::connect(&place.options().unwrap()).await;
     assert!(
-        matches!(&refused, Err(ConnectError::Refused(why)) if why.contains("version 99")),
+        matches!(&refused, Err(ConnectError::Refused(why)) if why.contains("start the newer larder")),
         "{refused:?}"
     );
     meta.apply(vec![head_only("still running")]).await.unwrap();

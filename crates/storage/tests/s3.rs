@@ -6,18 +6,20 @@
 
 #[path = "support/s3.rs"]
 mod settings;
+mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use larder_core::{BlobDescriptor, Secret};
+use larder_core::{BlobDescriptor, Secret, UnixMillis, sha256};
 use larder_storage::{
-    BlobStore, Body, FsBlobStore, ObjectBlobStore, ObjectStore, Refused, S3Objects, S3Settings,
-    StorageErrorKind, conformance,
+    BlobStore, Body, ExpectedBlob, FsBlobStore, MultipartUpload, ObjectBlobStore, ObjectStore,
+    Refused, S3Objects, S3Settings, SealedSpool, StorageErrorKind, UploadLeases, conformance,
 };
 use larder_testkit::servers::{Gate, S3Server};
 use settings::settings;
+use support::place::{Place, on_both_engines};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 struct Scene {
@@ -32,7 +34,7 @@ impl Scene {
     async fn set(prefix: &str) -> Self {
         let server = S3Server::start().await;
         let gate = Gate::to(&server.endpoint()).await;
-        let objects = S3Objects::new(settings(gate.endpoint(), prefix)).unwrap();
+        let objects = S3Objects::new(settings(gate.endpoint(), prefix), Arc::default()).unwrap();
         let spools = tempfile::tempdir().unwrap();
         let local = FsBlobStore::open(spools.path()).unwrap();
         let store = ObjectBlobStore::new(Arc::new(objects.clone()), local);
@@ -68,7 +70,7 @@ async fn conforms_with_a_prefix_and_without() {
     let scene = Scene::set("larder/one/").await;
     conformance::suite(Arc::clone(&scene.store) as _).await;
     let spools = tempfile::tempdir().unwrap();
-    let objects = S3Objects::new(settings(scene.server.endpoint(), "")).unwrap();
+    let objects = S3Objects::new(settings(scene.server.endpoint(), ""), Arc::default()).unwrap();
     let local = FsBlobStore::open(spools.path()).unwrap();
     let plain = ObjectBlobStore::new(Arc::new(objects), local);
     conformance::suite(Arc::new(plain)).await;
@@ -111,7 +113,7 @@ async fn a_read_that_breaks_off_goes_on_and_its_reader_does_not_notice() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     scene.gate.open();
     let key = format!("sha256/{}", blob.digest.to_hex());
-    let direct = S3Objects::new(settings(scene.server.endpoint(), "")).unwrap();
+    let direct = S3Objects::new(settings(scene.server.endpoint(), ""), Arc::default()).unwrap();
     let mut other = bytes.clone();
     other.reverse();
     direct.put(&key, Body::Memory(other.into())).await.unwrap();
@@ -183,7 +185,7 @@ async fn hazard_l8_no_upload_is_left_behind() {
     let bytes: Arc<[u8]> = content(64 << 20).into();
     let (store, sent) = (Arc::clone(&scene.store), Arc::clone(&bytes));
     let putting = tokio::spawn(async move { store.put_bytes(&sent).await.map(drop) });
-    let direct = S3Objects::new(settings(scene.server.endpoint(), "u/")).unwrap();
+    let direct = S3Objects::new(settings(scene.server.endpoint(), "u/"), Arc::default()).unwrap();
     while direct.count_uploads().await.unwrap() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -224,13 +226,221 @@ async fn hazard_l8_no_upload_is_left_behind() {
     }
 }
 
+on_both_engines!(
+    leases_are_rows,
+    hazard_l8_what_is_leased_is_let_be_until_the_lease_ends
+);
+
+async fn leases_are_rows(place: Place) {
+    let (here, there) = (place.open().await, place.open().await);
+    let upload = |key: &str, id: &str| MultipartUpload {
+        key: key.to_owned(),
+        id: id.to_owned(),
+    };
+    let (one, two) = (upload("p/sha256/a", "1"), upload("p/sha256/a", "2"));
+    here.hold(&one, UnixMillis(100)).await.unwrap();
+    here.hold(&two, UnixMillis(200)).await.unwrap();
+    assert!(there.knows(&one).await.unwrap());
+    assert!(!there.knows(&upload("p/sha256/b", "1")).await.unwrap());
+    assert_eq!(there.ended(UnixMillis(99), 9).await.unwrap(), []);
+    assert_eq!(
+        there.ended(UnixMillis(100), 9).await.unwrap(),
+        [one.clone()]
+    );
+    assert_eq!(
+        there.ended(UnixMillis(300), 1).await.unwrap(),
+        [one.clone()]
+    );
+    here.hold(&one, UnixMillis(250)).await.unwrap();
+    assert_eq!(
+        there.ended(UnixMillis(300), 9).await.unwrap(),
+        [two.clone(), one.clone()],
+        "the lease was prolonged"
+    );
+    let rivals = |at| there.rivals(&one, UnixMillis(at));
+    assert_eq!(rivals(199).await.unwrap(), ["2"]);
+    assert!(rivals(200).await.unwrap().is_empty(), "its lease has ended");
+    there.forget(&two).await.unwrap();
+    there.forget(&two).await.unwrap();
+    assert_eq!(here.ended(UnixMillis(300), 9).await.unwrap(), [one]);
+}
+
+async fn hazard_l8_what_is_leased_is_let_be_until_the_lease_ends(place: Place) {
+    const LIFE: Duration = Duration::from_secs(3);
+    let scene = Scene::set("l/").await;
+    let direct = S3Objects::new(settings(scene.server.endpoint(), "l/"), Arc::default()).unwrap();
+    scene
+        .objects
+        .lease_uploads(Arc::new(place.open().await), LIFE);
+    direct.lease_uploads(Arc::new(place.open().await), LIFE);
+    scene.gate.slow_down(1_000_000);
+    let store = Arc::clone(&scene.store);
+    let putting = tokio::spawn(async move { store.put_bytes(&content(64 << 20)).await.map(drop) });
+    while direct.count_uploads().await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(LIFE + Duration::from_secs(1)).await;
+    assert_eq!(direct.sweep_ended().await.unwrap(), 0, "it is renewed");
+    assert_eq!(direct.sweep_uploads(Duration::ZERO).await.unwrap(), 0);
+    assert!(!putting.is_finished());
+    // The process is as good as dead: it reaches the store no more.
+    scene.gate.close();
+    assert!(putting.await.unwrap().is_err());
+    assert_eq!(direct.sweep_uploads(Duration::ZERO).await.unwrap(), 0);
+    let since = Instant::now();
+    while direct.sweep_ended().await.unwrap() == 0 {
+        assert!(since.elapsed() < LIFE * 2, "its lease has ended");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(direct.count_uploads().await.unwrap(), 0);
+
+    // One that is completed leaves no row.
+    scene.gate.open();
+    scene.put(&content(20 << 20)).await;
+    let meta = place.open().await;
+    let since = Instant::now();
+    while !meta
+        .ended(UnixMillis(i64::MAX), 9)
+        .await
+        .unwrap()
+        .is_empty()
+    {
+        assert!(since.elapsed() < Duration::from_secs(5), "a row is left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_beforehand_is_sent_while_it_comes() {
+    const LENGTH: usize = 40 << 20;
+    let scene = Scene::set("a/").await;
+    let bytes = content(LENGTH);
+    let digest = sha256(&bytes);
+    let key = format!("sha256/{}", digest.to_hex());
+    for (is_kept, length) in [(false, None), (true, Some(LENGTH as u64)), (true, None)] {
+        let expected = ExpectedBlob {
+            digest: digest.clone(),
+            length,
+        };
+        let mut spool = scene.store.spool_for(&expected).unwrap();
+        let (first, rest) = bytes.split_at(30 << 20);
+        for chunk in first.chunks(100_000) {
+            spool.append(chunk).unwrap();
+        }
+        let since = Instant::now();
+        while scene.objects.count_uploads().await.unwrap() == 0 {
+            assert!(since.elapsed() < Duration::from_secs(20), "it is sent");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        spool.append(rest).unwrap();
+        assert_eq!(scene.objects.head(&key).await.unwrap(), None, "no name yet");
+        if is_kept {
+            let descriptor = BlobDescriptor {
+                digest: digest.clone(),
+                size: LENGTH as u64,
+            };
+            let sealed = SealedSpool {
+                spool,
+                descriptor: descriptor.clone(),
+            };
+            let info = scene.store.publish(vec![sealed]).await.pop().unwrap();
+            assert_eq!(info.unwrap().descriptor, descriptor);
+            let body = scene.store.open(&descriptor).await.unwrap();
+            assert!(all(body).await == bytes);
+            assert!(scene.store.delete(&digest).await.unwrap());
+        } else {
+            // It was not what it should have been.
+            drop(spool);
+        }
+        let since = Instant::now();
+        while scene.objects.count_uploads().await.unwrap() > 0 {
+            assert!(since.elapsed() < Duration::from_secs(20), "it stays");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(scene.objects.head(&key).await.unwrap(), None);
+    }
+    // What breaks off on the way is sent again when it is complete.
+    let expected = ExpectedBlob {
+        digest: digest.clone(),
+        length: None,
+    };
+    let mut spool = scene.store.spool_for(&expected).unwrap();
+    spool.append(&bytes[..30 << 20]).unwrap();
+    while scene.objects.count_uploads().await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    scene.gate.close();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    scene.gate.open();
+    spool.append(&bytes[30 << 20..]).unwrap();
+    let descriptor = BlobDescriptor {
+        digest,
+        size: LENGTH as u64,
+    };
+    let sealed = SealedSpool {
+        spool,
+        descriptor: descriptor.clone(),
+    };
+    scene
+        .store
+        .publish(vec![sealed])
+        .await
+        .pop()
+        .unwrap()
+        .unwrap();
+    let body = scene.store.open(&descriptor).await.unwrap();
+    assert!(all(body).await == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_presigned_url_is_given_for_what_is_there_alone() {
+    let scene = Scene::set("s/").await;
+    let blob = scene.put(&content(2 << 20)).await;
+    let url = scene.store.presign(&blob).await.unwrap();
+    assert!(!format!("{url:?}").contains("X-Amz"), "it is not printed");
+    let start = format!("http://{}/artifacts/s/sha256/", scene.gate.endpoint());
+    assert!(url.expose().starts_with(&start), "{}", url.expose());
+    assert_eq!(url.host(), "127.0.0.1");
+    let other = BlobDescriptor {
+        size: blob.size + 1,
+        ..blob.clone()
+    };
+    assert_eq!(scene.store.presign(&other).await, None, "another length");
+    let absent = BlobDescriptor {
+        digest: sha256(b"absent"),
+        size: 6,
+    };
+    assert_eq!(scene.store.presign(&absent).await, None);
+    assert_eq!(scene.store.report().presigned, 1);
+    scene.gate.stall();
+    let asked = Instant::now();
+    assert_eq!(scene.store.presign(&blob).await, None, "it does not answer");
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    let settings = S3Settings {
+        public: Some(("store.example.com".to_owned(), true)),
+        ..settings(scene.server.endpoint(), "s/")
+    };
+    let objects = S3Objects::new(settings, Arc::default()).unwrap();
+    let url = objects
+        .presign("x", Duration::from_secs(60))
+        .await
+        .unwrap()
+        .unwrap();
+    let start = "https://store.example.com/artifacts/s/x?X-Amz-Algorithm=AWS4-HMAC-SHA256&";
+    assert!(url.expose().starts_with(start), "{}", url.expose());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_says_what_is_wrong() {
     let scene = Scene::set("p/").await;
     let conditional = scene.objects.probe().await.unwrap();
     assert!(conditional.is_empty(), "{conditional:?} missing");
     let never = |settings: S3Settings| async move {
-        match S3Objects::new(settings).unwrap().probe().await {
+        match S3Objects::new(settings, Arc::default())
+            .unwrap()
+            .probe()
+            .await
+        {
             Err(Refused::Never(why)) => why,
             other => panic!("{other:?}"),
         }
@@ -328,7 +538,7 @@ async fn without_keys_the_platform_gives_credentials() {
         platform: vec![("AWS_METADATA_ENDPOINT".to_owned(), metadata_service().await)],
         ..settings(server.endpoint(), "")
     };
-    let objects = S3Objects::new(of_the_platform).unwrap();
+    let objects = S3Objects::new(of_the_platform, Arc::default()).unwrap();
     objects.probe().await.unwrap();
     objects
         .put("x", Body::Memory("signed".into()))
@@ -345,7 +555,7 @@ async fn without_keys_the_platform_gives_credentials() {
         platform: nowhere,
         ..settings(server.endpoint(), "")
     };
-    match S3Objects::new(lost).unwrap().probe().await {
+    match S3Objects::new(lost, Arc::default()).unwrap().probe().await {
         Err(Refused::Later(error)) => assert!(error.message.contains("credentials"), "{error}"),
         other => panic!("{other:?}"),
     }

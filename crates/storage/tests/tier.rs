@@ -37,7 +37,7 @@ impl Scene {
 
     /// A store over a folder of its own.
     fn store(&self, folder: &Path, budget: Option<u64>) -> TieredBlobStore {
-        let objects = S3Objects::new(settings(self.gate.endpoint(), "tier/"));
+        let objects = S3Objects::new(settings(self.gate.endpoint(), "tier/"), Arc::default());
         TieredBlobStore::open(Arc::new(objects.unwrap()), folder, budget, 64).unwrap()
     }
 

@@ -85,6 +85,17 @@ impl Expectation {
         matches!(self, Self::Known(claim) if claim.stated().is_some())
     }
 
+    /// The SHA-256 that the bytes must have, where that is known beforehand.
+    pub(crate) fn sha256(&self) -> Option<&Digest> {
+        match self {
+            Self::Known(claim) => match &claim.digests[..] {
+                [digest] if digest.algorithm() == DigestAlgorithm::Sha256 => Some(digest),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Algorithms worth computing while the body arrives; all that may be needed if it cannot be read again. `usual` are those that
     /// documents of this format state.
     pub(crate) fn algorithms(

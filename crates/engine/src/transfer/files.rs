@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_core::{BlobDescriptor, Digest, DigestAlgorithm, ErrorCode, Hasher, sha256};
-use larder_storage::{BlobInfo, Body, SealedSpool, Spool, StorageError};
+use larder_storage::{BlobInfo, Body, ExpectedBlob, SealedSpool, Spool, StorageError};
 
 use super::Transfers;
 use super::fill::Fill;
@@ -45,7 +45,20 @@ impl Transfers {
 
     /// A temporary file, unless the disk is nearly full.
     pub(crate) fn new_spool(&self) -> Option<Spool> {
-        match self.blobs.spool() {
+        self.new_spool_for(None, None)
+    }
+
+    /// The same for bytes of which it may be known what they are to be.
+    pub(crate) fn new_spool_for(
+        &self,
+        digest: Option<Digest>,
+        length: Option<u64>,
+    ) -> Option<Spool> {
+        let spool = match digest {
+            Some(digest) => self.blobs.spool_for(&ExpectedBlob { digest, length }),
+            None => self.blobs.spool(),
+        };
+        match spool {
             Ok(spool) => Some(spool),
             Err(error) => {
                 self.catalog.trouble().warn_not_kept(&error);

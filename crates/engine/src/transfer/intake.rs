@@ -98,7 +98,7 @@ impl<'t> Intake<'t> {
         let spool = if too_large {
             None
         } else {
-            transfers.new_spool()
+            transfers.new_spool_for(inspector.expected(), fill.total())
         };
         if let Some(spool) = &spool {
             fill.set_spool(spool.reader());

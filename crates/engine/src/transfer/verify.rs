@@ -23,6 +23,9 @@ pub(crate) trait Inspector: Send + Sync {
     /// Digests worth computing while the body arrives; all that may be needed if it cannot be read again.
     fn algorithms(&self, can_be_read_again: bool) -> Vec<DigestAlgorithm>;
 
+    /// The SHA-256 that the bytes must have to be kept, if it is known before they come.
+    fn expected(&self) -> Option<Digest>;
+
     /// Computes what a document may name the file by, where that is no digest.
     fn identifier(&self) -> Option<Box<dyn Identifier>>;
 

@@ -28,6 +28,8 @@ pub(super) struct Built {
     pub(super) place: Place,
     /// Host names of its own with their places, to check that no other repository has them.
     pub(super) hostnames: Vec<(String, Place)>,
+    /// `presign`, with its place: what it comes to depends on the store.
+    pub(super) presign: Option<(bool, Place)>,
     /// The members with their places, to check them once all repositories are known.
     pub(super) member_places: Vec<Place>,
 }
@@ -54,6 +56,7 @@ pub(super) fn repository(entry: &Entry, for_all: ForAll<'_>, report: &mut Report
     let access = access(&section, report);
     let cache = cache_policy(&section, report);
     let quarantine = quarantine(&section, report);
+    let presign = presign(&section, package, report);
     let description = section
         .text("description", report)
         .map_or_else(String::new, |(text, _)| text.to_owned());
@@ -94,8 +97,28 @@ pub(super) fn repository(entry: &Entry, for_all: ForAll<'_>, report: &mut Report
         not_built,
         place: entry.place.clone(),
         hostnames,
+        presign,
         member_places,
     })
+}
+
+fn presign(
+    section: &Section<'_>,
+    package: Option<PackageType>,
+    report: &mut Report,
+) -> Option<(bool, Place)> {
+    let wanted = section.truth("presign", report)?;
+    let place = section.key_place("presign")?;
+    if wanted && package == Some(PackageType::Alpine) {
+        report.error(
+            place,
+            format!(
+                "`{}`: apk does not follow such redirects; larder sends alpine files itself: remove the key",
+                section.path("presign")
+            ),
+        );
+    }
+    Some((wanted, place.clone()))
 }
 
 fn kind_word(section: &Section<'_>, report: &mut Report) -> Option<RepositoryKind> {

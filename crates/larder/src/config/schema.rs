@@ -34,6 +34,7 @@ pub(super) const S3: &[&str] = &[
     "ca_file",
     "prefix",
     "tier",
+    "upload_lease",
     "presign",
     "public_endpoint",
 ];
@@ -71,6 +72,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "members",
     "authoritative",
     "reserved",
+    "presign",
     "fail_closed",
     "member_urls",
     "default_local",

@@ -201,7 +201,7 @@ pub(super) fn validate(
             .filter_map(|b| Some((b.repository.name.to_string(), b.not_built.clone()?)))
             .collect(),
         docker_registries: registries::by_host(built.iter().map(|built| &built.repository)),
-        repositories: shared(built),
+        repositories: shared(built, s3.as_ref(), report),
         docker_default_remote,
         hostnames,
         listen,
@@ -227,8 +227,28 @@ pub(super) fn validate(
     Some(settings)
 }
 
-fn shared(built: Vec<Built>) -> Vec<Arc<Repository>> {
-    let repositories = built.into_iter().map(|built| Arc::new(built.repository));
+/// The repositories, told whether they give files by redirects to the store.
+fn shared(built: Vec<Built>, s3: Option<&S3>, report: &mut Report) -> Vec<Arc<Repository>> {
+    let repositories = built.into_iter().map(|built| {
+        let mut repository = built.repository;
+        let by_default = s3.is_some_and(|s3| s3.presign);
+        repository.cache.presign = match &built.presign {
+            Some((wanted, place)) if s3.is_none() => {
+                if *wanted {
+                    let why = "blobs are files of the data directory, and no object store has them";
+                    let name = &repository.name;
+                    report.warning(
+                        place,
+                        format!("`remotes.{name}.presign` has no effect: {why}"),
+                    );
+                }
+                false
+            }
+            Some((wanted, _)) => *wanted,
+            None => by_default,
+        };
+        Arc::new(repository)
+    });
     repositories.collect()
 }
 

@@ -99,7 +99,13 @@ fn s3_view(s3: &S3) -> Json {
         "path_style": store.path_style,
         "prefix": store.prefix,
         "tier": s3.tier,
+        "upload_lease": s3.upload_lease.as_secs(),
+        "presign": s3.presign,
     });
+    if let Some((host, is_secure)) = &store.public {
+        let scheme = if *is_secure { "https" } else { "http" };
+        view["public_endpoint"] = json!(format!("{scheme}://{host}"));
+    }
     if store.keys.is_some() {
         view["access_key"] = json!(REDACTED);
         view["secret_key"] = json!(REDACTED);
@@ -136,6 +142,9 @@ fn complete(shown: Json, repository: &Repository) -> Json {
         if let Some(local) = &settings.default_local {
             fill("default_local", json!(local.as_str()));
         }
+    }
+    if repository.redirects_to_store() {
+        fill("presign", json!(true));
     }
     if repository.authoritative {
         fill("authoritative", json!(true));

@@ -310,12 +310,17 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     (
         "larder_object_store_up",
         "gauge",
-        "1 if the S3 store answered when it was asked last, else 0; this and the next five are not there without `s3`",
+        "1 if the S3 store answered when it was asked last, else 0; this and the next six are not there without `s3`",
     ),
     (
         "larder_object_store_mismatches_total",
         "counter",
         "blocks of stored objects that had other bytes than were stored, and were not given",
+    ),
+    (
+        "larder_object_store_redirects_total",
+        "counter",
+        "clients that were sent to the S3 store with a presigned URL",
     ),
     (
         "larder_tier_bytes",

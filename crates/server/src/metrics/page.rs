@@ -461,7 +461,7 @@ mod tests {
             "larder_disk_total_bytes 100",
             "larder_disk_reserve_bytes 5",
             "larder_object_store_up 0",
-            "larder_object_store_mismatches_total 3",
+            "larder_object_store_mismatches_total 3\nlarder_object_store_redirects_total 4",
             "larder_tier_bytes 40",
             "larder_tier_limit_bytes 50",
             "larder_tier_fills_total 6",

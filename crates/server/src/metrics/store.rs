@@ -14,6 +14,7 @@ pub(super) fn write(page: &mut Page<'_, '_>, store: &StoreReport) -> fmt::Result
     let answers = store.trouble.is_none() && !store.is_waiting;
     page.gauge("object_store_up", &i64::from(answers))?;
     page.counter("object_store_mismatches", &store.mismatches)?;
+    page.counter("object_store_redirects", &store.presigned)?;
     page.gauge("tier_bytes", &tier.bytes)?;
     page.gauge("tier_limit_bytes", &tier.budget)?;
     page.counter("tier_fills", &tier.fills)?;
@@ -28,6 +29,7 @@ pub(super) fn sample() -> StoreReport {
         is_waiting: false,
         trouble: Some("refused".to_owned()),
         mismatches: 3,
+        presigned: 4,
         tier: Some(larder_engine::TierReport {
             bytes: 40,
             budget: 50,

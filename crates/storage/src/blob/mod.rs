@@ -18,6 +18,7 @@ mod local;
 mod memory;
 mod object;
 mod pins;
+mod presigned;
 mod tier;
 
 pub use growing::{End, GrowingSpool, Progress, Unread, Withheld};
@@ -26,9 +27,11 @@ pub use growing_follower::Arriving;
 pub use local::{FsBlobStore, MOST_OPEN_BLOBS, Space, Spool};
 pub use memory::MemoryBlobStore;
 pub use object::{
-    MemoryObjects, ObjectBlobStore, ObjectInfo, ObjectStore, Refused, S3Objects, S3Settings,
+    Growth, MemoryObjects, MultipartUpload, ObjectBlobStore, ObjectInfo, ObjectStore, Refused,
+    S3Objects, S3Settings, Source, Staged, UploadLeases,
 };
 pub use pins::BlobPin;
+pub use presigned::PresignedUrl;
 pub use tier::TieredBlobStore;
 
 /// A blob on its way to be read: there at once where the store has it at hand, and then nothing has been allocated for it.
@@ -43,6 +46,15 @@ pub trait BlobStore: Send + Sync + Debug {
     /// `Full` when free space is below the reserve ([`Space::reserve`]).
     fn spool(&self) -> Result<Spool, StorageError>;
 
+    /// The same for bytes of which it is known what they should become: a store that is somewhere else may begin to take them while they
+    /// come. Nobody can read them there before they are published.
+    ///
+    /// # Errors
+    /// As for [`spool`](Self::spool).
+    fn spool_for(&self, _coming: &ExpectedBlob) -> Result<Spool, StorageError> {
+        self.spool()
+    }
+
     /// Opens a blob for reading. Of a local file: one open and one fstat, made where it is called.
     ///
     /// # Errors
@@ -53,6 +65,12 @@ pub trait BlobStore: Send + Sync + Debug {
     /// find out whether it is `blob.size`. Cheap: one open of a local file. `None` if it is no such file.
     fn open_once(&self, _blob: &BlobDescriptor) -> Option<Body> {
         None
+    }
+
+    /// Where anybody may read the whole of a blob with a GET for some minutes, without asking here; `None` where that is not to be had, or
+    /// not known to be there at present.
+    fn presign<'a>(&'a self, _blob: &'a BlobDescriptor) -> BoxFuture<'a, Option<PresignedUrl>> {
+        Box::pin(std::future::ready(None))
     }
 
     /// Makes spools durable under their digests, in the order of `batch`: every file is on stable storage before its name appears,
@@ -123,6 +141,8 @@ pub struct StoreReport {
     pub trouble: Option<String>,
     /// Blocks of bytes that were not what had been stored, and were not given.
     pub mismatches: u64,
+    /// Presigned URLs that were made.
+    pub presigned: u64,
     /// The local tier in front of it, if there is one.
     pub tier: Option<TierReport>,
 }
@@ -134,6 +154,7 @@ impl Default for StoreReport {
             is_waiting: false,
             trouble: None,
             mismatches: 0,
+            presigned: 0,
             tier: None,
         }
     }
@@ -150,6 +171,15 @@ pub struct TierReport {
     pub fills: u64,
     /// Blobs that were taken out of it to make room.
     pub evicted: u64,
+}
+
+/// What is known of bytes before they come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedBlob {
+    /// The SHA-256 that they must have.
+    pub digest: Digest,
+    /// How many there should be, if that is known.
+    pub length: Option<u64>,
 }
 
 /// A spool whose bytes are complete and verified, on its way to [`BlobStore::publish`].

@@ -36,6 +36,7 @@ mod patience;
 mod seal;
 mod secrets;
 mod shrink;
+mod uploads;
 
 pub use artifacts::PageRow;
 pub use change::{Change, DerivedRecord, Expected, Receipt};

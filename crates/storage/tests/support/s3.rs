@@ -19,6 +19,7 @@ pub(crate) fn settings(endpoint: String, prefix: &str) -> S3Settings {
         )),
         platform: Vec::new(),
         ca: None,
+        public: None,
         checksums: false,
     }
 }

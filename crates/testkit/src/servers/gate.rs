@@ -24,7 +24,21 @@ enum Way {
     Cut(u64),
     /// Of each connection one byte of the answers is changed, after so many.
     Spoilt(u64),
+    /// Each request is answered with 503, as a store does that has too much to do. Older connections are reset.
+    Refusing,
+    /// Everything passes, so many bytes a second on each way of each connection.
+    Slow(u64),
 }
+
+impl Way {
+    /// Whether connections that there are have to go.
+    fn ends_connections(self) -> bool {
+        matches!(self, Self::Closed | Self::Refusing)
+    }
+}
+
+/// What a store says that has too much to do (AWS, "Error responses": `SlowDown`).
+const SLOW_DOWN: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
 
 /// A gate on a loopback port of its own.
 #[derive(Debug)]
@@ -102,6 +116,16 @@ impl Gate {
         self.way.send_replace(Way::Spoilt(bytes));
     }
 
+    /// From now on each request is answered with 503 and `SlowDown`.
+    pub fn refuse(&self) {
+        self.way.send_replace(Way::Refusing);
+    }
+
+    /// From now on so many bytes pass in a second, each way of each connection.
+    pub fn slow_down(&self, bytes: u64) {
+        self.way.send_replace(Way::Slow(bytes));
+    }
+
     /// Connections that it has reset.
     pub fn resets(&self) -> usize {
         self.shared.resets.load(Ordering::SeqCst)
@@ -140,6 +164,9 @@ async fn pass(client: TcpStream, ways: watch::Receiver<Way>, shared: Arc<Shared>
     if *ways.borrow() == Way::Swallowed {
         return swallow(client).await;
     }
+    if *ways.borrow() == Way::Refusing {
+        return refuse(client).await;
+    }
     let Ok(server) = TcpStream::connect(&shared.target).await else {
         let _ = client.set_zero_linger();
         return;
@@ -157,6 +184,35 @@ async fn pass(client: TcpStream, ways: watch::Receiver<Way>, shared: Arc<Shared>
 async fn swallow(mut from: impl AsyncRead + Unpin) {
     let mut buffer = [0; 4 << 10];
     while let Ok(1..) = from.read(&mut buffer).await {}
+}
+
+/// Answers one request when all of it has come.
+async fn refuse(mut client: TcpStream) {
+    let (mut request, mut buffer) = (Vec::new(), vec![0; 32 << 10]);
+    let mut left: Option<usize> = None;
+    while left != Some(0) {
+        let Ok(count @ 1..) = client.read(&mut buffer).await else {
+            return;
+        };
+        if let Some(left) = &mut left {
+            *left = left.saturating_sub(count);
+            continue;
+        }
+        request.extend_from_slice(&buffer[..count]);
+        let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
+        if let Some((head, _)) = text.split_once("\r\n\r\n") {
+            let length = head.split("content-length:").nth(1);
+            let length = length.and_then(|rest| rest.split("\r\n").next()?.trim().parse().ok());
+            let come = request.len() - head.len() - 4;
+            left = Some(length.unwrap_or(0_usize).saturating_sub(come));
+        }
+    }
+    let answer = format!(
+        "HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{SLOW_DOWN}",
+        SLOW_DOWN.len()
+    );
+    let _ = client.write_all(answer.as_bytes()).await;
+    let _ = client.shutdown().await;
 }
 
 /// The connection was reset.
@@ -179,7 +235,7 @@ async fn carry(
     loop {
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
-            Ok(_) = closings.wait_for(|way| *way == Way::Closed) => return Err(reset(&to)),
+            Ok(_) = closings.wait_for(|way| way.ends_connections()) => return Err(reset(&to)),
         };
         let Ok(count) = read else {
             return Err(reset(&to));
@@ -206,6 +262,9 @@ async fn carry(
                 let at = at.saturating_sub(passed) as usize;
                 bytes[at] ^= 1;
                 is_spoilt = true;
+            }
+            Way::Slow(rate) => {
+                tokio::time::sleep(Duration::from_secs_f64(count as f64 / rate as f64)).await;
             }
             _ => {}
         }

@@ -28,7 +28,7 @@ pub use s3::S3Server;
 ///
 /// # Panics
 /// It is not installed.
-pub(crate) fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let tools = std::env::var_os("LARDER_TEST_TOOLS").filter(|tools| !tools.is_empty());
     let tools = tools.map_or_else(|| root.join("target/e2e-tools"), |tools| root.join(tools));

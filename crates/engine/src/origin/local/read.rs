@@ -17,6 +17,7 @@ use crate::counters::count;
 use crate::fault::storage_fault;
 use crate::policy::clearance::clear;
 use crate::policy::ruling::Facts;
+use crate::presign;
 use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
 
@@ -62,7 +63,8 @@ pub(crate) async fn read(
             counters: Arc::clone(&entry.counters),
         }),
     };
-    Ok(Answer {
+    let blob = file.blob.clone();
+    let answer = Answer {
         status: StatusCode::OK,
         representation: representation(&place, file, now),
         body,
@@ -78,7 +80,9 @@ pub(crate) async fn read(
         },
         location: None,
         hot: Some(hot),
-    })
+    };
+    let blob = (!place.class.is_mutable()).then_some(&blob);
+    Ok(presign::redirected(&*local.blobs, &entry.repository, blob, request, answer, now).await)
 }
 
 /// The row and its open file.

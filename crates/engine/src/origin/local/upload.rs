@@ -19,10 +19,11 @@ use http::header::{
     HeaderName,
 };
 use larder_core::{
-    BlobDescriptor, ErrorCode, Fault, FaultKind, Hasher, StoredHeaders, field_text, shown,
+    BlobDescriptor, Digest, ErrorCode, Fault, FaultKind, Hasher, StoredHeaders, field_text, shown,
 };
 use larder_storage::{
-    BlobInfo, LocalChange, LocalFile, LocalOutcome, LocalState, SealedSpool, Spool, StorageError,
+    BlobInfo, ExpectedBlob, LocalChange, LocalFile, LocalOutcome, LocalState, SealedSpool, Spool,
+    StorageError,
 };
 
 use super::checksums::Checksums;
@@ -80,7 +81,7 @@ where
         .await
         .map_err(|error| storage_fault(place.entry, &error))?;
     rules.before_the_body(&state, length, checksums.sha256())?;
-    let spool = room(local, place, length)?;
+    let spool = room(local, place, length, checksums.sha256())?;
     let intake = Intake {
         local,
         place,
@@ -106,8 +107,13 @@ where
         .unwrap_or_else(|_| Err(internal("the upload was broken off")))
 }
 
-/// A spool, if the disk has room for a body of this length.
-fn room(local: &Arc<Local>, place: &Place<'_>, length: Option<u64>) -> Result<Spool, Fault> {
+/// A spool, if the disk has room for a body of this length, which may have been stated to have this digest.
+fn room(
+    local: &Arc<Local>,
+    place: &Place<'_>,
+    length: Option<u64>,
+    stated: Option<&Digest>,
+) -> Result<Spool, Fault> {
     let full = |error: &StorageError| storage_error(local, place.entry, error);
     let space = local.blobs.free_space().map_err(|error| full(&error))?;
     if space.is_low() || space.available < space.reserve.saturating_add(length.unwrap_or_default())
@@ -115,7 +121,11 @@ fn room(local: &Arc<Local>, place: &Place<'_>, length: Option<u64>) -> Result<Sp
         local.catalog.make_room();
         return Err(no_room(place.entry));
     }
-    local.blobs.spool().map_err(|error| full(&error))
+    let spool = match stated.cloned() {
+        Some(digest) => local.blobs.spool_for(&ExpectedBlob { digest, length }),
+        None => local.blobs.spool(),
+    };
+    spool.map_err(|error| full(&error))
 }
 
 struct Intake<'a> {

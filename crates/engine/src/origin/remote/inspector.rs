@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, DigestAlgorithm, ErrorCode};
+use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, ErrorCode};
 use larder_formats::{Document, Identifier, Malformed};
 use larder_storage::Spool;
 use url::Url;
@@ -31,6 +31,11 @@ impl Inspector for FormatInspector<'_> {
     fn algorithms(&self, can_be_read_again: bool) -> Vec<DigestAlgorithm> {
         let usual = self.wanted.format.profile().usual_digests;
         self.expectation.algorithms(usual, can_be_read_again)
+    }
+
+    fn expected(&self) -> Option<Digest> {
+        let is_file = !self.wanted.spec.is_document;
+        self.expectation.sha256().filter(|_| is_file).cloned()
     }
 
     fn identifier(&self) -> Option<Box<dyn Identifier>> {

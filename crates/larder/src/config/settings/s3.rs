@@ -1,6 +1,7 @@
 //! `s3`: where blobs are kept, if not in files of the data directory.
 
 use std::path::Path;
+use std::time::Duration;
 
 use larder_core::Secret;
 use larder_storage::S3Settings;
@@ -19,7 +20,14 @@ pub struct S3 {
     pub store: S3Settings,
     /// What the tier may hold in bytes; `None`: four fifths of the space that is free.
     pub tier: Option<u64>,
+    /// How long a multipart upload is leased at a time: what a process that died has begun is aborted after that.
+    pub upload_lease: Duration,
+    /// Whether repositories that say nothing of it send clients to the store for whole immutable files.
+    pub presign: bool,
 }
+
+/// `s3.upload_lease`, unless it is set.
+const UPLOAD_LEASE: Duration = Duration::from_mins(15);
 
 /// By which a platform says where its credentials are, in the names that the AWS SDKs document.
 const PLATFORM: [&str; 8] = [
@@ -54,6 +62,7 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
     let access = look("MINIO_ACCESS_KEY", "access_key");
     let secret = look("MINIO_SECRET_KEY", "secret_key");
     let region = look("", "region");
+    let public = look("", "public_endpoint");
     // Without an endpoint the rest has no effect, whatever it is.
     let (endpoint, scheme) = host(&endpoint?, report)?;
     let secure = is_secure(secure, scheme, &endpoint, report)?;
@@ -80,12 +89,24 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
         keys: keys(access, secret, report)?,
         platform: platform(environment),
         ca: authorities(&section, report),
+        public: match &public {
+            Some(given) => {
+                let (host, scheme) = host(given, report)?;
+                Some((host, scheme.unwrap_or(secure)))
+            }
+            None => None,
+        },
         checksums: is_aws,
         endpoint,
     };
-    refuse_redirects(&section, report);
     let tier = section.size("tier", report);
-    Some(S3 { store, tier })
+    let upload_lease = section.seconds("upload_lease", 2, report);
+    Some(S3 {
+        store,
+        tier,
+        upload_lease: upload_lease.unwrap_or(UPLOAD_LEASE),
+        presign: section.truth("presign", report).unwrap_or(false),
+    })
 }
 
 /// A value of the environment, of a file that the environment names, or of the configuration; an empty one is none.
@@ -237,20 +258,4 @@ fn authorities(section: &Section<'_>, report: &mut Report) -> Option<Vec<u8>> {
         report.error(place, message);
     })
     .ok()
-}
-
-/// Never silently something else than what was asked for.
-fn refuse_redirects(section: &Section<'_>, report: &mut Report) {
-    if section.truth("presign", report) == Some(true) {
-        report.error(
-            section.key_place("presign"),
-            "`s3.presign`: redirects to the store are not built in this version of larder: larder sends the bytes itself; remove the key",
-        );
-    }
-    if let Some((_, place)) = section.text("public_endpoint", report) {
-        report.warning(
-            place,
-            "`s3.public_endpoint` has no effect: it is for `s3.presign`, which is not built in this version",
-        );
-    }
 }

@@ -24,7 +24,7 @@ pub use self::space::Space;
 pub use self::spool::Spool;
 
 pub(super) use self::layout::modified_ns;
-pub(super) use self::spool::TemporaryName;
+pub(super) use self::spool::{Follower, TemporaryName};
 
 /// The store on a file system. Clones are the same.
 #[derive(Debug, Clone)]

@@ -1,6 +1,8 @@
 //! A file that is written while others read it. It has no name (or a private one) until it is published, so that whatever happens
 //! to the writer, nothing unfinished can be reached or is left behind (hazards W4, L1).
 
+use std::any::Any;
+use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -18,6 +20,14 @@ pub struct Spool {
     /// Where the file system has no unnamed files; removed on drop.
     pub(in crate::blob) name: Option<TemporaryName>,
     gauge: Option<Arc<SpaceGauge>>,
+    /// Takes the bytes somewhere else while they come.
+    follower: Option<Box<dyn Follower>>,
+}
+
+/// Who is told how far a spool has come, and who is asked for by the one that publishes it. Dropped, it gives up.
+pub(in crate::blob) trait Follower: Any + Send + Sync + Debug {
+    /// So many bytes are there, and stay as they are. Does not wait.
+    fn grown(&mut self, available: u64);
 }
 
 /// A private name that goes away with its owner.
@@ -42,6 +52,7 @@ impl Spool {
             written: 0,
             name,
             gauge,
+            follower: None,
         }
     }
 
@@ -52,7 +63,18 @@ impl Spool {
             written: length,
             name: None,
             gauge: None,
+            follower: None,
         }
+    }
+
+    /// From now on somebody follows what is written.
+    pub(in crate::blob) fn be_followed(&mut self, follower: Box<dyn Follower>) {
+        self.follower = Some(follower);
+    }
+
+    /// Who has followed, for whoever publishes it.
+    pub(in crate::blob) fn take_follower(&mut self) -> Option<Box<dyn Follower>> {
+        self.follower.take()
     }
 
     /// Writes at the end. Readers may be told of the new [`len`](Self::len) as soon as this returns. Synchronous: a write to the
@@ -80,6 +102,9 @@ impl Spool {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(StorageError::from_io("write to a spool", error)),
             }
+        }
+        if let Some(follower) = &mut self.follower {
+            follower.grown(self.written);
         }
         Ok(())
     }
@@ -110,6 +135,8 @@ impl Spool {
             .set_len(len)
             .map_err(|e| StorageError::from_io("truncate a spool", e))?;
         self.written = len;
+        // What comes now in place of that may differ.
+        self.follower = None;
         Ok(())
     }
 

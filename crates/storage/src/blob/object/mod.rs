@@ -1,6 +1,9 @@
 //! Blobs as objects of another service, which knows no files: it takes and gives streams, at its own pace.
 
+mod ahead;
+mod leases;
 mod memory;
+mod publish;
 mod s3;
 mod sums;
 
@@ -11,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as PlainMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, Either};
 use larder_core::{BlobDescriptor, Digest, DigestAlgorithm};
 use quick_cache::Weighter;
@@ -19,17 +21,21 @@ use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
 use super::local::FsBlobStore;
-use super::pins::{Pins, Place, Published};
+use super::pins::Pins;
 use super::{
-    BlobInfo, BlobStore, Opening, SealedSpool, Space, Spool, StoreReport, StoredBlob, check_length,
-    not_found,
+    BlobInfo, BlobStore, ExpectedBlob, Opening, PresignedUrl, SealedSpool, Space, Spool,
+    StoreReport, StoredBlob, check_length, not_found,
 };
 use crate::body::{Body, Chunks};
 use crate::error::{StorageError, StorageErrorKind};
 
-use self::sums::{Checked, Sums, damaged, has_sums};
+use self::ahead::Ahead;
+use self::sums::{Checked, Sums, damaged};
 
+pub use self::ahead::Growth;
+pub use self::leases::{MultipartUpload, UploadLeases};
 pub use self::memory::MemoryObjects;
+pub(super) use self::publish::ToPut;
 pub use self::s3::{Refused, S3Objects, S3Settings};
 
 /// What all keys begin with. The rest is the digest in hexadecimal digits.
@@ -40,10 +46,12 @@ const SUMS_PREFIX: &str = "sums/";
 const USUAL_SUMS: usize = 64;
 /// What all sums in memory may take, in bytes: those of a tebibyte.
 const KEPT_SUMS: u64 = 8 << 20;
-/// Objects of a batch that are put at the same time.
-const AT_ONCE: usize = 16;
 /// Blobs are told apart by the first byte of their digest where one must wait for another.
 const TURNS: usize = 64;
+/// How long a presigned URL is good: for the time in which a client begins to read.
+const PRESIGN_LIFE: Duration = Duration::from_mins(5);
+/// A store that does not say by then that it has the blob is not where clients are sent.
+const PRESIGN_WAIT: Duration = Duration::from_secs(1);
 
 /// A service that keeps objects under keys. Each call may take its time, and fail.
 pub trait ObjectStore: Send + Sync + Debug {
@@ -80,6 +88,31 @@ pub trait ObjectStore: Send + Sync + Debug {
         body: Body,
     ) -> BoxFuture<'a, Result<ObjectInfo, StorageError>>;
 
+    /// Sends the bytes of an object, and does not put them under its key yet. `None` where the service takes whole objects only, or the
+    /// source is so short that nothing would be gained.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    fn stage<'a>(
+        &'a self,
+        _key: &'a str,
+        _source: Source,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Staged>>, StorageError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// A URL by which anybody can GET an object for `life`, whether it is there or not; `None` where the service has none.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    fn presign<'a>(
+        &'a self,
+        _key: &'a str,
+        _life: Duration,
+    ) -> BoxFuture<'a, Result<Option<PresignedUrl>, StorageError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Deletes an object; whether there was one.
     ///
     /// # Errors
@@ -95,6 +128,24 @@ pub trait ObjectStore: Send + Sync + Debug {
         after: &'a str,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(String, ObjectInfo)>, StorageError>>;
+}
+
+/// Where the bytes of an object come from that is sent in parts.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// All of them are there. Parts of it can be read.
+    Whole(Body),
+    /// They are still being written; so many will be, if that is known.
+    Growing(Growth, Option<u64>),
+}
+
+/// Bytes that a service has, and that are not under their key. Dropped, they are taken back.
+pub trait Staged: Send + Debug {
+    /// Puts them in place of what there may be, durably.
+    ///
+    /// # Errors
+    /// The service does not do it; they are taken back.
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<ObjectInfo, StorageError>>;
 }
 
 /// What a service tells of an object.
@@ -137,6 +188,7 @@ struct Shared {
     damaged: PlainMutex<HashSet<Digest>>,
     /// Blocks that were not what they should have been.
     mismatches: AtomicU64,
+    presigned: AtomicU64,
 }
 
 impl ObjectBlobStore {
@@ -150,17 +202,25 @@ impl ObjectBlobStore {
                 sums: Cache::with_weighter(USUAL_SUMS, KEPT_SUMS, ByBytes),
                 damaged: PlainMutex::default(),
                 mismatches: AtomicU64::new(0),
+                presigned: AtomicU64::new(0),
             }),
             local,
         }
     }
 
-    /// Puts spools that stay where they are; as [`publish`](BlobStore::publish).
-    pub(super) async fn put_all(
-        &self,
-        batch: &[SealedSpool],
-    ) -> Vec<Result<BlobInfo, StorageError>> {
+    /// Puts bytes that stay where they are; as [`publish`](BlobStore::publish).
+    pub(super) async fn put_all(&self, batch: Vec<ToPut>) -> Vec<Result<BlobInfo, StorageError>> {
         self.shared.put_all(batch).await
+    }
+
+    /// A spool of `local` whose bytes go to the service while it grows, as far as that takes objects in parts.
+    pub(super) fn ahead(&self, mut spool: Spool, expected: &ExpectedBlob) -> Spool {
+        if let Ok(key) = key_of(&expected.digest)
+            && let Some(ahead) = Ahead::of(&self.shared, key, expected, spool.reader())
+        {
+            spool.be_followed(Box::new(ahead));
+        }
+        spool
     }
 }
 
@@ -185,69 +245,6 @@ impl Shared {
 
     fn damaged(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn put_all(
-        self: &Arc<Self>,
-        batch: &[SealedSpool],
-    ) -> Vec<Result<BlobInfo, StorageError>> {
-        // Boxed, so that what is awaited does not depend on the lifetime of an item.
-        let puts: Vec<BoxFuture<'_, _>> = batch
-            .iter()
-            .map(|sealed| Box::pin(self.put(sealed)) as BoxFuture<'_, _>)
-            .collect();
-        futures_util::stream::iter(puts)
-            .buffered(AT_ONCE)
-            .collect()
-            .await
-    }
-
-    async fn put(self: &Arc<Self>, sealed: &SealedSpool) -> Result<BlobInfo, StorageError> {
-        let descriptor = &sealed.descriptor;
-        check_length(descriptor, sealed.spool.len())?;
-        let digest = &descriptor.digest;
-        let key = key_of(digest)?;
-        let pin = {
-            let _turn = self.turn(digest).lock().await;
-            self.pins.pin(digest, None)
-        };
-        let present = self.objects.head(&key).await?;
-        if present.is_some() {
-            // Another replica may have condemned what is there, and delete it after this look. What is absent nobody will delete: its row
-            // has to go before there can be a new one.
-            pin.stands(Place::Object(Box::new(Found {
-                shared: Arc::clone(self),
-                descriptor: descriptor.clone(),
-                body: sealed.body(),
-            })));
-        }
-        let is_good =
-            |info: &ObjectInfo| info.length == descriptor.size && !self.damaged().contains(digest);
-        let info = match present.filter(is_good) {
-            Some(info) => info,
-            None => self.put_anew(descriptor, sealed.body(), &key).await?,
-        };
-        Ok(BlobInfo {
-            descriptor: sealed.descriptor.clone(),
-            modified_ns: info.modified_ns,
-            pin: Some(pin),
-        })
-    }
-
-    /// The sums come first: where the object is, they are.
-    async fn put_anew(
-        &self,
-        descriptor: &BlobDescriptor,
-        body: Body,
-        key: &str,
-    ) -> Result<ObjectInfo, StorageError> {
-        if has_sums(descriptor.size) {
-            let sums = Sums::of(body.clone()).await?;
-            self.keep_sums(descriptor, sums).await?;
-        }
-        let info = self.objects.put(key, body).await?;
-        self.damaged().remove(&descriptor.digest);
-        Ok(info)
     }
 
     async fn keep_sums(
@@ -296,6 +293,30 @@ impl Shared {
         self.keep_sums(blob, sums).await
     }
 
+    /// Nobody is sent to a store that does not answer, or does not have the blob, or has been found to have other bytes.
+    async fn presign(&self, blob: &BlobDescriptor) -> Option<PresignedUrl> {
+        let key = key_of(&blob.digest).ok()?;
+        if self.objects.trouble().is_some() || self.damaged().contains(&blob.digest) {
+            return None;
+        }
+        let found = tokio::time::timeout(PRESIGN_WAIT, self.objects.head(&key)).await;
+        let found = found.ok()?.ok()??;
+        if found.length != blob.size {
+            return None;
+        }
+        match self.objects.presign(&key, PRESIGN_LIFE).await {
+            Ok(url) => {
+                let url = url?;
+                self.presigned.fetch_add(1, Ordering::Relaxed);
+                Some(url)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no presigned URL: the file is sent from here");
+                None
+            }
+        }
+    }
+
     async fn delete(&self, digest: &Digest) -> Result<bool, StorageError> {
         let key = key_of(digest)?;
         let _turn = self.turn(digest).lock().await;
@@ -312,39 +333,13 @@ impl Shared {
     }
 }
 
-/// A blob whose object was there when it was to be put, and the bytes that were not needed.
-#[derive(Debug)]
-struct Found {
-    shared: Arc<Shared>,
-    descriptor: BlobDescriptor,
-    body: Body,
-}
-
-impl Published for Found {
-    fn is_in_place(&self) -> BoxFuture<'_, bool> {
-        Box::pin(async move {
-            let Ok(key) = key_of(&self.descriptor.digest) else {
-                return false;
-            };
-            let found = self.shared.objects.head(&key).await;
-            found.is_ok_and(|found| found.is_some_and(|info| info.length == self.descriptor.size))
-        })
-    }
-
-    fn put_back(&self) -> BoxFuture<'_, Result<(), StorageError>> {
-        Box::pin(async move {
-            let key = key_of(&self.descriptor.digest)?;
-            let put = self
-                .shared
-                .put_anew(&self.descriptor, self.body.clone(), &key);
-            put.await.map(drop)
-        })
-    }
-}
-
 impl BlobStore for ObjectBlobStore {
     fn spool(&self) -> Result<Spool, StorageError> {
         self.local.spool()
+    }
+
+    fn spool_for(&self, expected: &ExpectedBlob) -> Result<Spool, StorageError> {
+        Ok(self.ahead(self.local.spool()?, expected))
     }
 
     fn open<'a>(&'a self, blob: &'a BlobDescriptor) -> Opening<'a> {
@@ -366,12 +361,20 @@ impl BlobStore for ObjectBlobStore {
         }))
     }
 
+    fn presign<'a>(&'a self, blob: &'a BlobDescriptor) -> BoxFuture<'a, Option<PresignedUrl>> {
+        Box::pin(self.shared.presign(blob))
+    }
+
     fn publish(
         &self,
         batch: Vec<SealedSpool>,
     ) -> BoxFuture<'static, Vec<Result<BlobInfo, StorageError>>> {
         let shared = Arc::clone(&self.shared);
-        Box::pin(async move { shared.put_all(&batch).await })
+        Box::pin(async move {
+            let mut batch = batch;
+            let put = batch.iter_mut().map(ToPut::of).collect();
+            shared.put_all(put).await
+        })
     }
 
     fn delete<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StorageError>> {
@@ -394,6 +397,7 @@ impl BlobStore for ObjectBlobStore {
                 )
             }),
             mismatches: self.shared.mismatches.load(Ordering::Relaxed),
+            presigned: self.shared.presigned.load(Ordering::Relaxed),
             tier: None,
         }
     }

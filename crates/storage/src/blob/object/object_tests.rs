@@ -1,3 +1,5 @@
+use futures_util::StreamExt as _;
+
 use super::*;
 use crate::blob::conformance;
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use larder_core::{BlobDescriptor, Digest, Hasher, sha256};
 
-use super::Shared;
+use super::{Growth, Shared};
 use crate::body::{Body, Chunks, Source};
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -111,6 +111,23 @@ impl Sums {
     /// The sums of a body that is known to be the right one.
     pub(super) async fn of(body: Body) -> Result<Self, StorageError> {
         Ok(Summer::new(None).all(body).await?.0)
+    }
+
+    /// The sums of what is still being written, when it has come to its end.
+    pub(super) async fn of_growing(mut growth: Growth) -> Result<Self, StorageError> {
+        let (mut summer, mut at) = (Summer::new(None), 0);
+        loop {
+            let to = at + BLOCK;
+            let there = growth.reach(to).await?;
+            if there > at {
+                let block = growth.part(at, there).read(BLOCK).await;
+                summer.update(&block.map_err(|e| StorageError::from_io("read a blob", e))?);
+            }
+            at = there;
+            if there < to {
+                return Ok(summer.finish().0);
+            }
+        }
     }
 
     /// The sums of a body, which must have the digest of `blob`.

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use larder_core::{BlobDescriptor, ErrorCode, Fault, FaultKind, Hasher};
 
+use super::Tier;
 use crate::blob::{End, GrowingSpool, SealedSpool, Spool, check_length};
 use crate::body::{Body, Chunks, Source};
 use crate::error::{StorageError, StorageErrorKind};
@@ -67,31 +68,46 @@ async fn bring(
     })
 }
 
-/// A blob that is being brought into the tier. Parts far ahead come from the store itself, and so does what is left when the filling
-/// fails.
+/// A blob that is not in the tier. Whoever begins to read it brings it there, once for all readers. Parts far ahead come from the store
+/// itself, and so does what is left when the filling fails.
 #[derive(Debug)]
 pub(super) struct Cold {
-    pub(super) growing: Arc<GrowingSpool>,
+    pub(super) tier: Arc<Tier>,
+    pub(super) blob: BlobDescriptor,
     pub(super) remote: Body,
-    pub(super) size: u64,
+    /// What fills, once somebody reads; `None`: the store is read.
+    pub(super) filling: OnceLock<Option<Arc<GrowingSpool>>>,
+}
+
+impl Cold {
+    /// The part, as it comes into the tier or as it is there by now; `None` where the store has to be asked.
+    fn from_tier(&self, range: &Range<u64>) -> Option<Chunks> {
+        let filling = self
+            .filling
+            .get_or_init(|| self.tier.filling_of(&self.blob, &self.remote));
+        let Some(growing) = filling else {
+            let here = self.tier.here(&self.blob)?;
+            return here.range(range.start, range.end).map(Body::chunks);
+        };
+        let progress = growing.progress();
+        let is_ahead =
+            progress.end == End::Open && range.start > progress.available.saturating_add(AHEAD);
+        if is_ahead || progress.end == End::Failed {
+            return None;
+        }
+        let body = Body::Growing(growing.body());
+        body.range(range.start, range.end).map(Body::chunks)
+    }
 }
 
 impl Source for Cold {
     fn length(&self) -> Option<u64> {
-        Some(self.size)
+        Some(self.blob.size)
     }
 
     fn read(&self, range: Option<Range<u64>>) -> Chunks {
-        let range = range.unwrap_or(0..self.size);
-        let progress = self.growing.progress();
-        let is_ahead =
-            progress.end == End::Open && range.start > progress.available.saturating_add(AHEAD);
-        let chunks = if is_ahead || progress.end == End::Failed {
-            None
-        } else {
-            let body = Body::Growing(self.growing.body());
-            body.range(range.start, range.end).map(Body::chunks)
-        };
+        let range = range.unwrap_or(0..self.blob.size);
+        let chunks = self.from_tier(&range);
         let reader = Reader {
             is_direct: chunks.is_none(),
             chunks,

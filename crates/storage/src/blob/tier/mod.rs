@@ -7,9 +7,10 @@ mod fill;
 mod recency;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::future::{BoxFuture, Either, ready};
 use larder_core::{BlobDescriptor, Digest};
@@ -17,10 +18,10 @@ use larder_core::{BlobDescriptor, Digest};
 use self::fill::{Cold, fill};
 use self::recency::Recency;
 use super::local::FsBlobStore;
-use super::object::{ObjectBlobStore, ObjectStore};
+use super::object::{ObjectBlobStore, ObjectStore, ToPut};
 use super::{
-    BlobInfo, BlobStore, GrowingSpool, Opening, SealedSpool, Space, Spool, StoreReport, StoredBlob,
-    TierReport, Withheld,
+    BlobInfo, BlobStore, ExpectedBlob, GrowingSpool, Opening, PresignedUrl, SealedSpool, Space,
+    Spool, StoreReport, StoredBlob, TierReport, Withheld,
 };
 use crate::body::Body;
 use crate::error::{StorageError, StorageErrorKind};
@@ -29,6 +30,8 @@ use crate::error::{StorageError, StorageErrorKind};
 const MOST_FILLS: usize = 64;
 /// The last bytes of a blob wait until all of it has been compared with its digest.
 const TAIL: u64 = 16 << 10;
+/// What is longer takes its time on the way to the disk.
+const LONG: u64 = 8 << 20;
 /// Blobs that are found in one look into the folder.
 const PAGE: usize = 1_000;
 
@@ -170,18 +173,25 @@ impl Tier {
         Some(body)
     }
 
-    /// Opens a blob that is not here.
+    /// Opens a blob that is not here. Nothing is fetched before it is read.
     async fn fetch(self: &Arc<Self>, blob: &BlobDescriptor) -> Result<Body, StorageError> {
         let remote = self.remote.open(blob).await?;
-        let running = self.filling().get(&blob.digest).cloned();
-        let Some(growing) = running.or_else(|| self.start_filling(blob, &remote)) else {
-            return Ok(self.here(blob).unwrap_or(remote));
-        };
         Ok(Body::streamed(Cold {
-            growing,
+            tier: Arc::clone(self),
+            blob: blob.clone(),
             remote,
-            size: blob.size,
+            filling: OnceLock::new(),
         }))
+    }
+
+    /// What brings a blob here, for those who read along.
+    fn filling_of(
+        self: &Arc<Self>,
+        blob: &BlobDescriptor,
+        remote: &Body,
+    ) -> Option<Arc<GrowingSpool>> {
+        let running = self.filling().get(&blob.digest).cloned();
+        running.or_else(|| self.start_filling(blob, remote))
     }
 
     /// `None` where it cannot be, or need not be any more.
@@ -250,9 +260,31 @@ impl Tier {
     }
 }
 
+/// Brings the bytes of long spools to the disk, while others take them too; which of them may be kept. A failure is told once only, so that it counts here.
+async fn synced(batch: &[SealedSpool]) -> Vec<bool> {
+    let long = |sealed: &SealedSpool| sealed.descriptor.size > LONG;
+    let files = batch
+        .iter()
+        .map(|sealed| long(sealed).then(|| sealed.spool.reader()));
+    let files: Vec<_> = files.collect();
+    let count = files.len();
+    let synced = tokio::task::spawn_blocking(move || {
+        let is_synced = |file: Arc<File>| file.sync_data().is_ok();
+        files
+            .into_iter()
+            .map(|file| file.is_none_or(is_synced))
+            .collect()
+    });
+    synced.await.unwrap_or_else(|_| vec![false; count])
+}
+
 impl BlobStore for TieredBlobStore {
     fn spool(&self) -> Result<Spool, StorageError> {
         self.0.spool()
+    }
+
+    fn spool_for(&self, expected: &ExpectedBlob) -> Result<Spool, StorageError> {
+        Ok(self.0.remote.ahead(self.0.spool()?, expected))
     }
 
     fn open<'a>(&'a self, blob: &'a BlobDescriptor) -> Opening<'a> {
@@ -260,6 +292,10 @@ impl BlobStore for TieredBlobStore {
             Some(body) => Either::Left(ready(Ok(body))),
             None => Either::Right(Box::pin(self.0.fetch(blob))),
         }
+    }
+
+    fn presign<'a>(&'a self, blob: &'a BlobDescriptor) -> BoxFuture<'a, Option<PresignedUrl>> {
+        self.0.remote.presign(blob)
     }
 
     fn open_once(&self, blob: &BlobDescriptor) -> Option<Body> {
@@ -275,16 +311,17 @@ impl BlobStore for TieredBlobStore {
         let (tier, count) = (Arc::clone(&self.0), batch.len());
         // It is done to the end though nobody may wait for it any more.
         let published = tokio::spawn(async move {
-            let results = tier.remote.put_all(&batch).await;
+            let mut batch = batch;
+            let put = batch.iter_mut().map(ToPut::of).collect();
+            // Both take long for large ones, and neither needs the other.
+            let (results, synced) = tokio::join!(tier.remote.put_all(put), synced(&batch));
             // One that is larger than the tier would push everything else out of it, and go itself.
             let budget = tier.budget();
-            let kept = batch
-                .into_iter()
-                .zip(&results)
-                .filter_map(|(sealed, result)| {
-                    let fits = sealed.descriptor.size <= budget;
-                    (result.is_ok() && fits).then_some(sealed)
-                });
+            let kept = batch.into_iter().zip(&results).zip(synced);
+            let kept = kept.filter_map(|((sealed, result), is_synced)| {
+                let fits = sealed.descriptor.size <= budget;
+                (result.is_ok() && is_synced && fits).then_some(sealed)
+            });
             if let Err(error) = tier.keep(kept.collect()).await {
                 tracing::debug!(%error, "a blob is in the object store and not in the local tier");
             }

@@ -1,10 +1,11 @@
 //! Objects in a store that speaks S3.
 //!
 //! The crate `object_store` signs, and knows the requests and credentials. What is decided here: how long is waited ([`transport`],
-//! [`patience`]), how a broken read goes on ([`read`]), how a large body goes up and what becomes of it when that fails ([`upload`]),
-//! what is left behind ([`sweep`]), and whether a store can do what is needed ([`probe`]).
+//! [`patience`]), how a broken read goes on ([`read`]), how a large body goes up ([`upload`]) and what becomes of it when that fails
+//! ([`multipart`]), what is left behind ([`sweep`]), and whether a store can do what is needed ([`probe`]).
 
 mod ask;
+mod multipart;
 mod patience;
 mod probe;
 mod read;
@@ -16,24 +17,28 @@ mod upload;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use http::Method;
+use larder_budget::Budgets;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::client::{HttpClient, HttpConnector as _};
 use object_store::path::Path;
+use object_store::signer::Signer as _;
 use object_store::{
     BackoffConfig, ClientOptions, Error, GetOptions, ObjectMeta, ObjectStore as _,
     ObjectStoreExt as _, RetryConfig,
 };
-use tokio::sync::Semaphore;
 
+use self::multipart::Leases;
 use self::patience::Patience;
 use self::read::Reading;
 use self::transport::Transport;
-use super::{ObjectInfo, ObjectStore};
+use super::{ObjectInfo, ObjectStore, Source, Staged, UploadLeases};
+use crate::blob::PresignedUrl;
 use crate::body::{Body, Chunks};
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -42,8 +47,6 @@ pub use self::settings::S3Settings;
 
 /// Failed requests are tried again for so long, but for those that stood still.
 const RETRY_FOR: Duration = Duration::from_secs(3);
-/// What all uploads together may hold in memory, in MiB.
-const UPLOADS_MIB: u32 = 64;
 
 /// The objects below a prefix of a bucket. Clones are the same.
 #[derive(Debug, Clone)]
@@ -51,13 +54,17 @@ pub struct S3Objects(Arc<S3>);
 
 struct S3 {
     store: AmazonS3,
+    /// The same as clients reach it. Nothing is asked of it.
+    of_clients: AmazonS3,
     /// For the requests that `object_store` does not know.
     client: HttpClient,
     settings: S3Settings,
     bucket_url: String,
     patience: Arc<Patience>,
-    /// Permits for MiB in memory.
-    uploads: Arc<Semaphore>,
+    /// Where memory for parts is leased.
+    budgets: Arc<Budgets>,
+    /// Where multipart uploads are leased.
+    leases: OnceLock<Leases>,
     /// Uploads in parts that are under way here: no sweep touches them.
     own: Mutex<HashSet<String>>,
 }
@@ -69,27 +76,38 @@ impl fmt::Debug for S3 {
 }
 
 impl S3Objects {
-    /// Objects where `settings` say. Asks nobody yet: see [`probe`](Self::probe).
+    /// Objects where `settings` say, with memory for parts out of `budgets`. Asks nobody yet: see [`probe`](Self::probe).
     ///
     /// # Errors
     /// Endpoint, certificates or keys cannot be used.
-    pub fn new(settings: S3Settings) -> Result<Self, StorageError> {
+    pub fn new(settings: S3Settings, budgets: Arc<Budgets>) -> Result<Self, StorageError> {
         let patience = Arc::new(Patience::default());
         let transport = Transport::new(&settings, Arc::clone(&patience))?;
         let bucket_url = settings.bucket_url()?;
         let client = transport.connect(&ClientOptions::new()).map_err(unusable)?;
+        let of_clients = settings.of_clients();
+        let of_clients = builder(&of_clients, &of_clients.bucket_url()?, transport.clone())
+            .build()
+            .map_err(unusable)?;
         let store = builder(&settings, &bucket_url, transport)
             .build()
             .map_err(unusable)?;
         Ok(Self(Arc::new(S3 {
             store,
+            of_clients,
             client,
             settings,
             bucket_url,
             patience,
-            uploads: Arc::new(Semaphore::new(UPLOADS_MIB as usize)),
+            budgets,
+            leases: OnceLock::new(),
             own: Mutex::default(),
         })))
+    }
+
+    /// From now on each multipart upload is written down in `book`, for `life` at a time. The first call counts.
+    pub fn lease_uploads(&self, book: Arc<dyn UploadLeases>, life: Duration) {
+        let _ = self.0.leases.set(Leases { book, life });
     }
 }
 
@@ -244,6 +262,29 @@ impl ObjectStore for S3Objects {
         body: Body,
     ) -> BoxFuture<'a, Result<ObjectInfo, StorageError>> {
         Box::pin(upload::put(&self.0, self.0.path(key), body))
+    }
+
+    fn stage<'a>(
+        &'a self,
+        key: &'a str,
+        source: Source,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Staged>>, StorageError>> {
+        Box::pin(upload::stage(&self.0, self.0.path(key), source))
+    }
+
+    fn presign<'a>(
+        &'a self,
+        key: &'a str,
+        life: Duration,
+    ) -> BoxFuture<'a, Result<Option<PresignedUrl>, StorageError>> {
+        const DOING: &str = "sign a URL";
+        Box::pin(async move {
+            let (s3, path) = (&self.0, self.0.path(key));
+            let signing = s3.of_clients.signed_url(Method::GET, &path, life);
+            let signed = s3.within(DOING, signing).await?;
+            let url = signed.map_err(|error| failed(DOING, error))?;
+            Ok(Some(PresignedUrl::new(url)))
+        })
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, StorageError>> {

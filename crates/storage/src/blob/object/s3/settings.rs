@@ -25,11 +25,26 @@ pub struct S3Settings {
     pub platform: Vec<(String, String)>,
     /// Certificates in PEM that are trusted beside those of the system.
     pub ca: Option<Vec<u8>>,
+    /// Where clients reach the store, host and port, and whether over TLS: what presigned URLs lead to. `None`: where larder does.
+    pub public: Option<(String, bool)>,
     /// Whether uploads carry a checksum for the store to check. Other stores than AWS know too few of them.
     pub checksums: bool,
 }
 
 impl S3Settings {
+    /// As clients see it.
+    pub(super) fn of_clients(&self) -> Self {
+        let (endpoint, secure) = match &self.public {
+            Some((endpoint, secure)) => (endpoint.clone(), *secure),
+            None => (self.endpoint.clone(), self.secure),
+        };
+        Self {
+            endpoint,
+            secure,
+            ..self.clone()
+        }
+    }
+
     /// The address of the bucket, without a slash at its end.
     ///
     /// # Errors
@@ -70,6 +85,7 @@ mod tests {
             keys: None,
             platform: Vec::new(),
             ca: None,
+            public: None,
             checksums: false,
         };
         let url = |settings: &S3Settings| settings.bucket_url().unwrap();

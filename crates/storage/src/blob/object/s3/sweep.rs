@@ -1,47 +1,72 @@
 //! Uploads in parts that nobody will complete: of a process that died, or of an abort that did not get through (hazard L8).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use object_store::multipart::MultipartStore as _;
+use larder_core::{Clock as _, SystemClock};
 use object_store::path::Path;
 
 use super::ask::{Asked, element, unescaped};
-use super::{S3, S3Objects, failed};
+use super::{S3, S3Objects};
+use crate::blob::object::MultipartUpload;
 use crate::error::{StorageError, StorageErrorKind};
 
 const DOING: &str = "list unfinished uploads";
+/// Ended leases that are looked at together.
+const PAGE: usize = 100;
 
 /// One upload as the store lists it.
 #[derive(Debug, PartialEq, Eq)]
 struct Upload {
-    key: String,
-    id: String,
+    upload: MultipartUpload,
     /// When it was begun, milliseconds since 1970, if the store says so.
     begun: Option<i64>,
 }
 
 impl S3Objects {
-    /// Aborts the uploads below the prefix that were begun more than `age` ago and are not under way in this process. Gives how many.
+    /// Aborts the uploads whose lease has ended: who began them is no more. Gives how many there were.
     ///
     /// # Errors
-    /// The store cannot be asked, or does not list uploads.
+    /// The leases cannot be read, or the store does not abort; what is left is looked for again.
+    pub async fn sweep_ended(&self) -> Result<usize, StorageError> {
+        let s3 = &self.0;
+        let Some(leases) = s3.leases.get() else {
+            return Ok(0);
+        };
+        let mut swept = 0;
+        loop {
+            let ended = leases.book.ended(SystemClock.now(), PAGE).await?;
+            for upload in &ended {
+                let path = Path::from(upload.key.as_str());
+                swept += usize::from(s3.abort(&path, &upload.id).await?);
+                leases.book.forget(upload).await?;
+            }
+            if ended.len() < PAGE {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Aborts the uploads below the prefix that were begun more than `age` ago and that nobody knows: neither this process nor a lease.
+    /// Gives how many.
+    ///
+    /// # Errors
+    /// The store cannot be asked, or does not list uploads, or the leases cannot be read.
     pub async fn sweep_uploads(&self, age: Duration) -> Result<usize, StorageError> {
         let s3 = &self.0;
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let before = now.saturating_sub(age).as_millis() as i64;
+        let before = SystemClock.now().0 - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         let mut swept = 0;
-        for upload in s3.uploads().await? {
-            let is_old = upload.begun.is_some_and(|begun| begun < before);
+        for Upload { upload, begun } in s3.uploads().await? {
+            let is_old = begun.is_some_and(|begun| begun < before);
             if !is_old || s3.own().contains(&upload.id) {
                 continue;
             }
-            let path = Path::from(upload.key.as_str());
-            let aborted = s3.within(DOING, s3.store.abort_multipart(&path, &upload.id));
-            match aborted.await? {
-                Ok(()) => swept += 1,
-                Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(failed("abort an upload", error)),
+            if let Some(leases) = s3.leases.get()
+                && leases.book.knows(&upload).await?
+            {
+                continue;
             }
+            let path = Path::from(upload.key.as_str());
+            swept += usize::from(s3.abort(&path, &upload.id).await?);
         }
         Ok(swept)
     }
@@ -90,8 +115,10 @@ fn listed(xml: &str) -> Vec<Upload> {
         .filter_map(|entry| {
             let entry = entry.split("</Upload>").next()?;
             Some(Upload {
-                key: unescaped(element(entry, "Key")?),
-                id: unescaped(element(entry, "UploadId")?),
+                upload: MultipartUpload {
+                    key: unescaped(element(entry, "Key")?),
+                    id: unescaped(element(entry, "UploadId")?),
+                },
                 begun: element(entry, "Initiated").and_then(millis),
             })
         })
@@ -130,14 +157,14 @@ mod tests {
             </ListMultipartUploadsResult>"#;
         let found = listed(body);
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0].key, "my-divisor");
+        assert_eq!(found[0].upload.key, "my-divisor");
         assert_eq!(
             found[0].begun,
             Some(1_289_422_113_000),
             "date -d gives 1289422113"
         );
         assert_eq!(
-            (found[1].key.as_str(), found[1].begun),
+            (found[1].upload.key.as_str(), found[1].begun),
             ("my&movie.m2ts", None)
         );
         let asked = Asked {
