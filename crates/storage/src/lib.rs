@@ -36,9 +36,9 @@ pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
     Change, CollectReport, ConnectError, Counts, DamageReport, DerivedRecord, Durability, Expected,
-    Heard, HeldRow, HeldSize, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
-    LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow,
-    PostgresOptions, Receipt, TlsMode, Writer,
+    Heard, HeldRow, HeldSize, KeyRange, Listener, LocalChange, LocalChild, LocalDecision,
+    LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow,
+    PostgresOptions, Receipt, RecordKey, TlsMode, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

@@ -26,6 +26,7 @@ mod db;
 mod derivations;
 mod feed;
 mod held;
+mod invalid;
 mod local_files;
 mod local_lists;
 mod migrate;
@@ -44,6 +45,7 @@ pub use db::{ConnectError, Durability, PostgresOptions, TlsMode};
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
 pub use held::{HeldRow, HeldSize};
+pub use invalid::{KeyRange, RecordKey};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
@@ -90,7 +92,7 @@ struct Shared {
 /// How much is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Records, negative ones included.
+    /// Records, negative ones included, and invalid ones that are still to be deleted.
     pub records: u64,
     /// Distinct blobs.
     pub blobs: u64,

@@ -15,7 +15,7 @@ pub(super) const SCRIPT: Duration = Duration::from_mins(10);
 
 /// Script `n`, counted from 1, and the oldest version that a process must know of to work with what it leaves. Scripts are never edited,
 /// only added.
-const SCRIPTS: [(i64, &str); 1] = [(1, include_str!("0001.sql"))];
+const SCRIPTS: [(i64, &str); 2] = [(1, include_str!("0001.sql")), (1, include_str!("0003.sql"))];
 
 const EXISTS: &str = "SELECT COALESCE(to_regclass('schema_version')::text, '')";
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY, oldest BIGINT NOT NULL)";
