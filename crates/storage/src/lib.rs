@@ -38,10 +38,10 @@ pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
     BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport, DerivedRecord,
-    Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, LeftOut, Listener,
-    LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
-    MetadataStore, Migration, NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt,
-    RowTally, RowsCopied, TlsMode, Writer,
+    Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, KeyRange, LeftOut,
+    Listener, LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState,
+    LocalUsage, MetadataStore, Migration, NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions,
+    Receipt, RecordKey, RowTally, RowsCopied, TlsMode, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

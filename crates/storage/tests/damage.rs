@@ -103,6 +103,16 @@ async fn assert_true_or_absent(meta: &MetadataStore, about: &str) -> u32 {
     absent
 }
 
+/// Bytes of a page of the database.
+const PAGE: usize = 4096;
+
+/// The pages of a database that hold what made its tables, counted from 0.
+fn pages_of_schema(bytes: &[u8]) -> Vec<usize> {
+    let pages = bytes.chunks(PAGE).enumerate();
+    let of_schema = pages.filter(|(_, page)| page.windows(7).any(|words| words == b"CREATE "));
+    of_schema.map(|(number, _)| number).collect()
+}
+
 /// A generator that gives the same places in every run (splitmix64).
 struct Places(u64);
 
@@ -125,14 +135,16 @@ async fn hazard_w12_flipped_bits_give_the_right_bytes_or_none() {
     let bytes = std::fs::read(&pristine).unwrap();
     let mut places = Places(1);
     let (mut rows, mut files, mut none) = (0, 0, 0);
+    let schema = pages_of_schema(&bytes);
     for round in 0..100_u64 {
-        // The first page is looked at closely; of the others each gets its share.
-        let within = if round < 20 {
-            4096.min(bytes.len())
+        // The schema is looked at closely; of the others each gets its share.
+        let at = if round < 30 {
+            let page = schema[round as usize % schema.len()];
+            page * PAGE + places.next() as usize % PAGE
         } else {
-            bytes.len()
+            places.next() as usize % bytes.len()
         };
-        let (at, bit) = ((places.next() % within as u64) as usize, places.next() % 8);
+        let bit = places.next() % 8;
         let about = format!("byte {at} bit {bit}");
         let path = directory.path().join(format!("{round}.sqlite"));
         let mut flipped = bytes.clone();
@@ -265,9 +277,19 @@ async fn damage_met_while_running_is_absence_and_then_a_cold_cache_with_the_same
     let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobStore::new());
     filled(&path, &blobs).await;
     let mut bytes = std::fs::read(&path).unwrap();
-    // Every page after the first eight: tables and indexes, not the start.
-    let start = bytes.len().min(8 * 4096);
-    bytes[start..].fill(0xa5);
+    // Every page of tables and indexes but their first ones, and not the schema: what a start looks at.
+    let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(&path));
+    let pool = pool.await.unwrap();
+    let last_root: i64 = sqlx::query_scalar("SELECT MAX(rootpage) FROM sqlite_master")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+    let schema = pages_of_schema(&bytes);
+    let further = last_root as usize..bytes.len() / PAGE;
+    for page in further.filter(|page| !schema.contains(page)) {
+        bytes[page * PAGE..(page + 1) * PAGE].fill(0xa5);
+    }
     std::fs::write(&path, &bytes).unwrap();
     let meta = MetadataStore::open_with(&path, OnDamage::PutAside)
         .await

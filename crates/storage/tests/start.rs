@@ -64,7 +64,7 @@ async fn fill(path: &std::path::Path) {
         .await
         .unwrap();
     let records = format!(
-        "{numbers} INSERT INTO artifacts SELECT 'r', 'pool/file-' || i, '', printf('sha256:%064x', i * 7919), 6, 0, $1 FROM n"
+        "{numbers} INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) SELECT 'r', 'pool/file-' || i, '', printf('sha256:%064x', i * 7919), 6, 0, $1 FROM n"
     );
     let done = sqlx::query(AssertSqlSafe(records))
         .bind(json)

@@ -1,5 +1,8 @@
 //! Operators' regular expressions: look-ahead allowed, time bounded.
 
+use regex_syntax::hir::Look;
+use regex_syntax::hir::literal::Extractor;
+
 /// A compiled pattern, searched unanchored in the decoded path without its leading slash.
 ///
 /// The linear-time engine is tried first; only patterns it refuses (look-around, back-references) are compiled with the
@@ -114,6 +117,22 @@ impl Pattern {
         }
     }
 
+    /// What every path begins with that the pattern is found in; empty where that is not known.
+    ///
+    /// ```
+    /// use larder_core::Pattern;
+    ///
+    /// assert_eq!(Pattern::compile(r"^pool/(main|misc)/")?.literal_prefix(), "pool/m");
+    /// assert_eq!(Pattern::compile(r"pool/")?.literal_prefix(), "");
+    /// # Ok::<(), larder_core::PatternError>(())
+    /// ```
+    pub fn literal_prefix(&self) -> String {
+        match &*self.engine {
+            Engine::Linear(_) => literal_prefix(&self.source),
+            Engine::Backtracking { .. } => String::new(),
+        }
+    }
+
     /// The pattern as the operator wrote it.
     pub fn as_str(&self) -> &str {
         &self.source
@@ -127,6 +146,20 @@ impl PartialEq for Pattern {
 }
 
 impl Eq for Pattern {}
+
+/// What every text begins with that a pattern of the linear engine matches; empty where that is not known.
+fn literal_prefix(pattern: &str) -> String {
+    let Ok(parsed) = regex_syntax::parse(pattern) else {
+        return String::new();
+    };
+    // Anywhere else than at the beginning, the first literal is not that of the text.
+    let begins = parsed.properties().look_set_prefix().contains(Look::Start);
+    let literals = Extractor::new().extract(&parsed);
+    let common = literals.longest_common_prefix().filter(|_| begins);
+    // Literals are cut in bytes.
+    let common = common.and_then(|bytes| bytes.utf8_chunks().next());
+    common.map_or_else(String::new, |chunk| chunk.valid().to_owned())
+}
 
 /// The engine for look-around and back-references. `refused` is what the linear engine said of the same text.
 fn compile_backtracking(
@@ -207,6 +240,44 @@ mod tests {
         assert_eq!(tool.matches("other/owner/tool/x-linux"), Ok(true));
         assert_eq!(tool.matches("owner/tools/linux"), Ok(false));
         assert_eq!(tool.as_str(), r"owner/tool/.*linux");
+    }
+
+    #[test]
+    fn a_literal_prefix_is_what_every_path_begins_with() {
+        for (text, prefix) in [
+            ("^pool/main/", "pool/main/"),
+            (r"\Apool/", "pool/"),
+            (r"^simple/[a-c]x", "simple/"),
+            ("^(?:pool/a|pool/b)", "pool/"),
+            ("^a+b", "a"),
+            ("^a?b", ""),
+            ("^a*", ""),
+            ("^straße$", "straße"),
+            ("^(?:ä|å)", ""),
+            // Found elsewhere, or only sometimes at the beginning.
+            ("pool/", ""),
+            ("^a|b", ""),
+            ("(^pool/)?x", ""),
+            ("(?m)^pool/", ""),
+            ("(?i)^pool/", ""),
+            ("^(?!x)pool/", ""),
+            ("", ""),
+            ("^", ""),
+        ] {
+            assert_eq!(pattern(text).literal_prefix(), prefix, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_matches_begins_with_the_literal_prefix(text in r"\^?[ab.|()*+?\[\]^$-]{0,12}", path in "[abc]{0,6}") {
+            if let Ok(pattern) = Pattern::compile(&text)
+                && pattern.matches(&path) == Ok(true)
+            {
+                let prefix = pattern.literal_prefix();
+                proptest::prop_assert!(path.starts_with(&prefix), "{text} {path} {prefix}");
+            }
+        }
     }
 
     #[test]

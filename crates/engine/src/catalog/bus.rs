@@ -73,6 +73,12 @@ impl Catalog {
                     entry.bump();
                 }
             }
+            Notice::Records(name) => {
+                self.records.clear();
+                if let Some(entry) = foreign.entry(name) {
+                    entry.bump();
+                }
+            }
             Notice::Superseded(name) => {
                 if let Some(entry) = foreign.entry(name) {
                     entry.bump();
@@ -89,6 +95,10 @@ impl Catalog {
             }
         }
     }
+}
+
+fn told_more(heard: &Heard) -> bool {
+    matches!(heard, Heard::Notices(notices) if !notices.is_empty())
 }
 
 async fn follow<F: Foreign>(catalog: Weak<Catalog>, foreign: Weak<F>, mut listener: Listener) {
@@ -115,6 +125,10 @@ async fn follow<F: Foreign>(catalog: Weak<Catalog>, foreign: Weak<F>, mut listen
             },
             None => continue,
         };
+        // There may be more than one look tells of.
+        if told_more(&heard) && listener.is_shared() {
+            polls.reset_immediately();
+        }
         catalog.hear(heard, &*foreign);
     }
 }

@@ -1,10 +1,12 @@
 //! Pages of records, sizes, and what is cleared away: for operators, and for work behind the scenes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{ArtifactRecord, RepositoryName};
 use larder_storage::{
-    CollectReport, Counts, DamageReport, HeldRow, HeldSize, PageRow, StorageError,
+    Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, KeyRange, PageRow, RecordKey,
+    StorageError,
 };
 
 use super::Catalog;
@@ -39,6 +41,71 @@ impl Catalog {
         self.metadata.rows(repository, after, limit).await
     }
 
+    /// Up to `limit` keys of a repository from the beginning of a range on, in their order, from an index alone.
+    /// `valid_only`: without those of invalid records, which may be left for a while.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn record_keys(
+        &self,
+        repository: &RepositoryName,
+        range: &KeyRange,
+        limit: u32,
+        valid_only: bool,
+    ) -> Result<Vec<RecordKey>, StorageError> {
+        self.metadata
+            .record_keys(repository, range, limit, valid_only)
+            .await
+    }
+
+    /// Whether rows of invalid records of a repository are still there.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn has_invalid(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<bool, StorageError> {
+        self.metadata.has_invalid(repository).await
+    }
+
+    /// Drops many records: deletes or invalidates them. What is in memory of them is for [`end_flush`](Self::end_flush) to forget.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn drop_many(&self, change: Change) -> Result<(), StorageError> {
+        let applied = self
+            .metadata
+            .apply_by(self.writer, vec![change], Vec::new());
+        applied.await.map(drop)
+    }
+
+    /// Deletes the rows of invalid records behind the scenes, and gives their space back.
+    pub(crate) fn begin_sweep(self: &Arc<Self>) {
+        let catalog = Arc::clone(self);
+        tokio::spawn(async move {
+            if catalog.sweep().await > 0 {
+                catalog.shrink().await;
+            }
+        });
+    }
+
+    /// Deletes the rows of invalid records; gives how many.
+    async fn sweep(&self) -> u64 {
+        let _alone = self.sweeping.lock().await;
+        match self.metadata.sweep_invalid().await {
+            Ok(0) => 0,
+            Ok(rows) => {
+                tracing::info!(rows, "the rows of flushed records were deleted");
+                rows
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the rows of flushed records could not be deleted, and will be later");
+                0
+            }
+        }
+    }
+
     /// The variants under which there is a record of a path.
     ///
     /// # Errors
@@ -59,17 +126,17 @@ impl Catalog {
         self.metadata.held_sizes().await
     }
 
-    /// Rows of what is held after a path and variant.
+    /// Rows of what is held from the beginning of a range on.
     ///
     /// # Errors
     /// The database does not answer.
     pub(crate) async fn held_rows(
         &self,
         repository: &RepositoryName,
-        after: (&str, &str),
+        range: &KeyRange,
         limit: u32,
     ) -> Result<Vec<HeldRow>, StorageError> {
-        self.metadata.held_rows(repository, after, limit).await
+        self.metadata.held_rows(repository, range, limit).await
     }
 
     /// Path and variant of a row of what is held.
@@ -153,6 +220,8 @@ impl Catalog {
             tracing::warn!(%error, "what an earlier version remembered of missing files could not be deleted");
         }
         self.forget_absences(|_| false);
+        // What a process has left that ended meanwhile.
+        self.sweep().await;
         let collected = self.metadata.collect(self.now(), grace, &self.blobs).await;
         self.shrink().await;
         collected

@@ -66,6 +66,8 @@ pub(crate) struct Catalog {
     budgets: Arc<Budgets>,
     /// Held by whoever makes records visible that others are compared with.
     committing: tokio::sync::Mutex<()>,
+    /// Held by whoever deletes the rows of invalid records.
+    sweeping: tokio::sync::Mutex<()>,
     trouble: Trouble,
     counters: Arc<Counters>,
     /// When a full disk last made larder look for what can go, in milliseconds.
@@ -94,6 +96,7 @@ impl Catalog {
             queue: commit::CommitQueue::new(sender),
             budgets,
             committing: tokio::sync::Mutex::default(),
+            sweeping: tokio::sync::Mutex::default(),
             trouble: Trouble::default(),
             counters,
             last_room_made: AtomicI64::new(i64::MIN),

@@ -1,16 +1,28 @@
 //! The operator's verbs: flush, and the collection of what nothing refers to.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
 use larder_formats::Naming;
-use larder_storage::{PageRow, StorageError};
+use larder_storage::{Change, KeyRange, RecordKey, StorageError};
 
 use crate::fault::storage_fault;
+use crate::keys;
 use crate::operate::Operator;
 use crate::repositories::RepositoryState;
 
-const PAGE: u32 = 500;
+/// Keys that are looked at together.
+const PAGE: u32 = 4_000;
+/// So many records are deleted while the operator waits. What is beyond that becomes invalid at once and is deleted behind the scenes: a
+/// deletion changes a page of the table and one of each index (docs/adr/0088).
+const DELETED_AT_ONCE: usize = 2_000;
+/// Records that are deleted in one transaction, and that are invalidated in one: others write in between.
+const DELETED_TOGETHER: usize = 500;
+const INVALIDATED_TOGETHER: usize = 5_000;
+/// Keys that are looked at together for files that flushed documents have named.
+const NAMED_PAGE: u32 = 500;
+
 /// What to flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheType {
@@ -90,11 +102,15 @@ impl Operator {
             Some(name) => vec![self.flushable(name)?],
             None => self.registry.load().all(),
         };
-        let report = self.flush_all(&entries, &request, pattern.as_ref()).await?;
-        if request.cache_type != CacheType::Metrics {
+        let mut is_to_be_swept = false;
+        let flushed = self.flush_all(&entries, &request, pattern.as_ref(), &mut is_to_be_swept);
+        let flushed = flushed.await;
+        if is_to_be_swept {
+            self.catalog.begin_sweep();
+        } else if flushed.is_ok() && request.cache_type != CacheType::Metrics {
             self.catalog.shrink().await;
         }
-        Ok(report)
+        flushed
     }
 
     async fn flush_all(
@@ -102,6 +118,7 @@ impl Operator {
         entries: &[Arc<RepositoryState>],
         request: &FlushRequest,
         pattern: Option<&Pattern>,
+        is_to_be_swept: &mut bool,
     ) -> Result<FlushReport, Fault> {
         let mut report = FlushReport::default();
         for entry in entries
@@ -109,7 +126,8 @@ impl Operator {
             .filter(|entry| entry.repository.kind() != RepositoryKind::Local)
         {
             if request.cache_type != CacheType::Metrics {
-                self.flush_repository(entry, request.cache_type, pattern, &mut report)
+                *is_to_be_swept |= self
+                    .flush_repository(entry, request.cache_type, pattern, &mut report)
                     .await?;
             }
             // Counters that fall back to zero with every flush of copies would tell nothing (docs/adr/0052).
@@ -142,13 +160,14 @@ impl Operator {
         self.registry.load().get(&name).cloned().ok_or_else(unknown)
     }
 
+    /// Gives whether rows are still to be deleted.
     async fn flush_repository(
         &self,
         entry: &Arc<RepositoryState>,
         cache_type: CacheType,
         pattern: Option<&Pattern>,
         report: &mut FlushReport,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let flush = Selection {
             entry,
             cache_type,
@@ -160,18 +179,11 @@ impl Operator {
         self.remote.refusals.forget(flushed);
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
         self.catalog.barrier().await;
-        let name = &entry.repository.name;
-        let mut after: Option<(String, String)> = None;
-        loop {
-            let page = self.catalog.rows(name, after.as_ref(), PAGE).await;
-            let page = page.map_err(|error| storage_fault(entry, &error))?;
-            let Some((path, variant, _)) = page.last() else {
-                break;
-            };
-            after = Some((path.clone(), variant.clone()));
-            self.flush_page(&flush, page, report)
-                .await
-                .map_err(|error| storage_fault(entry, &error))?;
+        let dropped = self.drop_records(&flush, report).await;
+        let dropped = dropped.map_err(|error| storage_fault(entry, &error))?;
+        if !dropped.documents.is_empty() {
+            let doubted = self.doubt_what_they_name(&flush, &dropped.documents).await;
+            doubted.map_err(|error| storage_fault(entry, &error))?;
         }
         self.catalog.forget_absences(|key| {
             let hit = flush.hit(key);
@@ -179,41 +191,195 @@ impl Operator {
             hit.is_some()
         });
         self.catalog.end_flush(entry);
+        self.cache.held_sizes.outdate();
+        Ok(dropped.is_to_be_swept)
+    }
+
+    /// Drops the records that are meant, found by their keys: the rows are not read.
+    async fn drop_records(
+        &self,
+        flush: &Selection<'_>,
+        report: &mut FlushReport,
+    ) -> Result<Dropped, StorageError> {
+        let name = &flush.entry.repository.name;
+        let valid_only = self.catalog.has_invalid(name).await?;
+        let mut range = flush.range();
+        let mut dropping = Dropping::new(flush, self.catalog.is_disk_low());
+        let mut page = self
+            .catalog
+            .record_keys(name, &range, PAGE, valid_only)
+            .await?;
+        while let Some(last) = page.last() {
+            range = range.behind(last);
+            dropping.take(page, report);
+            let next = self.catalog.record_keys(name, &range, PAGE, valid_only);
+            // The next page is read while this one's records are dropped.
+            let (next, dropped) = tokio::join!(next, self.drop_all(dropping.changes()));
+            dropped?;
+            page = next?;
+        }
+        self.drop_all(dropping.last_changes()).await?;
+        Ok(dropping.dropped)
+    }
+
+    async fn drop_all(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+        for change in changes {
+            self.catalog.drop_many(change).await?;
+        }
         Ok(())
     }
 
-    /// Drops what of these rows is meant.
-    async fn flush_page(
+    /// The documents that vouched for these files are gone: they are checked when the next one is read.
+    async fn doubt_what_they_name(
         &self,
         flush: &Selection<'_>,
-        page: Vec<PageRow>,
-        report: &mut FlushReport,
+        documents: &HashSet<String>,
     ) -> Result<(), StorageError> {
-        let (mut deleted, mut doubted) = (Vec::new(), Vec::new());
-        for (path, variant, record) in page {
-            let key = SourceKey {
-                repository: flush.entry.repository.name.clone(),
-                path: path.into(),
-                variant: variant.into(),
-            };
-            match (flush.hit(&key), record) {
-                (Some(mutable), _) => {
-                    report.add(mutable);
-                    deleted.push(key);
-                }
-                // The document that vouched for it may be gone: it is checked when the next one is read.
-                (None, Some(record))
-                    if record.verified
-                        && flush.cache_type != CacheType::Files
-                        && flush.entry.facts(&key.path).naming != Naming::Nobody =>
-                {
-                    doubted.push((key, record));
-                }
-                (None, _) => {}
+        let (entry, name) = (flush.entry, &flush.entry.repository.name);
+        let is_named = |path: &str| {
+            entry.facts(path).naming != Naming::Nobody && {
+                let naming = entry.format.naming(&entry.repository, path);
+                let mut naming = naming.document.iter().chain(&naming.possible);
+                naming.any(|document| documents.contains(&*document.key_path))
             }
+        };
+        let mut range = KeyRange::of_prefix("");
+        let mut before: Option<RecordKey> = None;
+        loop {
+            let page = self
+                .catalog
+                .record_keys(name, &range, NAMED_PAGE, false)
+                .await?;
+            let Some(last) = page.last().cloned() else {
+                return Ok(());
+            };
+            if page.iter().any(|(path, _)| is_named(path)) {
+                let rows = self
+                    .catalog
+                    .rows(name, before.as_ref(), page.len() as u32)
+                    .await?;
+                let doubted = rows.into_iter().filter_map(|(path, variant, record)| {
+                    let record = record.filter(|record| record.verified && is_named(&path))?;
+                    Some((key(entry, path, variant), record))
+                });
+                self.catalog.doubt(doubted.collect()).await?;
+            }
+            range = range.behind(&last);
+            before = Some(last);
         }
-        self.catalog.delete(deleted).await?;
-        self.catalog.doubt(doubted).await
+    }
+}
+
+fn key(entry: &RepositoryState, path: String, variant: String) -> SourceKey {
+    SourceKey {
+        repository: entry.repository.name.clone(),
+        path: path.into(),
+        variant: variant.into(),
+    }
+}
+
+/// What a flush has dropped of a repository's records.
+#[derive(Debug, Default)]
+struct Dropped {
+    /// Paths of documents, where what they have vouched for stays.
+    documents: HashSet<String>,
+    /// Whether rows are still to be deleted.
+    is_to_be_swept: bool,
+}
+
+/// Records that are being dropped, in the order of their keys.
+struct Dropping<'a> {
+    flush: &'a Selection<'a>,
+    /// Rows are deleted at once, however many: there is no space for anything else.
+    is_disk_low: bool,
+    /// Those that are meant and still to be dropped.
+    found: Vec<RecordKey>,
+    /// How many were deleted.
+    deleted: usize,
+    /// Whether there are more than are deleted at once.
+    are_many: bool,
+    dropped: Dropped,
+}
+
+impl<'a> Dropping<'a> {
+    fn new(flush: &'a Selection<'a>, is_disk_low: bool) -> Self {
+        Self {
+            flush,
+            is_disk_low,
+            found: Vec::new(),
+            deleted: 0,
+            are_many: false,
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// Looks through a page of keys for those that are meant.
+    fn take(&mut self, page: Vec<RecordKey>, report: &mut FlushReport) {
+        for (path, variant) in page {
+            let Some(mutable) = self.flush.kind_of(&path) else {
+                continue;
+            };
+            report.add(mutable);
+            if mutable && self.flush.leaves_files() {
+                let document = keys::path_of(&path, &variant).to_owned();
+                self.dropped.documents.insert(document);
+            }
+            self.found.push((path, variant));
+        }
+        self.are_many |= !self.is_disk_low && self.deleted + self.found.len() > DELETED_AT_ONCE;
+        if self.are_many && self.flush.is_of_all() {
+            // One number says of all of them that they are invalid.
+            self.found.clear();
+        }
+    }
+
+    /// The changes that drop what was found, as far as it fills transactions.
+    fn changes(&mut self) -> Vec<Change> {
+        if self.flush.is_of_all() && !self.is_disk_low {
+            return Vec::new();
+        }
+        let whole = self.found.len() / self.together() * self.together();
+        let left = self.found.split_off(whole);
+        let found = std::mem::replace(&mut self.found, left);
+        self.drop_found(&found)
+    }
+
+    /// The changes that drop the rest.
+    fn last_changes(&mut self) -> Vec<Change> {
+        if self.are_many && self.flush.is_of_all() {
+            self.dropped.is_to_be_swept = true;
+            let repository = self.flush.entry.repository.name.clone();
+            return vec![Change::InvalidateRepository { repository }];
+        }
+        let found = std::mem::take(&mut self.found);
+        self.drop_found(&found)
+    }
+
+    /// How many records go in one transaction.
+    fn together(&self) -> usize {
+        if self.are_many {
+            INVALIDATED_TOGETHER
+        } else {
+            DELETED_TOGETHER
+        }
+    }
+
+    fn drop_found(&mut self, found: &[RecordKey]) -> Vec<Change> {
+        if self.are_many {
+            self.dropped.is_to_be_swept |= !found.is_empty();
+        } else {
+            self.deleted += found.len();
+        }
+        let chunks = found.chunks(self.together()).map(|keys| {
+            let repository = self.flush.entry.repository.name.clone();
+            let keys = keys.to_vec();
+            if self.are_many {
+                Change::InvalidateRecords { repository, keys }
+            } else {
+                Change::DeleteRecords { repository, keys }
+            }
+        });
+        chunks.collect()
     }
 }
 
@@ -225,12 +391,32 @@ struct Selection<'a> {
 }
 
 impl Selection<'_> {
+    /// The keys that may be meant: a pattern that begins with a text names a part of the index.
+    fn range(&self) -> KeyRange {
+        let prefix = self.pattern.map(Pattern::literal_prefix);
+        KeyRange::of_prefix(&prefix.unwrap_or_default())
+    }
+
+    /// Whether all that the repository has is meant.
+    fn is_of_all(&self) -> bool {
+        self.pattern.is_none() && self.cache_type == CacheType::All
+    }
+
+    /// Whether files may stay whose documents go.
+    fn leaves_files(&self) -> bool {
+        !self.is_of_all() && self.cache_type != CacheType::Files
+    }
+
     /// Whether it is mutable; `None`: it is left alone.
     fn hit(&self, key: &SourceKey) -> Option<bool> {
-        if key.repository != self.entry.repository.name {
-            return None;
-        }
-        let decoded = key.path.split('?').next().unwrap_or(&key.path);
+        (key.repository == self.entry.repository.name)
+            .then(|| self.kind_of(&key.path))
+            .flatten()
+    }
+
+    /// As [`hit`](Self::hit), of the path of a key of this repository.
+    fn kind_of(&self, path: &str) -> Option<bool> {
+        let decoded = path.split('?').next().unwrap_or(path);
         if self
             .pattern
             .is_some_and(|pattern| pattern.matches(decoded) != Ok(true))

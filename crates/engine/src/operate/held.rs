@@ -1,14 +1,14 @@
 //! What is held, for operators (`GET /api/v1/artifacts`, `larder du` and `ls`, and the gauges): one page after another, and how much
 //! of each repository. Nothing here is on the way of a request for an artifact.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use larder_core::{
     ArtifactRecord, ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
 };
-use larder_storage::{HeldRow, HeldSize};
+use larder_storage::{Counts, HeldRow, HeldSize, KeyRange, RecordKey};
 
 use crate::fault::storage_fault;
 use crate::keys;
@@ -21,6 +21,8 @@ const MOST_ROWS: u32 = 10_000;
 const PAGE: u32 = 500;
 /// Sizes are counted at most this often, and in at most a hundredth of the time.
 const LEAST_AGE: Duration = Duration::from_secs(1);
+/// What is counted so quickly is counted anew for whoever asks.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// Which held artifacts are wanted.
 #[derive(Debug, Clone, Default)]
@@ -87,11 +89,13 @@ pub struct HeldSummary {
     pub stored_bytes: u64,
 }
 
-/// The sizes as they were last counted.
+/// What is held as it was last counted.
 #[derive(Debug, Default)]
 pub(crate) struct HeldSizes {
     last: Mutex<Option<Counted>>,
     counting: AtomicBool,
+    /// How often much has gone.
+    outdated: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -99,9 +103,21 @@ struct Counted {
     at: Instant,
     took: Duration,
     sizes: Arc<Vec<HeldSize>>,
+    stored: Counts,
+    /// How often much had gone before.
+    outdated: u64,
 }
 
 impl HeldSizes {
+    /// Much of what was counted has gone: whoever asks next has it counted again.
+    pub(crate) fn outdate(&self) {
+        self.outdated.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn is_due(&self, last: &Counted) -> bool {
+        last.is_due() || last.outdated != self.outdated.load(Ordering::Acquire)
+    }
+
     fn last(&self) -> Option<Counted> {
         self.last
             .lock()
@@ -121,7 +137,8 @@ impl Operator {
     /// old, the next one is started behind the scenes.
     pub(crate) fn held_sizes(self: &Arc<Self>) -> Vec<HeldSize> {
         let last = self.cache.held_sizes.last();
-        if last.as_ref().is_none_or(Counted::is_due)
+        let is_due = |last: &Counted| self.cache.held_sizes.is_due(last);
+        if last.as_ref().is_none_or(is_due)
             && !self.cache.held_sizes.counting.swap(true, Ordering::AcqRel)
         {
             let engine = Arc::clone(self);
@@ -148,23 +165,26 @@ impl Operator {
             .collect()
     }
 
-    async fn count_held(&self) -> Result<Arc<Vec<HeldSize>>, larder_storage::StorageError> {
+    async fn count_held(&self) -> Result<Counted, larder_storage::StorageError> {
         let started = Instant::now();
+        let outdated = self.cache.held_sizes.outdated.load(Ordering::Acquire);
         let mut sizes = self.catalog.held_sizes().await?;
         add_local(&mut sizes, self.catalog.local_sizes().await?);
-        let sizes = Arc::new(sizes);
+        let stored = self.catalog.counts().await?;
         let counted = Counted {
             at: Instant::now(),
             took: started.elapsed(),
-            sizes: Arc::clone(&sizes),
+            sizes: Arc::new(sizes),
+            stored,
+            outdated,
         };
         *self
             .cache
             .held_sizes
             .last
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(counted);
-        Ok(sizes)
+            .unwrap_or_else(PoisonError::into_inner) = Some(counted.clone());
+        Ok(counted)
     }
 
     /// How much is held, of one repository or of all: all that are configured, and those that the database still has something of.
@@ -176,18 +196,16 @@ impl Operator {
             .map(|name| admission::entry(&self.registry, name))
             .transpose()?;
         let failed = |error| storage_unavailable(&error);
-        let sizes = match self
-            .cache
-            .held_sizes
-            .last()
-            .filter(|last| last.took > Duration::from_millis(20) && !last.is_due())
-        {
-            Some(last) => last.sizes,
+        let last = self.cache.held_sizes.last();
+        let is_due = |last: &Counted| self.cache.held_sizes.is_due(last);
+        let counted = match last.filter(|last| last.took > QUICK && !is_due(last)) {
+            Some(last) => last,
             None => self.count_held().await.map_err(failed)?,
         };
+        let sizes = &counted.sizes;
         if let Some(entry) = only {
             return Ok(HeldSummary {
-                repositories: vec![size_of(&sizes, entry.repository.name.as_str())],
+                repositories: vec![size_of(sizes, entry.repository.name.as_str())],
                 ..HeldSummary::default()
             });
         }
@@ -199,11 +217,10 @@ impl Operator {
             .map(|entry| entry.repository.name.to_string())
             .chain(sizes.iter().map(|size| size.repository.clone()));
         let names: std::collections::BTreeSet<String> = names.collect();
-        let counts = self.catalog.counts().await.map_err(failed)?;
         Ok(HeldSummary {
-            repositories: names.iter().map(|name| size_of(&sizes, name)).collect(),
-            stored_blobs: counts.blobs,
-            stored_bytes: counts.bytes,
+            repositories: names.iter().map(|name| size_of(sizes, name)).collect(),
+            stored_blobs: counted.stored.blobs,
+            stored_bytes: counted.stored.bytes,
         })
     }
 
@@ -263,21 +280,42 @@ impl Operator {
         after: Option<&HeldCursor>,
         listing: &mut Listing<'_>,
     ) -> Result<(), Fault> {
-        let mut place = self.place_of(entry, after).await?;
+        let pattern = listing.pattern.as_ref();
+        let prefix = pattern.map(Pattern::literal_prefix).unwrap_or_default();
+        let mut range = KeyRange::of_prefix(&prefix);
+        if let Some(place) = self.place_of(entry, after).await? {
+            range = range.behind(&place);
+        }
+        let failed = |error| storage_fault(entry, &error);
+        let name = &entry.repository.name;
         loop {
             let most = listing.most();
-            let name = &entry.repository.name;
-            let rows = self
-                .catalog
-                .held_rows(name, (&place.0, &place.1), most)
-                .await;
-            let rows = rows.map_err(|error| storage_fault(entry, &error))?;
+            let keys = self.catalog.record_keys(name, &range, most, false).await;
+            let keys = keys.map_err(failed)?;
+            let Some(last) = keys.last() else {
+                return Ok(());
+            };
+            let is_wanted = |(path, variant): &RecordKey| listing.is_wanted(entry, path, variant);
+            // Rows are read only where there is something to be shown, and where a cursor is to name the last one.
+            let from = if keys.iter().any(is_wanted) {
+                range.clone()
+            } else {
+                listing.rows_left -= keys.len() as u32 - 1;
+                if listing.rows_left > 1 && keys.len() as u32 == most {
+                    listing.rows_left -= 1;
+                    range = range.behind(last);
+                    continue;
+                }
+                range.at(last)
+            };
+            let most = listing.most();
+            let rows = self.catalog.held_rows(name, &from, most).await;
+            let rows = rows.map_err(failed)?;
             let is_last = (rows.len() as u32) < most;
             for row in rows {
                 listing.rows_left -= 1;
-                place = (row.path.clone(), row.variant.clone());
-                let (pattern, cached) = (listing.pattern.as_ref(), listing.request.cached);
-                let artifact = artifact(entry, &row, pattern, cached);
+                range = range.behind(&(row.path.clone(), row.variant.clone()));
+                let artifact = listing.artifact(entry, &row);
                 listing.page.artifacts.extend(artifact);
                 if listing.is_full() {
                     listing.page.next = Some(HeldCursor {
@@ -302,13 +340,22 @@ impl Operator {
         listing: &mut Listing<'_>,
     ) -> Result<(), Fault> {
         let repository = &entry.repository.name;
-        let mut place = after.map_or_else(String::new, |after| after.path.clone());
+        let pattern = listing.pattern.as_ref();
+        let prefix = pattern.map(Pattern::literal_prefix).unwrap_or_default();
+        let mut before = prefix.chars();
+        before.next_back();
+        // Paths that begin with the prefix stand behind what is shorter by a character.
+        let mut place =
+            after.map_or_else(|| before.as_str().to_owned(), |after| after.path.clone());
         loop {
             let most = listing.most();
             let rows = self.catalog.local_page(repository, &place, most).await;
             let rows = rows.map_err(|error| storage_fault(entry, &error))?;
             let is_last = (rows.len() as u32) < most;
             for (path, file) in rows {
+                if path > prefix && !path.starts_with(&prefix) {
+                    return Ok(());
+                }
                 listing.rows_left -= 1;
                 place.clone_from(&path);
                 let pattern = listing.pattern.as_ref();
@@ -342,14 +389,14 @@ impl Operator {
         }
     }
 
-    /// Where the rows after a cursor begin.
+    /// The row behind which a page begins.
     async fn place_of(
         &self,
         entry: &RepositoryState,
         after: Option<&HeldCursor>,
-    ) -> Result<(String, String), Fault> {
+    ) -> Result<Option<(String, String)>, Fault> {
         let Some(after) = after else {
-            return Ok(Default::default());
+            return Ok(None);
         };
         let place = self
             .catalog
@@ -357,9 +404,10 @@ impl Operator {
             .await;
         let place = place.map_err(|error| storage_fault(entry, &error))?;
         let is_it = |(path, variant): &(String, String)| keys::path_of(path, variant) == after.path;
-        Ok(place
-            .filter(is_it)
-            .unwrap_or_else(|| (after.path.clone(), String::new())))
+        let place = place.filter(is_it);
+        Ok(Some(
+            place.unwrap_or_else(|| (after.path.clone(), String::new())),
+        ))
     }
 }
 
@@ -404,36 +452,41 @@ impl Listing<'_> {
     fn is_full(&self) -> bool {
         self.page.artifacts.len() >= self.request.limit as usize || self.rows_left == 0
     }
-}
 
-/// A row as an artifact; `None` if it holds no bytes or is not wanted.
-fn artifact(
-    entry: &RepositoryState,
-    row: &HeldRow,
-    pattern: Option<&Pattern>,
-    cached: Option<bool>,
-) -> Option<HeldArtifact> {
-    let record: &ArtifactRecord = row.record.as_ref()?;
-    let blob = record.blob()?;
-    let path = keys::path_of(&row.path, &row.variant);
-    if pattern.is_some_and(|pattern| pattern.matches(path) != Ok(true)) {
-        return None;
+    /// Whether a row of this key may be shown.
+    fn is_wanted(&self, entry: &RepositoryState, path: &str, variant: &str) -> bool {
+        let matches = |pattern: &Pattern| {
+            let path = keys::path_of(path, variant);
+            pattern.matches(path) == Ok(true)
+        };
+        let is_cached = || keys::is_of_present_upstream(entry, variant);
+        self.pattern.as_ref().is_none_or(matches)
+            && self
+                .request
+                .cached
+                .is_none_or(|wanted| wanted == is_cached())
     }
-    let is_cached = keys::is_of_present_upstream(entry, &row.variant);
-    if cached.is_some_and(|wanted| wanted != is_cached) {
-        return None;
+
+    /// A row as an artifact; `None` if it holds no bytes or is not wanted.
+    fn artifact(&self, entry: &RepositoryState, row: &HeldRow) -> Option<HeldArtifact> {
+        let record: &ArtifactRecord = row.record.as_ref()?;
+        let blob = record.blob()?;
+        if !self.is_wanted(entry, &row.path, &row.variant) {
+            return None;
+        }
+        let path = keys::path_of(&row.path, &row.variant);
+        Some(HeldArtifact {
+            repository: entry.repository.name.to_string(),
+            path: path.to_owned(),
+            size: blob.size,
+            sha256: blob.digest.to_hex(),
+            cached: keys::is_of_present_upstream(entry, &row.variant),
+            cached_at: record.served_since.min(record.contacted_at),
+            fresh_until: entry
+                .class_of_held(path, record)
+                .and_then(|class| fresh_until(record, class, &entry.repository.cache)),
+        })
     }
-    Some(HeldArtifact {
-        repository: entry.repository.name.to_string(),
-        path: path.to_owned(),
-        size: blob.size,
-        sha256: blob.digest.to_hex(),
-        cached: is_cached,
-        cached_at: record.served_since.min(record.contacted_at),
-        fresh_until: entry
-            .class_of_held(path, record)
-            .and_then(|class| fresh_until(record, class, &entry.repository.cache)),
-    })
 }
 
 fn storage_unavailable(error: &larder_storage::StorageError) -> Fault {

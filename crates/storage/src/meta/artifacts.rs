@@ -2,24 +2,51 @@
 
 use larder_core::{ArtifactRecord, BlobDescriptor, RepositoryName, SourceKey};
 
-use super::db::{DbError, Row, Sql, Value, locking};
+use super::db::{DbError, Row, Sql, Value};
+use super::invalid::{is_valid, valid};
 use super::seal::{Unsealed, is_bytes, seal_bytes, unseal, unseal_bytes};
 use super::{MetadataStore, Tx, damage::Damage};
 use crate::error::StorageError;
 
-const GET: &str =
-    "SELECT record FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
-const LOCK: Sql =
-    locking!("SELECT record FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3");
-const PAGE: &str = "SELECT path, variant, record FROM artifacts \
-     WHERE repository = $1 AND (path, variant) > ($2, $3) ORDER BY path, variant LIMIT $4";
-const PUT: &str = "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7) \
-     ON CONFLICT (repository, path, variant) DO UPDATE SET \
-     blob = excluded.blob, size = excluded.size, updated_at = excluded.updated_at, record = excluded.record";
+/// The present epoch of the repository `$1`.
+macro_rules! epoch {
+    () => {
+        "COALESCE((SELECT e.epoch FROM epochs AS e WHERE e.repository = $1), 0)"
+    };
+}
+/// The record under a key, and whether it is valid.
+macro_rules! one {
+    () => {
+        concat!(
+            "SELECT record, CAST(CASE WHEN ",
+            valid!(),
+            " THEN 1 ELSE 0 END AS BIGINT) FROM artifacts AS a WHERE repository = $1 AND path = $2 AND variant = $3"
+        )
+    };
+}
+
+const GET: &str = one!();
+const LOCK: Sql = Sql {
+    sqlite: one!(),
+    postgres: concat!(one!(), " FOR UPDATE"),
+};
+const PAGE: &str = concat!(
+    "SELECT path, variant, record FROM artifacts AS a WHERE repository = $1 AND (path, variant) > ($2, $3) AND ",
+    valid!(),
+    " ORDER BY path, variant LIMIT $4"
+);
+const PUT: &str = concat!(
+    "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, ",
+    epoch!(),
+    ") ON CONFLICT (repository, path, variant) DO UPDATE SET blob = excluded.blob, size = excluded.size, \
+     updated_at = excluded.updated_at, record = excluded.record, epoch = excluded.epoch"
+);
 /// As that, where there is no such row.
-const ADD: &str = "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (repository, path, variant) DO NOTHING";
+const ADD: &str = concat!(
+    "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, ",
+    epoch!(),
+    ") ON CONFLICT (repository, path, variant) DO NOTHING"
+);
 /// A companion of a document (its name and four more letters) is exchanged with it: that it is not there is part of the generation.
 const ABSENCES: &str = "SELECT rowid FROM artifacts AS a WHERE rowid > $1 AND blob IS NULL \
      AND record LIKE '{\"content\":{\"negative\":%' \
@@ -39,7 +66,10 @@ impl MetadataStore {
             (*key.variant).into(),
         ];
         let row = self.db().optional(GET, &values).await;
-        let stored = row.and_then(|row| row.map(|row| row.get::<Vec<u8>>(0)).transpose());
+        let stored = row.and_then(|row| match row {
+            Some(row) if is_valid(&row, 1)? => row.get::<Vec<u8>>(0).map(Some),
+            _ => Ok(None),
+        });
         let stored = self.row_or_none("read a record", &key.path, stored)?;
         Ok(stored.and_then(|stored| {
             parse(
@@ -143,7 +173,7 @@ impl MetadataStore {
 #[derive(Debug, Default)]
 pub(super) struct Present {
     pub(super) has_row: bool,
-    /// `None` as well where the row cannot be read.
+    /// `None` as well where the row cannot be read, or is invalid.
     pub(super) record: Option<ArtifactRecord>,
 }
 
@@ -162,6 +192,12 @@ pub(super) async fn present(
     let Some(row) = row else {
         return Ok(Present::default());
     };
+    if !is_valid(&row, 1)? {
+        return Ok(Present {
+            has_row: true,
+            record: None,
+        });
+    }
     let stored: Vec<u8> = row.get(0)?;
     let names = [key.repository.as_str(), &key.path, &key.variant];
     Ok(Present {

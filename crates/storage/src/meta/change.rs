@@ -3,6 +3,7 @@
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, RepositoryName, SourceKey, UnixMillis};
 
 use super::feed::{self, Notice, Writer};
+use super::invalid::{self, RecordKey};
 use super::patience::{Obstacle, Patience};
 use super::{Durability, MetadataStore, Tx, artifacts, blobs, derivations};
 use crate::blob::BlobInfo;
@@ -30,6 +31,25 @@ pub enum Change {
     DeleteRecord {
         /// Which.
         key: SourceKey,
+    },
+    /// Forgets many of one repository.
+    DeleteRecords {
+        /// Whose.
+        repository: RepositoryName,
+        /// Which.
+        keys: Vec<RecordKey>,
+    },
+    /// As that, but their rows are deleted later, by [`MetadataStore::sweep_invalid`].
+    InvalidateRecords {
+        /// Whose.
+        repository: RepositoryName,
+        /// Which.
+        keys: Vec<RecordKey>,
+    },
+    /// As that, of all that a repository has.
+    InvalidateRepository {
+        /// Whose.
+        repository: RepositoryName,
     },
     /// Remembers a derived document.
     PutDerivation {
@@ -90,14 +110,46 @@ impl Change {
             }
             Self::DeleteRecord { key } => Some((key, None)),
             Self::If { change, .. } => change.record(),
-            Self::PutDerivation { .. } | Self::DeleteDerivation { .. } => None,
+            Self::DeleteRecords { .. }
+            | Self::InvalidateRecords { .. }
+            | Self::InvalidateRepository { .. }
+            | Self::PutDerivation { .. }
+            | Self::DeleteDerivation { .. } => None,
+        }
+    }
+
+    /// The repository of which many records go.
+    fn of_many(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::DeleteRecords { repository, .. }
+            | Self::InvalidateRecords { repository, .. }
+            | Self::InvalidateRepository { repository } => Some(repository),
+            _ => None,
+        }
+    }
+
+    /// The same in parts that little space suffices for.
+    fn in_parts(&self) -> Vec<Self> {
+        match self {
+            Self::DeleteRecords { repository, keys } => {
+                let part = |keys: &[RecordKey]| Self::DeleteRecords {
+                    repository: repository.clone(),
+                    keys: keys.to_vec(),
+                };
+                keys.chunks(FEW).map(part).collect()
+            }
+            other => vec![other.clone()],
         }
     }
 
     /// Whether it frees space and needs none.
     fn only_deletes(&self) -> bool {
         match self {
-            Self::DeleteRecord { .. } | Self::DeleteDerivation { .. } => true,
+            Self::DeleteRecord { .. }
+            | Self::DeleteRecords { .. }
+            | Self::InvalidateRecords { .. }
+            | Self::InvalidateRepository { .. }
+            | Self::DeleteDerivation { .. } => true,
             Self::If { change, .. } => change.only_deletes(),
             Self::PutRecord { .. } | Self::PutDerivation { .. } => false,
         }
@@ -206,7 +258,9 @@ impl MetadataStore {
             return Err(error);
         }
         let mut receipt = Receipt::default();
-        for few in changes.chunks(FEW) {
+        let parts: Vec<Change> = changes.iter().flat_map(Change::in_parts).collect();
+        let is_many = changes.iter().any(|change| change.of_many().is_some());
+        for few in parts.chunks(if is_many { 1 } else { FEW }) {
             receipt.left.extend(self.apply_all(few, told).await?.left);
             let written_back = self.db().empty_log().await;
             written_back
@@ -307,11 +361,14 @@ impl Told {
     fn about(&self, changes: &[Change], receipt: &Receipt) -> Vec<Notice> {
         let records = changes.iter().filter_map(Change::record);
         let changed = records.filter(|(key, _)| !receipt.left.contains(key));
+        let many = changes.iter().filter_map(Change::of_many);
+        let many = many.map(|repository| Notice::Records(repository.clone()));
         changed
             .map(|(key, blob)| Notice::Record {
                 key: key.clone(),
                 blob: blob.cloned(),
             })
+            .chain(many)
             .chain(self.notices.iter().cloned())
             .collect()
     }
@@ -356,6 +413,12 @@ async fn apply_one<'a>(
         Change::DeleteRecord { key } => {
             let deleted = artifacts::delete(tx, key).await;
             deleted.map_err(|error| Obstacle::of("delete a record", error))?;
+        }
+        Change::DeleteRecords { .. }
+        | Change::InvalidateRecords { .. }
+        | Change::InvalidateRepository { .. } => {
+            let applied = invalid::apply(tx, change).await;
+            applied.map_err(|error| Obstacle::of("delete records", error))?;
         }
         Change::PutDerivation {
             key,

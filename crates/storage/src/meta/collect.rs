@@ -19,7 +19,7 @@ use std::time::Duration;
 use larder_core::{BlobDescriptor, Clock as _, SystemClock, UnixMillis};
 
 use super::condemn::{Candidate, Ground, LOCK_BLOB, deleting, taken_over, unreferenced};
-use super::db::{DbError, Row};
+use super::db::{DbError, Row, Sql, list_of};
 use super::patience::Patience;
 use super::{MetadataStore, parse_digest};
 use crate::blob::{BlobStore, StoredBlob};
@@ -27,6 +27,8 @@ use crate::error::StorageError;
 
 /// Rows looked at or changed at a time: the writer is free for others in between.
 const PAGE: i64 = 200;
+/// Blobs that are looked at in one statement.
+const WALKED: i64 = 1_000;
 /// Files that one run of the orphan sweep looks at: this many pages of a thousand.
 const SWEEP_PAGES: usize = 10;
 const SWEEP_PAGE: usize = 1000;
@@ -40,23 +42,40 @@ const FOUND_SOURCES: &str = "UPDATE derivations SET delete_after = NULL WHERE de
      AND NOT EXISTS (SELECT 1 FROM derivation_sources AS s WHERE s.derivation = derivations.derivation \
                      AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = s.source))";
 const DROP_DERIVATIONS: &str = "DELETE FROM derivations WHERE derivation IN \
-     (SELECT derivation FROM derivations WHERE delete_after <= $1 ORDER BY derivation LIMIT $2) AND delete_after <= $1";
+     (SELECT derivation FROM derivations WHERE delete_after <= $1 ORDER BY delete_after LIMIT $2) AND delete_after <= $1";
 
-const UNREFERENCED: &str = concat!(
-    "SELECT digest FROM blobs AS b WHERE digest > $1 AND (delete_after IS NULL OR delete_after > $2) \
-     AND condemned_by IS NULL",
-    unreferenced!("b.digest"),
-    " ORDER BY digest LIMIT $3"
-);
+/// Of the next blobs the last, and those that nothing refers to. So many are looked at in each statement, whatever comes of it: the
+/// engines' own ways to find the first few of many are to look at all, each time.
+macro_rules! is_unreferenced {
+    () => {
+        concat!(
+            "(WHERE (delete_after IS NULL OR delete_after > $2) AND condemned_by IS NULL",
+            unreferenced!("page.digest"),
+            ")"
+        )
+    };
+}
+const UNREFERENCED: Sql = Sql {
+    sqlite: concat!(
+        "SELECT COALESCE(MAX(digest), ''), json_group_array(digest) FILTER ",
+        is_unreferenced!(),
+        " FROM (SELECT digest, delete_after, condemned_by FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $3) AS page"
+    ),
+    postgres: concat!(
+        "SELECT COALESCE(MAX(digest), ''), COALESCE((json_agg(digest) FILTER ",
+        is_unreferenced!(),
+        ")::text, '[]') FROM (SELECT digest, delete_after, condemned_by FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $3) AS page"
+    ),
+};
 const DATE_BLOB: &str = concat!(
     "UPDATE blobs SET delete_after = $2 WHERE digest = $1 AND condemned_by IS NULL",
     unreferenced!("$1")
 );
-const DUE: &str = "SELECT digest, size FROM blobs WHERE delete_after <= $1 AND digest > $2 AND condemned_by IS NULL \
-     ORDER BY digest LIMIT $3";
+const DUE: &str = "SELECT digest, size, delete_after FROM blobs WHERE delete_after <= $1 AND (delete_after, digest) > ($2, $3) \
+     AND condemned_by IS NULL ORDER BY delete_after, digest LIMIT $4";
 /// Those of this store are what an earlier run has not got through.
-const LEFT_BEHIND: &str = "SELECT digest, size FROM blobs WHERE condemned_by IS NOT NULL \
-     AND (condemned_by = $1 OR condemned_at <= $2) AND digest > $3 ORDER BY digest LIMIT $4";
+const LEFT_BEHIND: &str = "SELECT digest, size, condemned_at FROM blobs WHERE condemned_by IS NOT NULL \
+     AND (condemned_by = $1 OR condemned_at <= $2) AND (condemned_at, digest) > ($3, $4) ORDER BY condemned_at, digest LIMIT $5";
 const HAS_ROW: &str = "SELECT COUNT(*) FROM blobs WHERE digest = $1";
 
 /// What one run of the collector did.
@@ -177,14 +196,17 @@ impl MetadataStore {
             let mut dated = 0;
             let mut after = String::new();
             loop {
-                let values = [(&*after).into(), date.0.into(), PAGE.into()];
-                let page = texts(&db.all(UNREFERENCED, &values).await?)?;
-                let Some(last) = page.last() else {
+                let values = [(&*after).into(), date.0.into(), WALKED.into()];
+                let row = db.one(UNREFERENCED, &values).await?;
+                after = row.get(0)?;
+                if after.is_empty() {
                     return Ok(dated);
-                };
-                after.clone_from(last);
-                let dates = page.iter().map(|digest| (DATE_BLOB, &**digest));
-                dated += self.date_all(dates, date).await?;
+                }
+                let found = list_of(&row.get::<String>(1)?)?;
+                for page in found.chunks(PAGE as usize) {
+                    let dates = page.iter().map(|digest| (DATE_BLOB, &**digest));
+                    dated += self.date_all(dates, date).await?;
+                }
             }
         };
         found.await.map_err(failed)
@@ -224,15 +246,20 @@ impl MetadataStore {
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
         let (mut count, mut bytes) = (0, 0);
-        let mut after = String::new();
+        let mut after = (i64::MIN, String::new());
         loop {
-            let values = [now.0.into(), (&*after).into(), PAGE.into()];
+            let values = [
+                now.0.into(),
+                after.0.into(),
+                (&*after.1).into(),
+                PAGE.into(),
+            ];
             let page = self.db().all(DUE, &values).await;
             let page = page.map_err(deleting)?;
             let Some(last) = page.last() else {
                 return Ok((count, bytes));
             };
-            after = last.get(0).map_err(deleting)?;
+            after = place_of(last).map_err(deleting)?;
             let page = self.candidates(&page)?;
             let (number, sum) = self.delete(page, Ground::Due, now, blobs).await?;
             count += number;
@@ -247,12 +274,13 @@ impl MetadataStore {
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
         let (mut count, mut bytes) = (0, 0);
-        let mut after = String::new();
+        let mut after = (i64::MIN, String::new());
         loop {
             let values = [
                 (&*self.shared.name).into(),
                 taken_over(now).into(),
-                (&*after).into(),
+                after.0.into(),
+                (&*after.1).into(),
                 PAGE.into(),
             ];
             let page = self.db().all(LEFT_BEHIND, &values).await;
@@ -260,7 +288,7 @@ impl MetadataStore {
             let Some(last) = page.last() else {
                 return Ok((count, bytes));
             };
-            after = last.get(0).map_err(deleting)?;
+            after = place_of(last).map_err(deleting)?;
             let page = self.candidates(&page)?;
             let (number, sum) = self.delete(page, Ground::LeftBehind, now, blobs).await?;
             count += number;
@@ -337,6 +365,11 @@ impl MetadataStore {
         }
         Ok((count, bytes))
     }
+}
+
+/// Where a row of digest, length and time stands in the order of time and digest.
+fn place_of(row: &Row) -> Result<(i64, String), DbError> {
+    Ok((row.get(2)?, row.get(0)?))
 }
 
 /// The first column of rows.

@@ -82,6 +82,8 @@ pub enum Notice {
         /// The bytes that it tells of now; `None`: of none, or it is gone.
         blob: Option<Digest>,
     },
+    /// Many records of a repository are gone: whatever is known of any of them has to be read again.
+    Records(RepositoryName),
     /// What was made of a repository's records before is no longer to be served.
     Superseded(RepositoryName),
     /// Copies of a repository were flushed: what is under way was asked before, and absences are forgotten.
@@ -206,6 +208,7 @@ fn note(writer: Writer, notice: &Notice) -> (Sql, Vec<Value<'_>>) {
             &*key.variant,
             blob.as_ref().map_or_else(String::new, ToString::to_string),
         ),
+        Notice::Records(repository) => ("records", repository, "", "", String::new()),
         Notice::Superseded(repository) => ("superseded", repository, "", "", String::new()),
         Notice::Flushed(repository) => ("flushed", repository, "", "", String::new()),
     };
@@ -333,6 +336,7 @@ fn notice((_, _, kind, repository, path, variant, blob): Noted) -> Option<Notice
                 text => Some(parse_digest(text).ok()?),
             },
         }),
+        "records" => Some(Notice::Records(repository)),
         "superseded" => Some(Notice::Superseded(repository)),
         "flushed" => Some(Notice::Flushed(repository)),
         _ => None,

@@ -9,7 +9,7 @@ use super::secrets::to_hex;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Script `n` (counted from 1) leads from version `n - 1` to version `n`. Scripts are never edited, only added.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0001_artifacts.sql"),
     include_str!("migrations/0002_origins.sql"),
     include_str!("migrations/0003_held.sql"),
@@ -17,6 +17,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0005_changes.sql"),
     include_str!("migrations/0006_condemned.sql"),
     include_str!("migrations/0007_multipart_uploads.sql"),
+    include_str!("migrations/0008_invalid.sql"),
 ];
 
 const CREATE: &str =
@@ -28,7 +29,7 @@ const SCHEMA_NAME: &str = "schema";
 const NOTED_SCHEMA: &str = "SELECT value FROM secrets WHERE name = $1";
 const NOTE_SCHEMA: &str = "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 /// A row of each table.
-const LOOKS: [&str; 10] = [
+const LOOKS: [&str; 12] = [
     "SELECT * FROM artifacts LIMIT 1",
     "SELECT * FROM blobs LIMIT 1",
     "SELECT * FROM derivations LIMIT 1",
@@ -39,6 +40,8 @@ const LOOKS: [&str; 10] = [
     "SELECT * FROM local_files LIMIT 1",
     "SELECT * FROM local_usage LIMIT 1",
     "SELECT * FROM multipart_uploads LIMIT 1",
+    "SELECT * FROM epochs LIMIT 1",
+    "SELECT * FROM invalid_records LIMIT 1",
 ];
 
 /// Brings the database up to date. `Unavailable` if a newer version of larder has written it, `Corrupt` if it is not what a version of

@@ -28,6 +28,7 @@ mod derivations;
 mod feed;
 mod heartbeats;
 mod held;
+mod invalid;
 mod local_files;
 mod local_lists;
 mod migrate;
@@ -49,6 +50,7 @@ use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
 pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
+pub use invalid::{KeyRange, RecordKey};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
@@ -94,7 +96,7 @@ struct Shared {
 /// How much is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Records, negative ones included.
+    /// Records, negative ones included, and invalid ones that are still to be deleted.
     pub records: u64,
     /// Distinct blobs.
     pub blobs: u64,

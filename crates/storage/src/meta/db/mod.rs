@@ -498,6 +498,19 @@ where
     }
 }
 
+/// The texts of a list that the engine has made.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn list_of(text: &str) -> Result<Vec<String>, DbError> {
+    serde_json::from_str(text).map_err(|error| DbError {
+        kind: StorageErrorKind::Io,
+        reason: "the metadata database gives a list that cannot be read",
+        about: About::Other,
+        source: Box::new(error),
+    })
+}
+
 fn first(rows: Vec<Row>) -> Option<Row> {
     rows.into_iter().next()
 }
