@@ -6,10 +6,11 @@
     reason = "a test program: its helpers panic to report"
 )]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::{Clock as _, SystemClock};
-use larder_storage::{Refused, S3Objects, S3Settings};
+use larder_storage::{Refused, S3Objects, S3Settings, StorageError};
 use larder_testkit::{Behaviour, Origin, Resource};
 
 const BUCKET: &str = "/artifacts";
@@ -66,6 +67,10 @@ fn pair(id: &str, token: &str) -> (String, String) {
     (id.to_owned(), token.to_owned())
 }
 
+fn made(settings: S3Settings) -> Result<S3Objects, StorageError> {
+    S3Objects::new(settings, Arc::default())
+}
+
 /// `AssumeRoleWithWebIdentity` of AWS STS, with the token that the platform keeps in a file and renews.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_web_identity_is_exchanged_and_renewed() {
@@ -83,7 +88,7 @@ async fn a_web_identity_is_exchanged_and_renewed() {
         sts.put("/", Resource::new(answer).content_type("text/xml"));
     };
     let role = "arn:aws:iam::123456789012:role/larder";
-    let objects = S3Objects::new(settings(
+    let objects = made(settings(
         &store,
         &[
             ("AWS_ROLE_ARN", role),
@@ -116,7 +121,7 @@ async fn a_web_identity_is_exchanged_and_renewed() {
     }
 
     // Another process, whose credentials are about to run out: the next request has new ones, for the token that is in the file by then.
-    let objects = S3Objects::new(settings(
+    let objects = made(settings(
         &store,
         &[
             ("AWS_ROLE_ARN", role),
@@ -140,7 +145,7 @@ async fn a_web_identity_is_exchanged_and_renewed() {
     assert!(last.contains("WebIdentityToken=second.identity"), "{last}");
 
     // The service is away: it is said, without the token.
-    let refused = S3Objects::new(settings(
+    let refused = made(settings(
         &store,
         &[
             ("AWS_ROLE_ARN", role),
@@ -182,7 +187,7 @@ async fn an_instances_credentials_are_fetched_with_a_session_and_renewed() {
     };
     let endpoint = instance.url("");
     let platform = [("AWS_METADATA_ENDPOINT", endpoint.trim_end_matches('/'))];
-    let objects = S3Objects::new(settings(&store, &platform)).unwrap();
+    let objects = made(settings(&store, &platform)).unwrap();
     gives("ASIAFIRST", 60);
     objects.look().await.unwrap();
     assert_eq!(
@@ -220,10 +225,7 @@ async fn an_instances_credentials_are_fetched_with_a_session_and_renewed() {
     // An instance that has no version 2 is not asked by version 1.
     instance.reset_log();
     instance.behave("/latest/api/token", Behaviour::Status(403));
-    let refused = S3Objects::new(settings(&store, &platform))
-        .unwrap()
-        .look()
-        .await;
+    let refused = made(settings(&store, &platform)).unwrap().look().await;
     assert!(matches!(refused, Err(Refused::Later(_))), "{refused:?}");
     assert!(
         instance

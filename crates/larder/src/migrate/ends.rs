@@ -174,7 +174,7 @@ fn objects(settings: &Settings) -> Result<S3Objects, Failure> {
     let Some(s3) = &settings.s3 else {
         return Err("no S3 store is configured".to_owned().into());
     };
-    Ok(S3Objects::new(s3.store.clone())?)
+    Ok(S3Objects::new(s3.store.clone(), Arc::default())?)
 }
 
 /// What needs no spool: blobs are put as the files that they are.

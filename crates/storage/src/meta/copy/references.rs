@@ -2,27 +2,39 @@
 
 use larder_core::{BlobDescriptor, Digest};
 
-use super::tables::TABLES;
+use super::tables::{TABLES, kept};
 use crate::error::StorageError;
 use crate::meta::db::DbError;
 use crate::meta::{MetadataStore, parse_digest};
 
 /// Those that are copied with the rows of another database.
-const COPIED: &str = "SELECT digest, size FROM blobs AS b WHERE digest > $1 \
-     AND (EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest) \
-          OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest)) ORDER BY digest LIMIT $2";
+const COPIED: &str = concat!(
+    "SELECT digest, size FROM blobs AS b WHERE digest > $1 \
+     AND (EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest AND ",
+    kept!(),
+    ") OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest)) ORDER BY digest LIMIT $2"
+);
 /// All that a database names which stays what it is.
-const ALL: &str = "SELECT digest, size FROM blobs AS b WHERE digest > $1 \
-     AND (EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest) \
-          OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest) \
-          OR EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = b.digest)) ORDER BY digest LIMIT $2";
-const COUNT_COPIED: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs AS b \
-     WHERE EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest) \
-     OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest)";
-const COUNT_ALL: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs AS b \
-     WHERE EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest) \
-     OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest) \
-     OR EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = b.digest)";
+const ALL: &str = concat!(
+    "SELECT digest, size FROM blobs AS b WHERE digest > $1 \
+     AND (EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest AND ",
+    kept!(),
+    ") OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest) \
+          OR EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = b.digest)) ORDER BY digest LIMIT $2"
+);
+const COUNT_COPIED: &str = concat!(
+    "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs AS b \
+     WHERE EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest AND ",
+    kept!(),
+    ") OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest)"
+);
+const COUNT_ALL: &str = concat!(
+    "SELECT COUNT(*), CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs AS b \
+     WHERE EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest AND ",
+    kept!(),
+    ") OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest) \
+     OR EXISTS (SELECT 1 FROM derivations AS d WHERE d.blob = b.digest)"
+);
 const RECORDS_OF: &str =
     "SELECT repository, path FROM artifacts WHERE blob = $1 ORDER BY repository, path LIMIT $2";
 const FILES_OF: &str =

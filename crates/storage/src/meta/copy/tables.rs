@@ -44,6 +44,16 @@ pub(super) enum Fault {
     TooLong,
 }
 
+/// Of `artifacts AS a`: what has not been flushed. Rows of flushed records stand until they are swept (docs/adr/0088).
+macro_rules! kept {
+    () => {
+        "a.epoch >= COALESCE((SELECT e.invalid_before FROM epochs AS e WHERE e.repository = a.repository), 0) \
+         AND NOT EXISTS (SELECT 1 FROM invalid_records AS i WHERE i.repository = a.repository AND i.path = a.path \
+         AND i.variant = a.variant AND i.epoch > a.epoch)"
+    };
+}
+pub(super) use kept;
+
 const BLOBS_PAGE: &str =
     "SELECT digest, size, modified_ns FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $2";
 
@@ -53,14 +63,20 @@ pub(super) const BLOBS: Table = Table {
     keys: 1,
     kinds: &[Kind::Text, Kind::Integer, Kind::Integer],
     page: BLOBS_PAGE,
-    source_page: "SELECT digest, size, modified_ns FROM blobs AS b WHERE digest > $1 \
-         AND (EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest) \
-              OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest)) ORDER BY digest LIMIT $2",
+    source_page: concat!(
+        "SELECT digest, size, modified_ns FROM blobs AS b WHERE digest > $1 \
+         AND (EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest AND ",
+        kept!(),
+        ") OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest)) ORDER BY digest LIMIT $2"
+    ),
     put: "INSERT INTO blobs (digest, size, modified_ns) VALUES ($1, $2, $3) ON CONFLICT (digest) DO UPDATE SET \
          size = excluded.size, modified_ns = excluded.modified_ns, delete_after = NULL, condemned_by = NULL, condemned_at = NULL",
     delete: "DELETE FROM blobs WHERE digest = $1",
-    count: "SELECT COUNT(*) FROM blobs AS b WHERE EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest) \
-         OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest)",
+    count: concat!(
+        "SELECT COUNT(*) FROM blobs AS b WHERE EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = b.digest AND ",
+        kept!(),
+        ") OR EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = b.digest)"
+    ),
     blob: Some(0),
 };
 
@@ -109,12 +125,17 @@ pub(super) const ARTIFACTS: Table = Table {
         Kind::Bytes,
     ],
     page: ARTIFACTS_PAGE,
-    source_page: ARTIFACTS_PAGE,
+    source_page: concat!(
+        "SELECT repository, path, variant, blob, size, updated_at, record FROM artifacts AS a \
+         WHERE (repository, path, variant) > ($1, $2, $3) AND ",
+        kept!(),
+        " ORDER BY repository, path, variant LIMIT $4"
+    ),
     put: "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) \
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (repository, path, variant) DO UPDATE SET \
          blob = excluded.blob, size = excluded.size, updated_at = excluded.updated_at, record = excluded.record",
     delete: "DELETE FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3",
-    count: "SELECT COUNT(*) FROM artifacts",
+    count: concat!("SELECT COUNT(*) FROM artifacts AS a WHERE ", kept!()),
     blob: Some(3),
 };
 
