@@ -6,7 +6,7 @@ use larder::cli::write_findings;
 use larder::config::{Diagnostic, Settings, Severity, Sources, load};
 use larder::logging;
 
-use crate::prepare;
+use crate::{migrate, prepare};
 
 /// Writes every finding and a summary to `out`; gives whether larder would start.
 ///
@@ -26,6 +26,13 @@ pub(crate) fn check(sources: &Sources, out: &mut impl Write) -> std::io::Result<
         Ok(settings) => {
             found.extend(settings.warnings.iter().cloned());
             found.extend(prepare::rehearse(settings));
+            if let Err(message) = migrate::refuse_unfinished_files(settings) {
+                found.push(Diagnostic {
+                    severity: Severity::Error,
+                    place: None,
+                    message,
+                });
+            }
         }
         Err(errors) => found.extend(errors.iter().cloned()),
     }

@@ -10,7 +10,7 @@ use larder_core::sha256;
 use larder_formats::LinkKey;
 use larder_server::{BoundServer, Starting};
 use larder_storage::{
-    ConnectError, MetadataStore, PostgresOptions, StorageError, StorageErrorKind,
+    ConnectError, MetadataStore, Migration, PostgresOptions, StorageError, StorageErrorKind,
 };
 
 /// Pause between attempts to reach the server.
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How often waiting is told of.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 /// The file by which a data directory is known, where the database on a server names its files.
-const IDENTITY: &str = "larder.id";
+pub(crate) const IDENTITY: &str = "larder.id";
 /// Under this name the database keeps whose files it names.
 pub(crate) const OWNER: &str = "files";
 
@@ -45,7 +45,7 @@ pub(crate) async fn on_server(
 pub(crate) struct Files {
     pub(crate) identity: Vec<u8>,
     /// For users.
-    pub(crate) place: String,
+    place: String,
 }
 
 impl Files {
@@ -183,14 +183,35 @@ async fn take_over(metadata: &MetadataStore) -> Result<(), Trouble> {
     match metadata.migration().await? {
         None => Ok(()),
         Some(copy) if copy.is_done => Ok(metadata.end_migration().await?),
-        Some(copy) => {
-            let message = format!(
-                "the metadata database is the unfinished copy of {}: run `larder migrate` again, as it was run, until it says that the \
-                 copy is complete, and start larder then",
-                copy.from
-            );
-            Err(Trouble::ForGood(message.into()))
-        }
+        Some(copy) => Err(Trouble::ForGood(unfinished(&copy).into())),
+    }
+}
+
+fn unfinished(copy: &Migration) -> String {
+    format!(
+        "the metadata database is the unfinished copy of {}: run `larder migrate` again, as it was run, until it says that the copy is \
+         complete, and start larder then",
+        copy.from
+    )
+}
+
+/// Whether a start would take this database, or else the file at `path`, into use. Changes nothing.
+///
+/// # Errors
+/// It is the unfinished copy of another one, for the operator. What keeps it from being opened at all is not told.
+pub(crate) async fn look(server: Option<&PostgresOptions>, path: &Path) -> Result<(), String> {
+    let opened = match server {
+        Some(options) => MetadataStore::connect_to_copy(options).await.ok().flatten(),
+        None => MetadataStore::open_to_copy(path).await.ok(),
+    };
+    let Some(metadata) = opened else {
+        return Ok(());
+    };
+    let copy = metadata.migration().await;
+    metadata.close().await;
+    match copy {
+        Ok(Some(copy)) if !copy.is_done => Err(unfinished(&copy)),
+        _ => Ok(()),
     }
 }
 

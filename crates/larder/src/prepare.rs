@@ -225,6 +225,11 @@ fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
     // A running larder has it open, and knows more of it than a second look can.
     if !is_held {
         database(settings, found);
+        let path = directory.join(DATABASE);
+        let looked = in_runtime(metadata::look(settings.database.as_ref(), &path));
+        if let Ok(Err(unfinished)) = looked {
+            found.error(unfinished);
+        }
     }
     unmake(&made);
     is_held

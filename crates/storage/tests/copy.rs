@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use larder_core::{Content, Digest, StoredHeaders, UnixMillis, sha256};
 use larder_storage::{
@@ -280,4 +281,41 @@ async fn what_is_no_database_of_this_version_is_not_copied_from() {
     empty.close().await;
     raw(&file, "DELETE FROM schema_version WHERE version > 4").await;
     assert_eq!(kind().await, StorageErrorKind::Unavailable);
+}
+
+/// How long it takes, there, once more with nothing to write, and back.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute; part of make stress"]
+async fn two_hundred_thousand_rows() {
+    const ROWS: u32 = 200_000;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    let meta = MetadataStore::open(&file).await.unwrap();
+    for thousand in 0..ROWS / 1_000 {
+        let changes = (0..1_000).map(|number| Change::PutRecord {
+            key: key("r", &path(thousand * 1_000 + number)),
+            record: record(Content::HeadOnly),
+            blob: None,
+        });
+        meta.apply(changes.collect()).await.unwrap();
+    }
+    meta.close().await;
+    let postgres = Postgres::shared();
+    let server = options(postgres.port(), &postgres.database());
+    let target = MetadataStore::connect(&server).await.unwrap();
+    let source = MetadataStore::open_to_copy(&file).await.unwrap();
+    let back = MetadataStore::open(&directory.path().join("back"))
+        .await
+        .unwrap();
+    let none = BTreeSet::new();
+    for (what, from, to, expected) in [
+        ("to the server", &source, &target, ROWS),
+        ("once more", &source, &target, 0),
+        ("to a file", &target, &back, ROWS),
+    ] {
+        let began = Instant::now();
+        let copied = from.copy_rows(to, &none, &|_| {}).await.unwrap();
+        println!("{ROWS} rows {what}: {:?}", began.elapsed());
+        assert_eq!(written(&copied), u64::from(expected));
+    }
 }

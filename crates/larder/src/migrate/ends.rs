@@ -14,7 +14,7 @@ use larder_storage::{
 use super::failure::Failure;
 use super::mark::Mark;
 use super::plan::{At, Plan};
-use crate::metadata::{Files, OWNER};
+use crate::metadata::{Files, IDENTITY, OWNER};
 use crate::prepare::{DATABASE, make_directory};
 
 /// So long a server is not asked before it is asked who else has asked it: a larder that runs asks several times a second.
@@ -136,13 +136,14 @@ async fn of_this_place(
     let Some(owner) = rows.stored_secret_bytes(OWNER).await? else {
         return Ok(());
     };
-    let files = files_at(plan.blobs, settings)?;
-    if owner == files.identity {
+    // A directory that has no identity is not the one, and is not given any by a look.
+    let is_known = plan.blobs == At::Backend || settings.data_dir.join(IDENTITY).is_file();
+    if is_known && owner == files_at(plan.blobs, settings)?.identity {
         return Ok(());
     }
     Err(format!(
         "the metadata database names files of another place than {}: set the data directory, or bucket and prefix, that larder used with it",
-        files.place
+        blobs_shown(plan.blobs, settings)
     )
     .into())
 }
@@ -190,14 +191,17 @@ pub(super) fn shown(database: At, blobs: At, settings: &Settings) -> String {
         (Some(options), At::Backend) => format!("the PostgreSQL database {}", options.database),
         _ => format!("{directory}/{DATABASE}"),
     };
-    let blobs = match (&settings.s3, blobs) {
+    format!("{database} with {}", blobs_shown(blobs, settings))
+}
+
+fn blobs_shown(at: At, settings: &Settings) -> String {
+    match (&settings.s3, at) {
         (Some(s3), At::Backend) => format!(
             "the bucket {} (prefix {:?})",
             s3.store.bucket, s3.store.prefix
         ),
-        _ => format!("{directory}/blobs"),
-    };
-    format!("{database} with {blobs}")
+        _ => settings.data_dir.join("blobs").display().to_string(),
+    }
 }
 
 impl Target {
@@ -383,13 +387,13 @@ async fn accept_blobs(
     settings: &Settings,
     to: MigrateTo,
 ) -> Result<(), Failure> {
-    let what = match (&settings.s3, to) {
-        (Some(s3), MigrateTo::Backends) => format!(
-            "the bucket {} (prefix {:?})",
-            s3.store.bucket, s3.store.prefix
-        ),
-        _ => settings.data_dir.join("blobs").display().to_string(),
-    };
+    let what = blobs_shown(
+        match to {
+            MigrateTo::Backends => At::Backend,
+            MigrateTo::Embedded => At::Directory,
+        },
+        settings,
+    );
     match mark.read().await? {
         Some(begun) if begun.source == migration.source => Ok(()),
         Some(begun) => Err(format!(

@@ -120,6 +120,9 @@ impl Shared {
 
 impl Phase {
     fn line(&self, items: u64, bytes: u64, took: Duration) -> String {
+        if self.items == 0 && items == 0 {
+            return self.what.to_owned();
+        }
         let seconds = took.as_secs_f64().max(0.001);
         let mut parts = vec![format!(
             "{}: {items} of {}",
@@ -190,6 +193,8 @@ mod tests {
             rows.line(300, 0, Duration::from_secs(3)),
             "comparing rows: 300 of 300, 100/s"
         );
+        let before = Phase { items: 0, ..rows };
+        assert_eq!(before.line(0, 0, Duration::from_secs(9)), "comparing rows");
         assert_eq!(size(1023), "1023 bytes");
         assert_eq!(size(3 << 40), "3.0 TiB");
     }

@@ -34,6 +34,8 @@ async fn hazard_w12_damaged_bytes_are_named_and_never_copied() {
     let (status, log) = all.setup(&all.directory("target"), BACKENDS).run_to_end();
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("unfinished copy"), "{log}");
+    let checked = all.check(&all.directory("target"), BACKENDS).ended(1);
+    assert!(checked.out.contains("unfinished copy"), "{}", checked.out);
 
     // The uploaded bytes come from the backup: the rest is complete, and what is cached is fetched anew.
     spoil(&uploaded);

@@ -152,12 +152,12 @@ impl Installation {
         setup.env("LARDER_DATA_DIR", &directory.display().to_string())
     }
 
-    fn command(&self, directory: &Path, with: With, arguments: &[&str]) -> Command {
+    fn command(&self, directory: &Path, with: With, name: &str, arguments: &[&str]) -> Command {
         let config = self.home.path().join("larder.yaml");
         std::fs::write(&config, self.config()).expect("a configuration file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
         command
-            .arg("migrate")
+            .arg(name)
             .args(arguments)
             .env_clear()
             .envs(self.variables(with))
@@ -170,13 +170,20 @@ impl Installation {
 
     /// Migrates to the end.
     pub(crate) fn migrate(&self, directory: &Path, with: With, arguments: &[&str]) -> Migrated {
-        let output = self.command(directory, with, arguments).output();
+        let output = self.command(directory, with, "migrate", arguments).output();
         Migrated::of(&output.expect("the larder program"))
+    }
+
+    /// Asks whether a larder would start.
+    pub(crate) fn check(&self, directory: &Path, with: With) -> Migrated {
+        let mut command = self.command(directory, with, "check", &[]);
+        command.env("LARDER_LISTEN", "127.0.0.1:0");
+        Migrated::of(&command.output().expect("the larder program"))
     }
 
     /// Starts to migrate.
     pub(crate) fn begin(&self, directory: &Path, with: With, arguments: &[&str]) -> Child {
-        let mut command = self.command(directory, with, arguments);
+        let mut command = self.command(directory, with, "migrate", arguments);
         let said = std::fs::File::create(self.said_path()).expect("a file");
         command.stdout(Stdio::null()).stderr(said);
         command.spawn().expect("the larder program")

@@ -88,6 +88,7 @@ async fn neither_what_is_in_use_nor_what_holds_other_data_is_touched() {
         objects: false,
     };
     refused(&all, &fresh, only, &back, "files of another place");
+    assert!(!fresh.join("larder.id").exists(), "nothing is made");
 
     // And once nobody is in the way, both can be had.
     all.migrate(&fresh, BACKENDS, &back).ended(0);

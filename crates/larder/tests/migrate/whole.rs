@@ -92,7 +92,12 @@ async fn everything_is_served_as_before_over_the_backends_and_back_again() {
     let (status, log) = all.setup(&third, EMBEDDED).run_to_end();
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("unfinished copy"), "{log}");
+    let checked = all.check(&third, EMBEDDED).ended(1);
+    // The database and the files.
+    let found = checked.out.matches("unfinished copy").count();
+    assert_eq!(found, 2, "{}", checked.out);
     all.migrate(&third, BACKENDS, &full).ended(0);
+    all.check(&third, EMBEDDED).ended(0);
     let larder = all.setup(&third, EMBEDDED).start().await;
     check(&larder, &served).await;
     let later = get(&larder.artifact("own", "later.txt")).await;
