@@ -358,7 +358,8 @@ async fn of_one_upstream_all_is_had_and_repositories_take_turns() {
     assert!(!second.is_finished());
     assert_eq!(pool.freeze(), (3, 1));
     drop(first);
-    assert!(second.await.expect("no panic").is_ok(), "three are leased");
+    let second = second.await.expect("no panic");
+    assert!(second.is_ok(), "three are leased");
     assert!(at_once(&pool, &alone("c"), 1).await.is_none());
     pool.resize(4);
     assert!(at_once(&pool, &alone("c"), 1).await.is_some());

@@ -47,6 +47,23 @@ pub(crate) struct Way {
     is_aged: bool,
 }
 
+impl Way {
+    /// What of it is told of an answer with this timing. The caches that a request came to, the one nearest to the client last (RFC 9211
+    /// section 2): a hit came to none behind this one, and a copy that is served for want of an answer neither.
+    fn of(&self, timing: Timing) -> Self {
+        let own = timing.cache_status;
+        let came_there = own.forward.is_some() && matches!(own.forward_status, Some(200 | 304));
+        Self {
+            status: if came_there {
+                self.status.clone()
+            } else {
+                None
+            },
+            is_aged: self.is_aged,
+        }
+    }
+}
+
 /// The part that depends on when and how it is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
@@ -119,6 +136,7 @@ impl Prepared {
         self.headers
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len())
+            .chain(self.way.status.as_ref().map(String::len))
             .sum()
     }
 
@@ -186,7 +204,7 @@ pub(crate) fn respond(
         }
     }
     let mut status = prepared.status;
-    let way = prepared.way.clone();
+    let way = prepared.way.of(timing);
     let mut headers = match prepared {
         Cow::Owned(prepared) => prepared.headers,
         Cow::Borrowed(prepared) => prepared.headers.clone(),
@@ -272,7 +290,7 @@ fn not_modified(prepared: Prepared, timing: Timing) -> Response<ResponseBody> {
     ] {
         headers.remove(name);
     }
-    add_timing(headers, timing, &prepared.way);
+    add_timing(headers, timing, &prepared.way.of(timing));
     response
 }
 
@@ -307,12 +325,7 @@ fn add_timing(headers: &mut HeaderMap, timing: Timing, way: &Way) {
         }
     }
     let own = timing.cache_status;
-    // The caches that the request came to, the one nearest to the client last (RFC 9211 section 2). A hit came to none behind this one, and
-    // a copy that is served for want of an answer neither.
-    if own.forward.is_some()
-        && matches!(own.forward_status, Some(200 | 304))
-        && let Some(status) = &way.status
-    {
+    if let Some(status) = &way.status {
         insert(headers, CACHE_STATUS, format!("{status}, {own}"));
         return;
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larder_storage::{
-    Attempt, Lease, MemoryShared, RedisAddress, RedisShared, Renewal, Shared, shared_conformance,
+    Attempt, Lease, MemoryShared, Pace, RationClaim, RedisAddress, RedisShared, Renewal, Shared,
+    shared_conformance,
 };
 use larder_testkit::servers::RedisServer;
 
@@ -223,6 +224,53 @@ async fn hazard_a3_keys_that_are_deleted_or_stale_stop_nobody() {
         assert_eq!(other.renew(&lease, LONG).await, Renewal::Kept, "{stale:?}");
         assert!(other.standing().ok, "{:?}", other.standing());
     }
+}
+
+/// What is left in a ration, or is no moment, keeps nobody waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_a3_stale_rations_and_moments_stop_nobody() {
+    let server = RedisServer::start();
+    let shared = connected(&server.url()).await;
+    let claim = RationClaim {
+        holder: "a",
+        limit: 4,
+        held: 0,
+        wanted: 9,
+        ttl: LONG,
+    };
+    assert_eq!(shared.ration("r", &claim).await, Some(4));
+    let apart = LONG / 60;
+    let now = Some(Pace::After(Duration::ZERO));
+    assert_eq!(shared.pace("p", apart, Duration::ZERO).await, now);
+    let named = |kind: &str| {
+        let said = server.command(&["KEYS", &format!("larder:test:{kind}:*")]);
+        let key = said.lines().find(|line| line.starts_with("larder:"));
+        key.unwrap().to_owned()
+    };
+    let (ration, pace) = (named("ration"), named("pace"));
+    let micros = "9000000000000000";
+    let held_for_ever = format!("larder1 b 4 9 0 {micros};");
+    for (key, stale) in [
+        (&ration, &*held_for_ever),
+        (&ration, "larder1 b 4 9 0 1;"),
+        (&ration, "larder1 ;;; 4"),
+        (&ration, "something else"),
+        (&pace, micros),
+        (&pace, "soon"),
+    ] {
+        server.command(&["FLUSHALL"]);
+        server.command(&["SET", key, stale]);
+        assert_eq!(shared.ration("r", &claim).await, Some(4), "{stale}");
+        let moment = shared.pace("p", apart, Duration::ZERO).await;
+        assert_eq!(moment, now, "{stale}");
+    }
+    for key in [&ration, &pace] {
+        server.command(&["DEL", key]);
+        server.command(&["RPUSH", key, "x"]);
+    }
+    assert_eq!(shared.ration("r", &claim).await, Some(4));
+    assert_eq!(shared.pace("p", apart, Duration::ZERO).await, now);
+    assert!(shared.standing().ok, "{:?}", shared.standing());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -68,9 +68,16 @@ pub(super) fn of_top(entry: &Entry) -> String {
 /// What to say about an unknown key where `known` ones may stand.
 pub(super) fn of_key(key: &str, known: &[&str]) -> String {
     let word = normal(key);
-    let elsewhere = schema::NESTED
-        .iter()
-        .find(|(section, keys)| known.contains(section) && keys.contains(&word.as_str()));
+    let is_remote = known.contains(&"base_url");
+    let elsewhere = schema::NESTED.iter().find(|(section, keys)| {
+        // Those of a remote are fewer.
+        let keys = if *section == "limits" && is_remote {
+            schema::UPSTREAM
+        } else {
+            keys
+        };
+        known.contains(section) && keys.contains(&word.as_str())
+    });
     if let Some((section, _)) = elsewhere {
         return format!("it belongs under `{section}:`");
     }
@@ -80,7 +87,7 @@ pub(super) fn of_key(key: &str, known: &[&str]) -> String {
     {
         return format!("the nearest known key is `{near}`");
     }
-    let table = if known.contains(&"base_url") {
+    let table = if is_remote {
         Some(synonyms::REPOSITORY)
     } else {
         known.contains(&"remotes").then_some(synonyms::TOP)
@@ -244,6 +251,7 @@ mod tests {
             ("user", REPOSITORY, "`username`"),
             ("pass", REPOSITORY, "`password`"),
             ("token", REPOSITORY, "`headers`"),
+            ("concurrency", REPOSITORY, "under `limits:`"),
             ("ttl", REPOSITORY, "`cache: {"),
             ("insecure", REPOSITORY, "`ca_file`"),
             ("exclude", REPOSITORY, "`deny_patterns`"),

@@ -165,10 +165,7 @@ pub(super) fn validate(
     let proxy = proxies::general(&top, &sources.environment, report);
     let database = database(&top, &sources.environment, report);
     let (limits, of_upstreams) = limits(&top, report);
-    let for_all = ForAll {
-        proxy: proxy.as_ref(),
-        limits: of_upstreams,
-    };
+    let for_all = ForAll::new(proxy.as_ref(), of_upstreams);
     let entries = remotes.into_iter();
     let built = entries.filter_map(|entry| repository(entry, for_all, report));
     let built: Vec<Built> = built.collect();

@@ -23,8 +23,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// What holds for all upstreams whose remotes say nothing else.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ForAll<'a> {
-    pub(super) proxy: Option<&'a ProxyRules>,
-    pub(super) limits: RequestLimits,
+    proxy: Option<&'a ProxyRules>,
+    limits: RequestLimits,
+}
+
+impl<'a> ForAll<'a> {
+    pub(super) fn new(proxy: Option<&'a ProxyRules>, limits: RequestLimits) -> Self {
+        Self { proxy, limits }
+    }
 }
 
 /// Reads them all; `None` without a usable root.

@@ -34,13 +34,7 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
         view.insert("s3".to_owned(), s3_view(s3));
     }
     view.insert("hot_set".to_owned(), json!(settings.hot_set));
-    let limits = settings.limits;
-    let of_upstreams = view.get("limits").and_then(|said| said.get("upstream"));
-    let of_upstreams = of_upstreams.filter(|said| !said.is_null()).cloned();
-    let mut limits = json!({"document_size": limits.document_size, "connections": limits.connections, "downloads": limits.downloads});
-    if let Some(said) = of_upstreams {
-        limits["upstream"] = said;
-    }
+    let limits = limits_view(settings, view.get("limits"));
     view.insert("limits".to_owned(), limits);
     if let Some(options) = &settings.database {
         view.insert("database".to_owned(), database::view(options));
@@ -86,6 +80,21 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     let remotes: Map<String, Json> = remotes.collect();
     view.insert("remotes".to_owned(), Json::Object(remotes));
     Json::Object(view)
+}
+
+/// The bounds in force; those on requests to upstreams as they were `said`.
+fn limits_view(settings: &Settings, said: Option<&Json>) -> Json {
+    let limits = settings.limits;
+    let mut view = json!({
+        "document_size": limits.document_size,
+        "connections": limits.connections,
+        "downloads": limits.downloads,
+    });
+    let said = said.and_then(|said| said.get("upstream"));
+    if let Some(said) = said.filter(|said| !said.is_null()) {
+        view["upstream"] = said.clone();
+    }
+    view
 }
 
 /// What is in force of `s3`, wherever it was said.

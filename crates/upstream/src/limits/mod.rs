@@ -88,7 +88,8 @@ pub(crate) enum NoTurn {
 /// The right to have one request under way, until it is dropped. Without a bound it is nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
-    _place: Option<Place>,
+    // Boxed: every answer on its way carries it, and has one where there is a bound only.
+    _place: Option<Box<Place>>,
 }
 
 /// The bounds of all hosts.
@@ -129,7 +130,8 @@ impl Limits {
             Some(limit) => {
                 let place = host.place(cluster, repository, limit, patience).await;
                 let waited = patience;
-                Some(place.ok_or(NoTurn::TooManyAtOnce { limit, waited })?)
+                let place = place.ok_or(NoTurn::TooManyAtOnce { limit, waited })?;
+                Some(Box::new(place))
             }
             None => None,
         };

@@ -174,6 +174,7 @@ async fn the_cluster_says_how_many_and_is_told_of_all() {
     assert_eq!(had.len(), 5);
     // Fewer: what is under way goes on, and is not replaced.
     cluster.grants.store(1, Ordering::Relaxed);
+    tokio::time::sleep(BEAT_OR_MORE).await;
     had.truncate(2);
     assert_eq!(turns(&limits, &one).await.len(), 0);
     had.clear();
