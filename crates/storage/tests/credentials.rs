@@ -2,7 +2,6 @@
 //! run out.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test program: its helpers panic to report"
 )]
 
@@ -80,7 +79,7 @@ async fn a_web_identity_is_exchanged_and_renewed() {
     std::fs::write(&file, "first.identity").unwrap();
     let gives = |id: &str, seconds: u64| {
         let answer = format!(
-            "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleWithWebIdentityResult><Credentials>\
+            "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
              <SessionToken>session of {id}</SessionToken><SecretAccessKey>secret of {id}</SecretAccessKey><Expiration>{}</Expiration>\
              <AccessKeyId>{id}</AccessKeyId></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>",
             in_seconds(seconds)

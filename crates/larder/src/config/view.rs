@@ -47,6 +47,25 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
     if settings.admin_token.is_some() {
         view.insert("auth".to_owned(), json!({"admin_token": REDACTED}));
     }
+    of_replicas_and_traces(settings, &mut view);
+    let remotes = document.remotes.iter().map(|entry| {
+        let shown = to_json(&entry.node, false);
+        let repository = settings
+            .repositories
+            .iter()
+            .find(|r| r.name.as_str() == entry.key);
+        (
+            entry.key.clone(),
+            repository.map_or(shown.clone(), |repository| complete(shown, repository)),
+        )
+    });
+    let remotes: Map<String, Json> = remotes.collect();
+    view.insert("remotes".to_owned(), Json::Object(remotes));
+    Json::Object(view)
+}
+
+/// What is in force of `redis`, `advertise`, `cluster` and `tracing`, wherever it was said.
+fn of_replicas_and_traces(settings: &Settings, view: &mut Map<String, Json>) {
     let cluster = &settings.cluster;
     if let Some(redis) = &cluster.redis {
         // Credentials may stand in more than one place of it.
@@ -66,20 +85,6 @@ pub(super) fn config_view(document: &Document, settings: &Settings) -> Json {
         let shown = json!({"otlp": tracing.otlp.as_str(), "sample": tracing.sample});
         view.insert("tracing".to_owned(), shown);
     }
-    let remotes = document.remotes.iter().map(|entry| {
-        let shown = to_json(&entry.node, false);
-        let repository = settings
-            .repositories
-            .iter()
-            .find(|r| r.name.as_str() == entry.key);
-        (
-            entry.key.clone(),
-            repository.map_or(shown.clone(), |repository| complete(shown, repository)),
-        )
-    });
-    let remotes: Map<String, Json> = remotes.collect();
-    view.insert("remotes".to_owned(), Json::Object(remotes));
-    Json::Object(view)
 }
 
 /// The bounds in force; those on requests to upstreams as they were `said`.

@@ -330,7 +330,9 @@ fn is_mode(options: &PgConnectOptions, mode: PgSslMode) -> bool {
 
 /// Whether the server lets nobody in who asks like this: it may let in who encrypts.
 fn is_of_encryption(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| code == "28000")
 }
 
