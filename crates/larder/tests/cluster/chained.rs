@@ -264,7 +264,7 @@ async fn refusals_absences_and_what_is_left_out_are_seen_through() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quarantine_behind_is_an_absence_in_front() {
     let origin = Origin::start().await;
-    let fresh = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let fresh = larder_core::Clock::now(&larder_core::SystemClock).to_http_date();
     let resource = Resource::new("new").last_modified(&fresh);
     origin.put("/new.bin", resource);
     let keys = |days: u32| {
