@@ -527,6 +527,20 @@ async fn each_kind_has_a_pool_of_its_own() {
     let (parsed, unkept) = (128 << 20, 256 << 20);
     assert_eq!(
         limits,
-        [100, 50, 12, 50, 3, parsed, unkept, 100, 100, 64, 8, 1 << 20]
+        [
+            100,
+            50,
+            12,
+            50,
+            3,
+            parsed,
+            unkept,
+            100,
+            100,
+            64,
+            8,
+            1 << 20,
+            80 << 20
+        ]
     );
 }

@@ -37,7 +37,7 @@ pub(crate) async fn redirected(
         return answer;
     }
     match blobs.presign(blob).await {
-        Some(url) if may_follow(request, &url) => elsewhere(answer, &url, now),
+        Some(url) if may_follow(request, &url) => elsewhere(&answer, &url, now),
         _ => answer,
     }
 }
@@ -88,7 +88,7 @@ fn may_follow(request: &ArtifactRequest<'_>, url: &PresignedUrl) -> bool {
 }
 
 /// 307: the method stays. Whoever keeps it keeps a signed address, so nobody may.
-fn elsewhere(answer: Answer, url: &PresignedUrl, now: UnixMillis) -> Answer {
+fn elsewhere(answer: &Answer, url: &PresignedUrl, now: UnixMillis) -> Answer {
     Answer {
         location: Some(url.expose().to_owned()),
         cache_status: answer.cache_status,

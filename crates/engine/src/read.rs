@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use larder_core::{ArtifactRecord, Clock, Content, Decision, Fault, Source, UnixMillis, decide};
+use larder_core::{
+    ArtifactRecord, CacheStatus, Clock, Content, Decision, Fault, Source, UnixMillis, decide,
+};
 use larder_formats::{Form, Operation};
-use larder_storage::BlobStore;
+use larder_storage::{BlobStore, GrowingBody};
 
 use crate::answer::{Answer, Body, HeldBlob};
 use crate::catalog::{Catalog, Epoch};
@@ -32,6 +34,7 @@ use crate::presign;
 use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
 use crate::target::{ArtifactRequest, Target};
+use crate::transfer::fill::Fill;
 use crate::transfer::flight::Settled;
 use crate::transfer::flights::Flights;
 
@@ -234,34 +237,43 @@ impl Pipeline {
                 Ok(self.redirected(admitted, &record, request, answer).await)
             }
             Held::InFlight(fill, body, cache_status) => {
-                let draft = &fill.draft;
-                let mut representation =
-                    representation(wanted, &draft.headers, None, None, fill.total());
-                representation.served_since = Some(draft.served_since);
-                representation.vary = vary;
-                let all = Visibility::default();
-                let freshness = freshness(draft, wanted, fill.will_be_kept, &all, self.now());
-                let body =
-                    self.clear_artifact(admitted, draft, fill.total(), Body::Growing(body))?;
-                let answer = Answer {
-                    status: StatusCode::OK,
-                    representation,
-                    body,
-                    cache_status,
-                    source: Source::Remote,
-                    freshness,
-                    location: None,
-                    hot: None,
-                };
-                Ok(passing_folder_on(
-                    &self.registry,
-                    &draft.headers,
-                    request,
-                    answer,
-                    self.now(),
-                ))
+                let arriving = (&*fill, body, cache_status);
+                self.answer_in_flight(admitted, arriving, vary, request)
             }
         }
+    }
+
+    fn answer_in_flight(
+        &self,
+        admitted: &Admitted,
+        (fill, body, cache_status): (&Fill, GrowingBody, CacheStatus),
+        vary: &'static [&'static str],
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let (wanted, draft) = (admitted.wanted(), &fill.draft);
+        let mut representation = representation(wanted, &draft.headers, None, None, fill.total());
+        representation.served_since = Some(draft.served_since);
+        representation.vary = vary;
+        let all = Visibility::default();
+        let freshness = freshness(draft, wanted, fill.will_be_kept, &all, self.now());
+        let body = self.clear_artifact(admitted, draft, fill.total(), Body::Growing(body))?;
+        let answer = Answer {
+            status: StatusCode::OK,
+            representation,
+            body,
+            cache_status,
+            source: Source::Remote,
+            freshness,
+            location: None,
+            hot: None,
+        };
+        Ok(passing_folder_on(
+            &self.registry,
+            &draft.headers,
+            request,
+            answer,
+            self.now(),
+        ))
     }
 
     /// The answer, or a redirect to where the object store has these bytes.

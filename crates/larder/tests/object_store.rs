@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use larder_core::Secret;
+use larder_core::{Clock as _, Secret, SystemClock};
 use larder_storage::{S3Objects, S3Settings};
 use larder_testkit::servers::postgres::Postgres;
 use larder_testkit::servers::{Gate, S3Server};
@@ -633,7 +633,7 @@ async fn whole_files_are_had_from_the_store_by_presigned_redirects() {
     let gate = Gate::to(&server.endpoint()).await;
     let payload = Payload::generated(3 << 20, 11);
     let bytes = payload.slice(0, 3 << 20);
-    let recent = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let recent = SystemClock.now().to_http_date();
     for path in ["/big.bin", "/other.bin", "/docs.bin"] {
         origin.put(path, Resource::new(payload.clone()).etag("\"big\""));
     }
@@ -952,6 +952,9 @@ async fn upload_on(root: String, stop: tokio::sync::watch::Receiver<bool>) -> (V
     (acknowledged, refused)
 }
 
+/// Makes a gate misbehave.
+type Misbehaviour = fn(&Gate);
+
 /// A gate between larder and the store that resets in mid-body, says `SlowDown`, changes bytes, is shut, and stalls for a minute, under
 /// reads of cold files and uploads: hazards A4, L4, L8, W12.
 #[tokio::test(flavor = "multi_thread")]
@@ -973,8 +976,7 @@ async fn hazards_a4_l4_l8_w12_behind_a_gate_that_misbehaves() {
         .collect();
     let uploads = tokio::spawn(upload_on(root, stopped));
     let small = larder.artifact("own", "c1");
-    type Fault = fn(&Gate);
-    let faults: [(&str, u64, Fault); 5] = [
+    let faults: [(&str, u64, Misbehaviour); 5] = [
         ("reset in mid-body", 5, |gate| gate.cut_after(300_000)),
         ("503 SlowDown", 6, Gate::refuse),
         ("wrong bytes", 5, |gate| gate.spoil_after(50_000)),

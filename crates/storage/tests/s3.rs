@@ -245,11 +245,11 @@ async fn leases_are_rows(place: Place) {
     assert_eq!(there.ended(UnixMillis(99), 9).await.unwrap(), []);
     assert_eq!(
         there.ended(UnixMillis(100), 9).await.unwrap(),
-        [one.clone()]
+        std::slice::from_ref(&one)
     );
     assert_eq!(
         there.ended(UnixMillis(300), 1).await.unwrap(),
-        [one.clone()]
+        std::slice::from_ref(&one)
     );
     here.hold(&one, UnixMillis(250)).await.unwrap();
     assert_eq!(

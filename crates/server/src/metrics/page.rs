@@ -340,13 +340,12 @@ fn encode_request(
 mod tests {
     use std::time::Duration;
 
+    use super::super::RequestKind;
+    use super::*;
     use http::StatusCode;
     use larder_budget::{BudgetKind, BudgetUse};
     use larder_core::Source;
     use larder_engine::{MirrorReport, UpstreamStanding};
-
-    use super::super::RequestKind;
-    use super::*;
 
     fn node() -> Node {
         let report = |upstream: &str, standing| UpstreamReport {
@@ -461,7 +460,8 @@ mod tests {
             "larder_disk_total_bytes 100",
             "larder_disk_reserve_bytes 5",
             "larder_object_store_up 0",
-            "larder_object_store_mismatches_total 3\nlarder_object_store_redirects_total 4",
+            "larder_object_store_mismatches_total 3",
+            "larder_object_store_redirects_total 4",
             "larder_tier_bytes 40",
             "larder_tier_limit_bytes 50",
             "larder_tier_fills_total 6",

@@ -81,7 +81,7 @@ pub(super) struct Cold {
 
 impl Cold {
     /// The part, as it comes into the tier or as it is there by now; `None` where the store has to be asked.
-    fn from_tier(&self, range: &Range<u64>) -> Option<Chunks> {
+    fn tier_chunks(&self, range: &Range<u64>) -> Option<Chunks> {
         let filling = self
             .filling
             .get_or_init(|| self.tier.filling_of(&self.blob, &self.remote));
@@ -107,7 +107,7 @@ impl Source for Cold {
 
     fn read(&self, range: Option<Range<u64>>) -> Chunks {
         let range = range.unwrap_or(0..self.blob.size);
-        let chunks = self.from_tier(&range);
+        let chunks = self.tier_chunks(&range);
         let reader = Reader {
             is_direct: chunks.is_none(),
             chunks,
