@@ -379,8 +379,9 @@ impl World {
         }
     }
 
-    /// Waits until a replica serves what it holds, what it does not hold, and uploads.
-    async fn until_good(&self, replica: usize) {
+    /// Waits until a replica serves what it holds, what it does not hold, and uploads; says when it did each.
+    async fn until_good(&self, replica: usize) -> String {
+        let (began, mut told) = (Instant::now(), format!("replica {replica}:"));
         let (client, cycle) = (client(), self.cycle.load(Ordering::SeqCst));
         let mut pending = vec![Wish::Held, Wish::Cold, Wish::Upload];
         for turn in 0.. {
@@ -397,16 +398,19 @@ impl World {
                         self.ask(&client, replica, wish, &path).await.is_some()
                     }
                 };
-                if !is_good {
+                if is_good {
+                    let _ = write!(told, " {wish:?} after {:?}", began.elapsed());
+                } else {
                     left.push(wish);
                 }
             }
             if left.is_empty() {
-                return;
+                return told;
             }
             pending = left;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        told
     }
 
     /// Everything that was acknowledged at these paths is there, at every replica, and nothing has to be waited for but the notice.
@@ -520,7 +524,10 @@ async fn cycle(cluster: &mut Cluster, world: &Arc<World>, victim: Victim, random
     let good = tokio::time::timeout(2 * world.bound, good).await;
     let took = returned.elapsed();
     if good.is_err() || took > world.bound {
-        world.fault(format!("{victim:?}: not everything is good after {took:?}"));
+        let load = load();
+        world.fault(format!(
+            "{victim:?}: not everything is good after {took:?} (load {load}): {good:?}"
+        ));
     }
     {
         let mut seen = world.seen();
@@ -582,7 +589,11 @@ async fn run(cycles: u64, bound: Duration) {
         cycle(&mut cluster, &world, victim, &mut random).await;
         if done % 25 == 0 {
             let faults = world.seen().faults.len();
-            eprintln!("{done} cycles in {:?}, {faults} faults", began.elapsed());
+            let took = began.elapsed();
+            eprintln!(
+                "{done} cycles in {took:?}, load {}, {faults} faults",
+                load()
+            );
         }
         assert!(
             world.seen().faults.len() < 20,
@@ -645,9 +656,15 @@ async fn at_last(cluster: &mut Cluster, world: &World) {
         .await;
 }
 
+/// How busy the machine is: what waits for a processor takes its time.
+fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
+}
+
 fn report(world: &World, cycles: u64, took: Duration) -> String {
     let seen = world.seen();
-    let mut text = format!("{cycles} cycles in {took:?}\n");
+    let mut text = format!("{cycles} cycles in {took:?}, load {}\n", load());
     for (victim, (times, slowest)) in &seen.returned {
         let (longest, what) = seen.longest.get(victim).cloned().unwrap_or_default();
         let _ = writeln!(

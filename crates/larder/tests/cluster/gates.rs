@@ -201,7 +201,7 @@ impl Gated {
         new_file(backends, &crowd);
         let crowd = self.larder.artifact("files", &crowd);
         let crowd = join_all((0..6).map(|_| timed(&crowd)));
-        let (_, crowd, cold, refused, ()) = tokio::join!(
+        let ((), crowd, cold, refused, ()) = tokio::join!(
             self.held(held),
             crowd,
             self.cold(backends, "cold", BOUND + SLACK),
@@ -231,7 +231,7 @@ impl Gated {
         while since.elapsed() < for_so_long || round == 0 {
             round += 1;
             let late = format!("late{round}");
-            let (_, cold, refused, ()) = tokio::join!(
+            let ((), cold, refused, ()) = tokio::join!(
                 self.held(held),
                 self.cold(backends, &late, BOUND + SLACK),
                 self.refuses(&raced, BOUND_AWAY + SLACK),
@@ -516,18 +516,13 @@ async fn hazard_a3_flushed_and_stale_values_under_load() {
     let flush = cluster.replicas[1].url("/cache/flush?remote=files");
     while since.elapsed() < Duration::from_secs(6) {
         rounds += 1;
-        match rounds % 3 {
-            0 => drop(backends.redis.command(&["FLUSHALL"])),
-            _ => {
-                let said = backends
-                    .redis
-                    .command(&["EVAL", GARBAGE, "0", &rounds.to_string()]);
-                keys += said
-                    .trim_start_matches(':')
-                    .trim()
-                    .parse::<u64>()
-                    .expect("a number");
-            }
+        if rounds % 3 == 0 {
+            backends.redis.command(&["FLUSHALL"]);
+        } else {
+            let turn = rounds.to_string();
+            let said = backends.redis.command(&["EVAL", GARBAGE, "0", &turn]);
+            let spoilt = said.trim_start_matches(':').trim();
+            keys += spoilt.parse::<u64>().expect("a number");
         }
         for topic in backends
             .redis
