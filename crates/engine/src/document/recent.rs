@@ -10,7 +10,7 @@ use crate::loaded::{Arrival, AtHand, LoadedDocument, Room};
 /// The longest document that is read into memory to be checked, and stays there for as long as its flight is remembered, in bytes.
 pub(super) const SHORT: u64 = 256 << 10;
 /// What the longer ones may take in all, in bytes.
-const ROOM: usize = 32 << 20;
+const ROOM: usize = 24 << 20;
 /// How long one of them waits.
 const WAIT: Duration = Duration::from_secs(1);
 
