@@ -490,9 +490,9 @@ async fn the_tables_are_made_once_however_many_start() {
         }
         let made = Postgres::shared().sql(
             &options.database,
-            "SELECT version, oldest FROM schema_version ORDER BY version",
+            "SELECT COUNT(*) = MAX(version) + 1, MAX(version) > 0, MAX(oldest) FROM schema_version",
         );
-        assert!(made.starts_with("0|0\n1|1\n2|1"), "{made}");
+        assert_eq!(made, "t|t|1", "each script once");
     }
 }
 
