@@ -38,7 +38,7 @@ pub use meta::{
     Change, CollectReport, ConnectError, Counts, DamageReport, DerivedRecord, Durability, Expected,
     Heard, HeldRow, HeldSize, KeyRange, Listener, LocalChange, LocalChild, LocalDecision,
     LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Notice, OnDamage, PageRow,
-    PostgresOptions, Receipt, RecordKey, TlsMode, Writer,
+    PostgresOptions, Receipt, RecordKey, TlsMode, Unswept, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

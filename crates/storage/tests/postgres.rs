@@ -490,9 +490,9 @@ async fn the_tables_are_made_once_however_many_start() {
         }
         let made = Postgres::shared().sql(
             &options.database,
-            "SELECT version, oldest FROM schema_version ORDER BY version",
+            "SELECT COUNT(*) = COUNT(DISTINCT version) AND COUNT(*) = MAX(version) + 1 FROM schema_version",
         );
-        assert_eq!(made, "0|0\n1|1");
+        assert_eq!(made, "t", "each version once");
     }
 }
 
@@ -502,17 +502,23 @@ async fn tables_of_a_newer_larder_are_used_as_long_as_they_say_so() {
     let meta = place.open().await;
     place
         .run(
-            "ALTER TABLE artifacts ADD COLUMN later TEXT; INSERT INTO schema_version VALUES (2, 1)",
+            "ALTER TABLE artifacts ADD COLUMN later TEXT; \
+             INSERT INTO schema_version SELECT MAX(version) + 1, 1 FROM schema_version",
         )
         .await;
     meta.apply(vec![head_only("running")]).await.unwrap();
     let older = place.open().await;
     older.apply(vec![head_only("started")]).await.unwrap();
     assert_eq!(older.counts().await.unwrap().records, 2);
-    place.run("INSERT INTO schema_version VALUES (3, 3)").await;
+    place
+        .run("INSERT INTO schema_version SELECT MAX(version) + 1, MAX(version) + 1 FROM schema_version")
+        .await;
+    let database = place.options().unwrap().database;
+    let newest = Postgres::shared().sql(&database, "SELECT MAX(version) FROM schema_version");
+    let newest = format!("version {newest}");
     let refused = MetadataStore::connect(&place.options().unwrap()).await;
     assert!(
-        matches!(&refused, Err(ConnectError::Refused(why)) if why.contains("version 3")),
+        matches!(&refused, Err(ConnectError::Refused(why)) if why.contains(&newest)),
         "{refused:?}"
     );
     meta.apply(vec![head_only("still running")]).await.unwrap();

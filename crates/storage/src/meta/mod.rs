@@ -45,7 +45,7 @@ pub use db::{ConnectError, Durability, PostgresOptions, TlsMode};
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
 pub use held::{HeldRow, HeldSize};
-pub use invalid::{KeyRange, RecordKey};
+pub use invalid::{KeyRange, RecordKey, Unswept};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
