@@ -6,7 +6,7 @@ use std::time::Duration;
 use larder_core::{ArtifactRecord, RepositoryName};
 use larder_storage::{
     Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, KeyRange, PageRow, RecordKey,
-    StorageError,
+    StorageError, Unswept,
 };
 
 use super::Catalog;
@@ -42,7 +42,7 @@ impl Catalog {
     }
 
     /// Up to `limit` keys of a repository from the beginning of a range on, in their order, from an index alone.
-    /// `valid_only`: without those of invalid records, which may be left for a while.
+    /// `leaving_out`: which of invalid records there may be, that are left out.
     ///
     /// # Errors
     /// The database does not answer.
@@ -51,22 +51,23 @@ impl Catalog {
         repository: &RepositoryName,
         range: &KeyRange,
         limit: u32,
-        valid_only: bool,
+        leaving_out: Unswept,
     ) -> Result<Vec<RecordKey>, StorageError> {
-        self.metadata
-            .record_keys(repository, range, limit, valid_only)
-            .await
+        let keys = self
+            .metadata
+            .record_keys(repository, range, limit, leaving_out);
+        keys.await
     }
 
-    /// Whether rows of invalid records of a repository are still there.
+    /// Which rows of invalid records of a repository are still there.
     ///
     /// # Errors
     /// The database does not answer.
-    pub(crate) async fn has_invalid(
+    pub(crate) async fn unswept(
         &self,
         repository: &RepositoryName,
-    ) -> Result<bool, StorageError> {
-        self.metadata.has_invalid(repository).await
+    ) -> Result<Unswept, StorageError> {
+        self.metadata.unswept(repository).await
     }
 
     /// Drops many records: deletes or invalidates them. What is in memory of them is for [`end_flush`](Self::end_flush) to forget.

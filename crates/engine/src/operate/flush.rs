@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
 use larder_formats::Naming;
-use larder_storage::{Change, KeyRange, RecordKey, StorageError};
+use larder_storage::{Change, KeyRange, RecordKey, StorageError, Unswept};
 
 use crate::fault::storage_fault;
 use crate::keys;
@@ -202,17 +202,17 @@ impl Operator {
         report: &mut FlushReport,
     ) -> Result<Dropped, StorageError> {
         let name = &flush.entry.repository.name;
-        let valid_only = self.catalog.has_invalid(name).await?;
+        let unswept = self.catalog.unswept(name).await?;
         let mut range = flush.range();
         let mut dropping = Dropping::new(flush, self.catalog.is_disk_low());
         let mut page = self
             .catalog
-            .record_keys(name, &range, PAGE, valid_only)
+            .record_keys(name, &range, PAGE, unswept)
             .await?;
         while let Some(last) = page.last() {
             range = range.behind(last);
             dropping.take(page, report);
-            let next = self.catalog.record_keys(name, &range, PAGE, valid_only);
+            let next = self.catalog.record_keys(name, &range, PAGE, unswept);
             // The next page is read while this one's records are dropped.
             let (next, dropped) = tokio::join!(next, self.drop_all(dropping.changes()));
             dropped?;
@@ -248,7 +248,7 @@ impl Operator {
         loop {
             let page = self
                 .catalog
-                .record_keys(name, &range, NAMED_PAGE, false)
+                .record_keys(name, &range, NAMED_PAGE, Unswept::Nothing)
                 .await?;
             let Some(last) = page.last().cloned() else {
                 return Ok(());

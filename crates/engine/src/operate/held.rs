@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use larder_core::{
     ArtifactRecord, ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
 };
-use larder_storage::{Counts, HeldRow, HeldSize, KeyRange, RecordKey};
+use larder_storage::{Counts, HeldRow, HeldSize, KeyRange, RecordKey, Unswept};
 
 use crate::fault::storage_fault;
 use crate::keys;
@@ -115,7 +115,8 @@ impl HeldSizes {
     }
 
     fn is_due(&self, last: &Counted) -> bool {
-        last.is_due() || last.outdated != self.outdated.load(Ordering::Acquire)
+        last.at.elapsed() >= LEAST_AGE.max(last.took * 100)
+            || last.outdated != self.outdated.load(Ordering::Acquire)
     }
 
     fn last(&self) -> Option<Counted> {
@@ -123,12 +124,6 @@ impl HeldSizes {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
-    }
-}
-
-impl Counted {
-    fn is_due(&self) -> bool {
-        self.at.elapsed() >= LEAST_AGE.max(self.took * 100)
     }
 }
 
@@ -290,13 +285,15 @@ impl Operator {
         let name = &entry.repository.name;
         loop {
             let most = listing.most();
-            let keys = self.catalog.record_keys(name, &range, most, false).await;
-            let keys = keys.map_err(failed)?;
+            let keys = self
+                .catalog
+                .record_keys(name, &range, most, Unswept::Nothing);
+            let keys = keys.await.map_err(failed)?;
             let Some(last) = keys.last() else {
                 return Ok(());
             };
             let is_wanted = |(path, variant): &RecordKey| listing.is_wanted(entry, path, variant);
-            // Rows are read only where there is something to be shown, and where a cursor is to name the last one.
+            // Rows are read where there is something to be shown, and where a cursor is to name the last one.
             let from = if keys.iter().any(is_wanted) {
                 range.clone()
             } else {
@@ -342,11 +339,10 @@ impl Operator {
         let repository = &entry.repository.name;
         let pattern = listing.pattern.as_ref();
         let prefix = pattern.map(Pattern::literal_prefix).unwrap_or_default();
-        let mut before = prefix.chars();
-        before.next_back();
-        // Paths that begin with the prefix stand behind what is shorter by a character.
-        let mut place =
-            after.map_or_else(|| before.as_str().to_owned(), |after| after.path.clone());
+        // What begins with the prefix stands behind what is shorter by a character.
+        let shorter = prefix.char_indices().next_back().map_or(0, |(at, _)| at);
+        let begin = || prefix[..shorter].to_owned();
+        let mut place = after.map_or_else(begin, |after| after.path.clone());
         loop {
             let most = listing.most();
             let rows = self.catalog.local_page(repository, &place, most).await;

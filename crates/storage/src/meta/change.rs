@@ -2,6 +2,7 @@
 
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, RepositoryName, SourceKey, UnixMillis};
 
+use super::db::DbError;
 use super::feed::{self, Notice, Writer};
 use super::invalid::{self, RecordKey};
 use super::patience::{Obstacle, Patience};
@@ -417,8 +418,8 @@ async fn apply_one<'a>(
         Change::DeleteRecords { .. }
         | Change::InvalidateRecords { .. }
         | Change::InvalidateRepository { .. } => {
-            let applied = invalid::apply(tx, change).await;
-            applied.map_err(|error| Obstacle::of("delete records", error))?;
+            let dropped = drop_many(tx, change).await;
+            dropped.map_err(|error| Obstacle::of("drop records", error))?;
         }
         Change::PutDerivation {
             key,
@@ -439,6 +440,22 @@ async fn apply_one<'a>(
         Change::If { change, .. } => Box::pin(apply_one(tx, change, before)).await?,
     }
     Ok(())
+}
+
+/// The changes of many records at once; others are left to [`apply_one`].
+async fn drop_many(tx: &mut Tx, change: &Change) -> Result<(), DbError> {
+    match change {
+        Change::DeleteRecords { repository, keys } => {
+            invalid::delete(tx, repository.as_str(), keys).await
+        }
+        Change::InvalidateRecords { repository, keys } => {
+            invalid::invalidate(tx, repository.as_str(), keys).await
+        }
+        Change::InvalidateRepository { repository } => {
+            invalid::invalidate_all(tx, repository.as_str()).await
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn put_blob<'a>(tx: &mut Tx, info: &'a BlobInfo) -> Result<(), Obstacle<'a>> {

@@ -90,9 +90,10 @@ impl MetadataStore {
         let values = range.values(repository.as_str(), limit);
         let rows = self.db().all(ROWS, &values).await.and_then(|rows| {
             let row = |row: Row| {
-                let stored = match is_valid(&row, 4)? {
-                    true => Some(row.get(3)?),
-                    false => None,
+                let stored = if is_valid(&row, 4)? {
+                    Some(row.get(3)?)
+                } else {
+                    None
                 };
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, stored))
             };

@@ -10,18 +10,17 @@ use std::time::{Duration, Instant};
 
 use larder_core::RepositoryName;
 
-use super::change::Change;
 use super::db::{DbError, Durability, Row, Sql, Value, list_of};
 use super::patience::Patience;
 use super::{MetadataStore, Tx};
 use crate::error::{StorageError, StorageErrorKind};
 
-/// Whether the record in `a` is valid; `$1` is its repository.
+/// Whether the record in `a` is valid; `$1` is its repository. Each is a look-up by key: no engine is given anything to join.
 macro_rules! valid {
     () => {
         "a.epoch >= COALESCE((SELECT e.invalid_before FROM epochs AS e WHERE e.repository = $1), 0) \
-         AND NOT EXISTS (SELECT 1 FROM invalid_records AS i WHERE i.repository = a.repository AND i.path = a.path \
-                         AND i.variant = a.variant AND a.epoch < i.epoch)"
+         AND a.epoch >= COALESCE((SELECT i.epoch FROM invalid_records AS i WHERE i.repository = a.repository \
+                                  AND i.path = a.path AND i.variant = a.variant), 0)"
     };
 }
 pub(super) use valid;
@@ -34,6 +33,17 @@ macro_rules! listed {
     (postgres) => {
         "SELECT k ->> 0, k ->> 1 FROM json_array_elements($2::json) AS k"
     };
+}
+
+/// The rows of invalid records that a repository still has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unswept {
+    /// None.
+    Nothing,
+    /// Those of single ones.
+    Single,
+    /// Those of all that there were at a moment.
+    All,
 }
 
 /// Path and variant of a record.
@@ -68,6 +78,15 @@ const VALID_KEYS: Sql = Sql {
         " ORDER BY path, variant LIMIT $5) AS k"
     ),
 };
+/// Those of the single ones from a key to a key whose rows are there and of an earlier epoch.
+const INVALID_KEYS: Sql = Sql {
+    sqlite: "SELECT json_group_array(a.path), json_group_array(a.variant) FROM invalid_records AS i CROSS JOIN artifacts AS a \
+         ON a.repository = i.repository AND a.path = i.path AND a.variant = i.variant \
+         WHERE i.repository = $1 AND (i.path, i.variant) >= ($2, $3) AND (i.path, i.variant) <= ($4, $5) AND a.epoch < i.epoch",
+    postgres: "SELECT COALESCE(json_agg(a.path)::text, '[]'), COALESCE(json_agg(a.variant)::text, '[]') FROM invalid_records AS i \
+         JOIN artifacts AS a ON a.repository = i.repository AND a.path = i.path AND a.variant = i.variant \
+         WHERE i.repository = $1 AND (i.path, i.variant) >= ($2, $3) AND (i.path, i.variant) <= ($4, $5) AND a.epoch < i.epoch",
+};
 const DELETE_LISTED: Sql = Sql {
     sqlite: concat!(
         "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
@@ -99,8 +118,8 @@ const INVALIDATE_LISTED: Sql = Sql {
 /// How many repositories have invalid records that are still to be deleted, and whether there are single ones.
 const UNSWEPT: &str = "SELECT (SELECT COUNT(*) FROM epochs WHERE swept_before < invalid_before) \
      + (SELECT COUNT(*) FROM (SELECT 1 FROM invalid_records ORDER BY repository, path, variant LIMIT 1) AS one)";
-const UNSWEPT_OF: &str = "SELECT (SELECT COUNT(*) FROM epochs WHERE repository = $1 AND swept_before < invalid_before) \
-     + (SELECT COUNT(*) FROM (SELECT 1 FROM invalid_records WHERE repository = $1 ORDER BY path, variant LIMIT 1) AS one)";
+const UNSWEPT_OF: &str = "SELECT (SELECT COUNT(*) FROM epochs WHERE repository = $1 AND swept_before < invalid_before), \
+     (SELECT COUNT(*) FROM (SELECT 1 FROM invalid_records WHERE repository = $1 ORDER BY path, variant LIMIT 1) AS one)";
 const UNSWEPT_REPOSITORIES: &str = "SELECT repository, invalid_before FROM epochs WHERE swept_before < invalid_before ORDER BY repository";
 const DELETE_EARLIER: Sql = Sql {
     sqlite: concat!(
@@ -196,8 +215,9 @@ fn behind(prefix: &str) -> String {
 }
 
 impl MetadataStore {
-    /// Up to `limit` keys of a repository, from the beginning of a range on and ordered by path and variant bytewise. Fewer than `limit`: these are the last.
-    /// Read from an index alone; with `valid_only` those that are not are left out, which reads the rows too.
+    /// Up to `limit` keys of a repository, from the beginning of a range on and ordered by path and variant bytewise; none, if there are no more.
+    /// Read from an index alone, and with them those of invalid records, as far as `leaving_out` does not say which there are. Where all were
+    /// made invalid, the rows are read to tell.
     ///
     /// # Errors
     /// The database does not answer.
@@ -206,28 +226,61 @@ impl MetadataStore {
         repository: &RepositoryName,
         range: &KeyRange,
         limit: u32,
-        valid_only: bool,
+        leaving_out: Unswept,
     ) -> Result<Vec<RecordKey>, StorageError> {
-        let values = range.values(repository.as_str(), limit);
-        let statement = if valid_only { VALID_KEYS } else { KEYS };
-        let row = self.db().patiently().one(statement, &values).await;
-        let keys = row.and_then(|row| keys_of(&row));
+        let read = async {
+            let repository = repository.as_str();
+            let mut range = range.clone();
+            loop {
+                let statement = match leaving_out {
+                    Unswept::All => VALID_KEYS,
+                    Unswept::Single | Unswept::Nothing => KEYS,
+                };
+                let values = range.values(repository, limit);
+                let row = self.db().patiently().one(statement, &values).await?;
+                let mut keys = keys_of(&row)?;
+                let (Unswept::Single, Some(first), Some(last)) =
+                    (leaving_out, keys.first(), keys.last())
+                else {
+                    return Ok(keys);
+                };
+                let behind = range.behind(last);
+                let values = [
+                    repository.into(),
+                    (&*first.0).into(),
+                    (&*first.1).into(),
+                    (&*last.0).into(),
+                    (&*last.1).into(),
+                ];
+                let row = self.db().patiently().one(INVALID_KEYS, &values).await?;
+                let invalid = keys_of(&row)?;
+                keys.retain(|key| invalid.binary_search(key).is_err());
+                if !keys.is_empty() {
+                    return Ok(keys);
+                }
+                range = behind;
+            }
+        };
         let failed = |error: DbError| StorageError::from_sql("list records", error);
-        self.noticed(keys.map_err(failed))
+        self.noticed(read.await.map_err(failed))
     }
 
-    /// Whether records of a repository are invalid that are still to be deleted.
+    /// Which rows of invalid records a repository still has.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn has_invalid(&self, repository: &RepositoryName) -> Result<bool, StorageError> {
+    pub async fn unswept(&self, repository: &RepositoryName) -> Result<Unswept, StorageError> {
         let row = self
             .db()
             .one(UNSWEPT_OF, &[repository.as_str().into()])
             .await;
-        let count = row.and_then(|row| row.get::<i64>(0));
+        let counts = row.and_then(|row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)));
         let failed = |error: DbError| StorageError::from_sql("look for invalid records", error);
-        Ok(self.noticed(count.map_err(failed))? > 0)
+        Ok(match self.noticed(counts.map_err(failed))? {
+            (0, 0) => Unswept::Nothing,
+            (0, _) => Unswept::Single,
+            _ => Unswept::All,
+        })
     }
 
     /// Whether records of any repository are.
@@ -343,25 +396,32 @@ impl MetadataStore {
     }
 }
 
-/// Makes such a change. Others are none of this module's.
-pub(super) async fn apply(tx: &mut Tx, change: &Change) -> Result<(), DbError> {
-    match change {
-        Change::DeleteRecords { repository, keys } => {
-            let values = [repository.as_str().into(), as_list(keys).into()];
-            tx.execute(DELETE_LISTED, &values).await?;
-        }
-        Change::InvalidateRecords { repository, keys } => {
-            tx.execute(BEGIN_EPOCH, &[repository.as_str().into()])
-                .await?;
-            let values = [repository.as_str().into(), as_list(keys).into()];
-            tx.execute(INVALIDATE_LISTED, &values).await?;
-        }
-        Change::InvalidateRepository { repository } => {
-            tx.execute(INVALIDATE_ALL, &[repository.as_str().into()])
-                .await?;
-        }
-        _ => {}
-    }
+/// Deletes the rows of these keys.
+pub(super) async fn delete(
+    tx: &mut Tx,
+    repository: &str,
+    keys: &[RecordKey],
+) -> Result<(), DbError> {
+    let values = [repository.into(), as_list(keys).into()];
+    tx.execute(DELETE_LISTED, &values).await?;
+    Ok(())
+}
+
+/// Makes the records of these keys invalid.
+pub(super) async fn invalidate(
+    tx: &mut Tx,
+    repository: &str,
+    keys: &[RecordKey],
+) -> Result<(), DbError> {
+    tx.execute(BEGIN_EPOCH, &[repository.into()]).await?;
+    let values = [repository.into(), as_list(keys).into()];
+    tx.execute(INVALIDATE_LISTED, &values).await?;
+    Ok(())
+}
+
+/// Makes all records of a repository invalid.
+pub(super) async fn invalidate_all(tx: &mut Tx, repository: &str) -> Result<(), DbError> {
+    tx.execute(INVALIDATE_ALL, &[repository.into()]).await?;
     Ok(())
 }
 

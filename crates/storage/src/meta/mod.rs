@@ -50,7 +50,7 @@ use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
 pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
-pub use invalid::{KeyRange, RecordKey};
+pub use invalid::{KeyRange, RecordKey, Unswept};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use larder_core::{Content, UnixMillis};
 use larder_storage::{
     BlobStore, Change, Expected, Heard, KeyRange, MemoryBlobStore, MetadataStore, Notice, Receipt,
-    RecordKey, Writer,
+    RecordKey, Unswept, Writer,
 };
 
 use filled::{REPOSITORY, fill, path};
@@ -81,8 +81,25 @@ async fn hazard_l4_an_invalid_record_is_nobodys(place: Place) {
             let held = store.held_rows(&name, &range, 10).await.unwrap();
             let held = held.into_iter().filter(|row| row.record.is_some());
             assert_eq!(held.map(|row| row.path).collect::<Vec<_>>(), left);
-            let valid = store.record_keys(&name, &range, 10, true).await.unwrap();
-            assert_eq!(valid, keys(&left));
+            let unswept = store.unswept(&name).await.unwrap();
+            let expected = if left.is_empty() {
+                Unswept::All
+            } else {
+                Unswept::Single
+            };
+            assert_eq!(unswept, expected);
+            for limit in [1, 2, 10] {
+                let mut range = range.clone();
+                let mut valid = Vec::new();
+                loop {
+                    let page = store.record_keys(&name, &range, limit, unswept);
+                    let page = page.await.unwrap();
+                    let Some(last) = page.last() else { break };
+                    range = range.behind(last);
+                    valid.extend(page);
+                }
+                assert_eq!(valid, keys(&left));
+            }
             let variants = store.variants(&name, "b").await.unwrap();
             assert_eq!(variants.len(), usize::from(left.contains(&"b")));
             let sizes = store.held_sizes().await.unwrap();
@@ -91,7 +108,6 @@ async fn hazard_l4_an_invalid_record_is_nobodys(place: Place) {
                 size.map_or(0, |size| size.files)
             };
             assert_eq!((files("r"), files("s")), (left.len() as u64, 1));
-            assert!(store.has_invalid(&name).await.unwrap());
             assert!(has(store, "s", "a").await, "another repository's");
         }
     }
@@ -99,7 +115,8 @@ async fn hazard_l4_an_invalid_record_is_nobodys(place: Place) {
     let (one, two) = tokio::join!(meta.sweep_invalid(), other.sweep_invalid());
     assert_eq!(one.unwrap() + two.unwrap(), 4);
     assert_eq!(rows(&place).await, 1);
-    assert!(!meta.has_invalid(&repository("r")).await.unwrap());
+    let unswept = meta.unswept(&repository("r")).await.unwrap();
+    assert_eq!(unswept, Unswept::Nothing);
     assert_eq!(meta.sweep_invalid().await.unwrap(), 0);
     assert!(has(&meta, "s", "a").await);
 }
@@ -192,7 +209,9 @@ async fn many_records_are_told_of_at_once(place: Place) {
         meta.apply(vec![change]).await.unwrap();
         assert_eq!(listener.poll().await.unwrap(), Heard::Notices(told.clone()));
         let range = KeyRange::of_prefix("");
-        let keys = meta.record_keys(&repository("r"), &range, 100, true).await;
+        let name = repository("r");
+        let unswept = meta.unswept(&name).await.unwrap();
+        let keys = meta.record_keys(&name, &range, 100, unswept).await;
         assert_eq!(keys.unwrap().len(), left);
     }
     meta.sweep_invalid().await.unwrap();
@@ -228,7 +247,8 @@ async fn keys_are_read_by_range_and_page_by_page(place: Place) {
             let mut range = KeyRange::of_prefix(prefix);
             let mut found = Vec::new();
             loop {
-                let page = meta.record_keys(&name, &range, limit, false).await.unwrap();
+                let page = meta.record_keys(&name, &range, limit, Unswept::Nothing);
+                let page = page.await.unwrap();
                 let Some(last) = page.last() else { break };
                 range = range.behind(last);
                 found.extend(page);
@@ -284,7 +304,8 @@ async fn invalidate(place: &Place, records: u32) -> MetadataStore {
     let mut range = KeyRange::of_prefix("");
     let mut count = 0;
     loop {
-        let page = meta.record_keys(&name, &range, 4_000, false).await.unwrap();
+        let page = meta.record_keys(&name, &range, 4_000, Unswept::Nothing);
+        let page = page.await.unwrap();
         let Some(last) = page.last() else { break };
         range = range.behind(last);
         count += page.len();
@@ -338,5 +359,6 @@ async fn sweep(place: &Place, meta: &MetadataStore, records: u32) {
     // Rows that were written anew in time were no longer there to be deleted.
     assert!(swept <= u64::from(records) && swept + u64::from(written) >= u64::from(records));
     assert_eq!(rows(place).await, u64::from(written));
-    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    // On a busy machine, where each of these has a share of a processor only.
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
 }
