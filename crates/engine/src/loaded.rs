@@ -23,18 +23,30 @@ pub(crate) enum Arrival {
 
 /// A long document that is still mapped, or in memory, until it is let go.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AtHand(Arc<Mutex<Option<(Arc<LoadedDocument>, Room)>>>);
+pub(crate) struct AtHand(Arc<Mutex<Option<Lingering>>>);
+
+/// A document, and the room that it takes.
+#[derive(Debug)]
+struct Lingering {
+    document: Arc<LoadedDocument>,
+    _room: Room,
+}
 
 impl AtHand {
     pub(crate) fn of(document: Arc<LoadedDocument>, room: Room) -> Self {
-        Self(Arc::new(Mutex::new(Some((document, room)))))
+        let lingering = Lingering {
+            document,
+            _room: room,
+        };
+        Self(Arc::new(Mutex::new(Some(lingering))))
     }
 
     /// The document, if it is still there and all of it can be read.
     pub(crate) fn get(&self) -> Option<Arc<LoadedDocument>> {
         let document = {
             let at_hand = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            at_hand.as_ref().map(|(document, _)| Arc::clone(document))
+            let lingering = at_hand.as_ref();
+            lingering.map(|lingering| Arc::clone(&lingering.document))
         };
         document.filter(|document| document.is_intact())
     }
