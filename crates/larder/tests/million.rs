@@ -106,12 +106,11 @@ impl Scene {
         );
         // As if each had been fetched anew.
         let anew = "ON CONFLICT (repository, path, variant) DO UPDATE SET epoch = excluded.epoch";
-        match &self.database {
-            Some(database) => {
-                let digest = "'sha256:' || lpad(to_hex((i::bigint * 2654435761) % 4294967296), 8, '0') || lpad(to_hex(i), 56, '0')";
-                let path = "'pool/' || (i / 7 % 10) || '/' || lpad(i::text, 7, '0') || '.deb'";
-                let numbers = format!("generate_series(0, {last}) AS n(i)");
-                Postgres::shared().sql(
+        if let Some(database) = &self.database {
+            let digest = "'sha256:' || lpad(to_hex((i::bigint * 2654435761) % 4294967296), 8, '0') || lpad(to_hex(i), 56, '0')";
+            let path = "'pool/' || (i / 7 % 10) || '/' || lpad(i::text, 7, '0') || '.deb'";
+            let numbers = format!("generate_series(0, {last}) AS n(i)");
+            Postgres::shared().sql(
                     database,
                     &format!(
                         "INSERT INTO blobs (digest, size, modified_ns) SELECT {digest}, 6, 0 FROM {numbers} ON CONFLICT DO NOTHING; \
@@ -119,16 +118,15 @@ impl Scene {
                          FROM {numbers} {anew}; ANALYZE"
                     ),
                 );
-                // What the server does by itself in a minute.
-                Postgres::shared().sql(database, "VACUUM artifacts");
-            }
-            None => {
-                let digest = "printf('sha256:%08x%056x', (i * 2654435761) % 4294967296, i)";
-                let path = "printf('pool/%d/%07d.deb', i / 7 % 10, i)";
-                let numbers = format!(
-                    "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last})"
-                );
-                self.sqlite(&format!(
+            // What the server does by itself in a minute.
+            Postgres::shared().sql(database, "VACUUM artifacts");
+        } else {
+            let digest = "printf('sha256:%08x%056x', (i * 2654435761) % 4294967296, i)";
+            let path = "printf('pool/%d/%07d.deb', i / 7 % 10, i)";
+            let numbers = format!(
+                "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last})"
+            );
+            self.sqlite(&format!(
                     "PRAGMA synchronous = OFF; PRAGMA cache_size = -400000; BEGIN; \
                      {numbers} INSERT INTO blobs (digest, size, modified_ns) SELECT {digest}, 6, 0 FROM n WHERE TRUE \
                      ON CONFLICT DO NOTHING; \
@@ -136,7 +134,6 @@ impl Scene {
                      {anew}; COMMIT; PRAGMA wal_checkpoint(TRUNCATE)"
                 ))
                 .await;
-            }
         }
     }
 

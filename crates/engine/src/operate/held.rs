@@ -165,10 +165,11 @@ impl Operator {
         let outdated = self.cache.held_sizes.outdated.load(Ordering::Acquire);
         let mut sizes = self.catalog.held_sizes().await?;
         add_local(&mut sizes, self.catalog.local_sizes().await?);
+        let took = started.elapsed();
         let stored = self.catalog.counts().await?;
         let counted = Counted {
             at: Instant::now(),
-            took: started.elapsed(),
+            took,
             sizes: Arc::new(sizes),
             stored,
             outdated,
