@@ -27,6 +27,7 @@ async fn bucket() -> Origin {
 fn settings(store: &Origin, platform: &[(&str, &str)]) -> S3Settings {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     S3Settings {
+        public: None,
         endpoint: store.address().to_string(),
         secure: false,
         bucket: BUCKET.trim_start_matches('/').to_owned(),

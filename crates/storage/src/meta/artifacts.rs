@@ -30,10 +30,13 @@ const LOCK: Sql = Sql {
     sqlite: one!(),
     postgres: concat!(one!(), " FOR UPDATE"),
 };
+/// Whether a row is valid is told of each row that is read: as a condition, a server without statistics would look at all rows at once
+/// and sort them.
 const PAGE: &str = concat!(
-    "SELECT path, variant, record FROM artifacts AS a WHERE repository = $1 AND (path, variant) > ($2, $3) AND ",
+    "SELECT path, variant, record, CAST(CASE WHEN ",
     valid!(),
-    " ORDER BY path, variant LIMIT $4"
+    " THEN 1 ELSE 0 END AS BIGINT) FROM artifacts AS a \
+     WHERE repository = $1 AND (path, variant) > ($2, $3) ORDER BY path, variant LIMIT $4"
 );
 const PUT: &str = concat!(
     "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, ",
@@ -115,26 +118,54 @@ impl MetadataStore {
         after: Option<&(String, String)>,
         limit: u32,
     ) -> Result<Vec<PageRow>, StorageError> {
-        let (path, variant) = after.cloned().unwrap_or_default();
+        let mut after = after.cloned().unwrap_or_default();
+        let mut found = Vec::new();
+        loop {
+            let (read, valid, last) = self.read_page(repository, &after, limit).await?;
+            found.extend(valid);
+            // What is invalid is left out, and does not end the list.
+            match last {
+                Some(last) if read == limit as usize && found.len() < limit as usize => {
+                    after = last
+                }
+                _ => break,
+            }
+        }
+        found.truncate(limit as usize);
+        Ok(found)
+    }
+
+    /// Up to `limit` rows as they stand: how many were read, those of them that are valid, and the key of the last one.
+    async fn read_page(
+        &self,
+        repository: &RepositoryName,
+        (path, variant): &(String, String),
+        limit: u32,
+    ) -> Result<(usize, Vec<PageRow>, Option<(String, String)>), StorageError> {
         let values = [
             repository.as_str().into(),
-            path.into(),
-            variant.into(),
+            path.clone().into(),
+            variant.clone().into(),
             i64::from(limit).into(),
         ];
         let rows = self.db().all(PAGE, &values).await;
         let rows = rows.and_then(|rows| {
-            let row = |row: Row| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let row = |row: Row| {
+                let key: (String, String) = (row.get(0)?, row.get(1)?);
+                Ok((key, row.get(2)?, is_valid(&row, 3)?))
+            };
             rows.into_iter().map(row).collect()
         });
-        let rows: Vec<(String, String, Vec<u8>)> =
+        let rows: Vec<((String, String), Vec<u8>, bool)> =
             self.noticed(rows.map_err(|e: DbError| StorageError::from_sql("list records", e)))?;
-        let records = rows.into_iter().map(|(path, variant, stored)| {
+        let (read, last) = (rows.len(), rows.last().map(|(key, ..)| key.clone()));
+        let valid = rows.into_iter().filter(|(_, _, is_valid)| *is_valid);
+        let records = valid.map(|((path, variant), stored, _)| {
             let key = [repository.as_str(), &path, &variant];
             let record = parse(&self.shared.damage, key, &stored);
             (path, variant, record)
         });
-        Ok(records.collect())
+        Ok((read, records.collect(), last))
     }
 
     /// Deletes up to `limit` rows after `after` that say that something is not there, and that no held document has beside it; gives
