@@ -10,8 +10,7 @@
 //! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads, `virtual_/` merges what others have |
 //! | `document/` | what documents say of files, and the forms that are made of them |
 //! | `cluster/` | whose turn it is to ask the upstream, of several replicas, and bytes from one to another |
-//! | `presign.rs` | a redirect to the object store in place of a file |
-//! | `representation.rs`, `answer.rs` | what an answer is made of |
+//! | `presign.rs`, `representation.rs`, `answer.rs` | a redirect to the object store in place of a file; what an answer is made of |
 //! | `transfer/` | bytes on their way, and where they are kept |
 //! | `catalog/` | records, absences and epochs: the only way to change state |
 //! | `policy/` | may it be asked for, and may it leave? |

@@ -9,12 +9,12 @@ use larder_engine::{HeldArtifact, HeldCursor, HeldRequest, HeldSize};
 use serde_json::{Value, json};
 
 use crate::admin::{json_response, text};
-use crate::artifact;
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
 use crate::problem::{self, Audience};
+use crate::upload::refuse_upload;
 
 const DEFAULT_LIMIT: u32 = 100;
 const MOST: u32 = 1_000;
@@ -245,7 +245,7 @@ pub(crate) async fn forget<B: Backend>(
         .as_ref()
         .filter(|repository| repository.kind() == RepositoryKind::Remote)
     else {
-        return artifact::refuse_upload(exchange, name);
+        return refuse_upload(exchange, name);
     };
     let mount = Mount::api(&exchange.client.base, RepositoryKind::Remote, name);
     let request = exchange.request(name, path, mount, bytes::Bytes::new());

@@ -83,10 +83,10 @@ async fn handle<B: Backend>(
         Endpoint::Upload if exchange.head.method == Method::DELETE => {
             discovery::forget(exchange, repository, rest).await
         }
-        Endpoint::Upload => artifact::refuse_upload(exchange, repository),
+        Endpoint::Upload => upload::refuse_upload(exchange, repository),
         Endpoint::VirtualUpload => match upload::default_local(exchange, repository) {
             Some(local) => upload::serve(exchange, local.as_str(), rest, body).await,
-            None => artifact::refuse_virtual_upload(exchange, repository),
+            None => upload::refuse_virtual_upload(exchange, repository),
         },
         Endpoint::Virtual => {
             let page = if is_root(&exchange.head.method, rest) {
@@ -161,7 +161,7 @@ fn refuse_change<B: Backend>(
                 endpoint,
                 Endpoint::Upload | Endpoint::VirtualUpload | Endpoint::Oci | Endpoint::OciAlias
             );
-        if is_upload && !artifact::takes_uploads(repository) {
+        if is_upload && !upload::takes_uploads(repository) {
             let kind = repository.kind().as_str();
             fault.message = format!(
                 "{} is a {kind} repository and takes no uploads; {}",

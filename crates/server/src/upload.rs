@@ -1,5 +1,6 @@
 //! `PUT` and `DELETE` on a path of a local repository. The guard has been asked before; what may be written is the pipeline's to say,
-//! and it says all it can before a byte of the body is read: only then does a client that waits for `100 Continue` get it.
+//! and it says all it can before a byte of the body is read: only then does a client that waits for `100 Continue` get it. Also what
+//! those are told who would change something where nothing can be published.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::{HeaderName, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use larder_budget::{BudgetKind, Refused};
-use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, RepositoryName};
+use larder_core::{ErrorCode, Fault, FaultKind, Repository, RepositoryKind, RepositoryName};
 use larder_engine::Written;
 use serde_json::json;
 
@@ -18,9 +19,9 @@ use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
-use crate::problem::Audience;
-use crate::request_body;
+use crate::problem::{self, Audience};
 use crate::respond::insert;
+use crate::{request_body, unknown};
 
 /// When a client that found no place should ask again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -138,4 +139,84 @@ async fn delete<B: Backend>(
     let request = artifact::request(exchange, address, bytes::Bytes::new());
     exchange.backend.delete_file(request).await?;
     Ok(text(StatusCode::NO_CONTENT, "text/plain", ""))
+}
+
+/// `PUT` and `DELETE` where they change nothing: only local repositories take uploads.
+pub(crate) fn refuse_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
+    let repository = exchange.backend.repository(name);
+    let audience = Audience::Repository(repository.as_deref());
+    let response = match repository.as_deref() {
+        None => problem::response(
+            &**exchange.backend,
+            &unknown::unknown(&**exchange.backend, name, false),
+            audience,
+        ),
+        Some(other) => {
+            let message = format!(
+                "{name} is a {} repository: only local repositories take uploads",
+                other.kind().as_str()
+            );
+            let fault = Fault::new(FaultKind::MethodNotAllowed, ErrorCode::ReadOnly, message)
+                .in_repository(&other.name);
+            // Of a remote's path, DELETE is the flush.
+            let allow = if other.kind() == RepositoryKind::Remote {
+                "GET, HEAD, POST, DELETE"
+            } else {
+                "GET, HEAD, POST"
+            };
+            problem::not_allowed(&**exchange.backend, &fault, audience, allow)
+        }
+    };
+    Handled {
+        response,
+        kind: RequestKind::Refused,
+        repository,
+    }
+}
+
+/// Whether something can be published to a repository, be it by way of another.
+pub(crate) fn takes_uploads(repository: &Repository) -> bool {
+    let virtual_settings = repository.virtual_settings();
+    repository.local().is_some() || virtual_settings.is_some_and(|own| own.default_local.is_some())
+}
+
+/// What would change something below a virtual repository, and is handed on to nobody.
+pub(crate) fn refuse_virtual_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
+    let repository = exchange
+        .backend
+        .repository(name)
+        .filter(|repository| repository.kind() == RepositoryKind::Virtual);
+    let audience = Audience::Repository(repository.as_deref());
+    let response = match repository.as_deref() {
+        None => problem::response(
+            &**exchange.backend,
+            &unknown::unknown(&**exchange.backend, name, false),
+            audience,
+        ),
+        Some(owner) if takes_uploads(owner) => {
+            let message = "files are published here with PUT, and deleted with DELETE";
+            let fault = Fault::new(
+                FaultKind::MethodNotAllowed,
+                ErrorCode::MethodNotAllowed,
+                message,
+            )
+            .in_repository(&owner.name);
+            let allow = "GET, HEAD, PUT, DELETE";
+            problem::not_allowed(&**exchange.backend, &fault, audience, allow)
+        }
+        Some(owner) => {
+            let message = format!(
+                "{name} is a virtual repository: publish to one of its members, or name the local one that takes what is published here \
+                 with `default_local`"
+            );
+            let fault = Fault::new(FaultKind::MethodNotAllowed, ErrorCode::ReadOnly, message)
+                .in_repository(&owner.name);
+            problem::not_allowed(&**exchange.backend, &fault, audience, "GET, HEAD")
+        }
+    };
+    Handled {
+        response,
+        kind: RequestKind::Refused,
+        repository,
+    }
 }

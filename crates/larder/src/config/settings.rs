@@ -193,10 +193,7 @@ pub(super) fn validate(
         tell_closed(&listen, report);
     }
     let mut settings = Settings {
-        not_built: built
-            .iter()
-            .filter_map(|b| Some((b.repository.name.to_string(), b.not_built.clone()?)))
-            .collect(),
+        not_built: not_built(&built),
         docker_registries: registries::by_host(built.iter().map(|built| &built.repository)),
         repositories: shared(built, s3.as_ref(), report),
         docker_default_remote,
@@ -247,6 +244,11 @@ fn shared(built: Vec<Built>, s3: Option<&S3>, report: &mut Report) -> Vec<Arc<Re
         Arc::new(repository)
     });
     repositories.collect()
+}
+
+fn not_built(built: &[Built]) -> BTreeMap<String, String> {
+    let sentence = |b: &Built| Some((b.repository.name.to_string(), b.not_built.clone()?));
+    built.iter().filter_map(sentence).collect()
 }
 
 fn tell_empty(loaded: &Loaded, report: &mut Report) {

@@ -130,9 +130,10 @@ impl Setup {
             .environment
             .iter()
             .any(|(name, _)| chosen.contains(&&**name));
-        let Ok(pairs) = std::env::var(BACKENDS) else {
+        let Some(pairs) = std::env::var_os(BACKENDS) else {
             return self;
         };
+        let pairs = pairs.to_string_lossy();
         let own = self.config.as_deref().unwrap_or_default();
         if is_placed || own.starts_with("s3:") || own.contains("\ns3:") {
             return self;

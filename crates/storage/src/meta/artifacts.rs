@@ -126,7 +126,7 @@ impl MetadataStore {
             // What is invalid is left out, and does not end the list.
             match last {
                 Some(last) if read == limit as usize && found.len() < limit as usize => {
-                    after = last
+                    after = last;
                 }
                 _ => break,
             }

@@ -32,6 +32,8 @@ pub(crate) fn all() -> Vec<Statement> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/meta");
     let mut files = Vec::new();
     find(&root, &mut files);
+    // A migration runs while no larder does, and reads all there is, in the order of the keys.
+    files.retain(|file| !file.starts_with(root.join("copy")));
     files.sort();
     let sources: Vec<(String, Vec<Token>)> = files
         .iter()

@@ -8,17 +8,17 @@ use std::path::Path;
 use std::pin::Pin;
 
 use larder_core::{Span, SpanKind};
-use sqlx::postgres::PgRow;
-use sqlx::sqlite::SqliteRow;
 
 use crate::error::{StorageError, StorageErrorKind};
 
 mod codes;
 mod postgres;
+mod row;
 mod sqlite;
 mod upkeep;
 mod value;
 
+pub(crate) use row::Row;
 pub(crate) use value::Value;
 
 pub use postgres::{ConnectError, PostgresOptions, TlsMode};
@@ -35,12 +35,6 @@ pub enum Durability {
     Grouped,
     /// The change, and all that was committed before it, is on stable storage: for what only larder has.
     Durable,
-}
-
-/// What a column can be read as.
-pub(crate) trait Column: Sized {
-    /// The column `index` of a row, counted from 0.
-    fn read(row: &Row, index: usize) -> Result<Self, DbError>;
 }
 
 /// What makes a statement fail.
@@ -112,44 +106,6 @@ pub(crate) enum Db {
 pub(crate) enum Tx {
     Sqlite(sqlite::Tx),
     Postgres(postgres::Tx),
-}
-
-/// A row that was read.
-#[derive(Debug)]
-pub(crate) enum Row {
-    Sqlite(SqliteRow),
-    Postgres(PgRow),
-}
-
-impl Row {
-    /// The column `index`, counted from 0.
-    pub(crate) fn get<T: Column>(&self, index: usize) -> Result<T, DbError> {
-        T::read(self, index)
-    }
-}
-
-macro_rules! columns {
-    ($($type:ty),*) => {$(
-        impl Column for $type {
-            fn read(row: &Row, index: usize) -> Result<Self, DbError> {
-                match row {
-                    Row::Sqlite(row) => Ok(sqlx::Row::try_get(row, index)?),
-                    Row::Postgres(row) => Ok(sqlx::Row::try_get(row, index)?),
-                }
-            }
-        }
-    )*};
-}
-columns!(i64, String, Option<i64>, Option<String>);
-
-/// Bytes are what a column of bytes or of text holds.
-impl Column for Vec<u8> {
-    fn read(row: &Row, index: usize) -> Result<Self, DbError> {
-        match row {
-            Row::Sqlite(row) => Ok(sqlx::Row::try_get(row, index)?),
-            Row::Postgres(row) => postgres::bytes(row, index),
-        }
-    }
 }
 
 impl Db {

@@ -81,8 +81,7 @@ impl Generations {
             members,
             changed,
         } = if is_news {
-            self.gather(inquiry, (wanted, generation), arrived, prior.as_ref())
-                .await
+            Box::pin(self.gather(inquiry, (wanted, generation), arrived, prior.as_ref())).await
         } else {
             Gathered::unchanged(arrived)
         };
