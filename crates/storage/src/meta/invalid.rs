@@ -254,7 +254,13 @@ impl MetadataStore {
                 ];
                 let row = self.db().patiently().one(INVALID_KEYS, &values).await?;
                 let invalid = keys_of(&row)?;
-                keys.retain(|key| invalid.binary_search(key).is_err());
+                // A row that was swept in between is in neither answer. More are read than before: rows may have been added.
+                let values = range.values(repository, limit.saturating_mul(2));
+                let row = self.db().patiently().one(KEYS, &values).await?;
+                let there = keys_of(&row)?;
+                keys.retain(|key| {
+                    invalid.binary_search(key).is_err() && there.binary_search(key).is_ok()
+                });
                 if !keys.is_empty() {
                     return Ok(keys);
                 }

@@ -58,6 +58,7 @@ const ALLOWED: &[(&str, &str)] = &[
         "reads the last row, in the order of the key",
     ),
     ("migrate.rs LOOKS", "reads one row of each table"),
+    ("heartbeats.rs BEAT", "reads a row for each replica"),
     (
         "invalid.rs UNSWEPT_REPOSITORIES",
         "sorts a row for each repository",
