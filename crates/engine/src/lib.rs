@@ -320,7 +320,7 @@ impl Engine {
         };
         let _ = tokio::time::timeout(grace, idle).await;
         self.transfers.flights.stop_all();
-        let _ = tokio::time::timeout(Duration::from_secs(10), self.catalog.barrier()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(10), self.catalog.settled()).await;
     }
 
     /// How long a body this request may have, in bytes, asked before any of it is read: only what is passed through has one. `None` if

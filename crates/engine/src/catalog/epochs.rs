@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use larder_storage::Notice;
 
@@ -66,12 +67,23 @@ impl Catalog {
 
     fn announce(self: &Arc<Self>, notices: Vec<Notice>) {
         let catalog = Arc::clone(self);
+        self.announcing.fetch_add(1, Ordering::AcqRel);
         let announced = async move {
             let told = catalog.metadata.announce(catalog.writer, notices).await;
             if let Err(error) = told {
                 tracing::error!(%error, "other programs over the same data were not told of a change");
             }
+            catalog.announcing.fetch_sub(1, Ordering::AcqRel);
         };
         tokio::spawn(announced);
+    }
+
+    /// Waits until what was enqueued is committed and other engines have been told: nothing of it is left for a database that is being
+    /// closed.
+    pub(crate) async fn settled(&self) {
+        self.barrier().await;
+        while self.announcing.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }

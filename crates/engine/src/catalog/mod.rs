@@ -27,7 +27,7 @@ mod room;
 mod trouble;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 
 use absences::Absences;
 use larder_core::{ArtifactRecord, Clock, Digest, SourceKey, UnixMillis};
@@ -66,6 +66,8 @@ pub(crate) struct Catalog {
     budgets: Arc<Budgets>,
     /// Held by whoever makes records visible that others are compared with.
     committing: tokio::sync::Mutex<()>,
+    /// How many notices are on their way to other engines.
+    announcing: AtomicUsize,
     /// Held by whoever deletes the rows of invalid records.
     sweeping: tokio::sync::Mutex<()>,
     trouble: Trouble,
@@ -96,6 +98,7 @@ impl Catalog {
             queue: commit::CommitQueue::new(sender),
             budgets,
             committing: tokio::sync::Mutex::default(),
+            announcing: AtomicUsize::new(0),
             sweeping: tokio::sync::Mutex::default(),
             trouble: Trouble::default(),
             counters,

@@ -258,6 +258,11 @@ impl Lease {
         }
     }
 
+    /// Whether the answers to all messages have come.
+    pub(super) fn is_answered(&self) -> bool {
+        self.state != State::Busy
+    }
+
     /// From now on a transaction is open: who drops the lease closes the connection.
     pub(super) fn open(&mut self) {
         self.state = State::Open;
