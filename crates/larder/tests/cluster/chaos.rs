@@ -39,7 +39,7 @@ const LARGE: u64 = 12 * MIB;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_is_killed() {
-    let cycles = setting("LARDER_KILL_CYCLES").unwrap_or(13);
+    let cycles = setting("LARDER_KILL_CYCLES").unwrap_or(7);
     run(cycles, RETURN_AMONG_OTHERS).await;
 }
 
