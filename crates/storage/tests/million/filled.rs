@@ -94,6 +94,8 @@ pub(crate) async fn fill_all(place: &Place) {
                SELECT i + 1, {noted}'w', 'record', 'files', 'p', '', '' FROM {numbers}; \
              {with} INSERT INTO invalid_records (repository, path, variant, epoch) \
                SELECT 'files', 'gone/' || i, '', 1 FROM {numbers}; \
+             {with} INSERT INTO multipart_uploads (object_key, upload_id, lease_until) \
+               SELECT 'sha256/' || i, 'upload', i FROM {numbers}; \
              INSERT INTO epochs (repository, epoch, invalid_before, swept_before) VALUES ('files', 1, 0, 0); {feed} COMMIT"
         ))
         .await;
