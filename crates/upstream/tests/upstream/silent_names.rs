@@ -151,7 +151,7 @@ async fn hazard_x1_many_names_without_an_answer_take_one_repository_s_share() {
     // Those that had not begun are not begun any more, for nobody waits for them.
     scene.resolver.speaks.send_replace(true);
     let repository = scene.repository("a");
-    let request = get(&repository, scene.url("n1499.silent.test"));
+    let request = get(&repository, scene.url("another.silent.test"));
     assert_eq!(text(&scene.upstream, request).await, "here");
     assert_eq!(begun(), SHARE + 1);
 }
