@@ -46,7 +46,7 @@ pub async fn ask(url: Url, token: Option<&str>) -> Result<(u16, Vec<u8>), NoAnsw
 }
 
 /// The innermost cause: what wraps it names addresses and layers.
-fn cause(error: &reqwest::Error) -> String {
+pub(crate) fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it does not answer in time".to_owned();
     }

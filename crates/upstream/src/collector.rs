@@ -6,6 +6,8 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, redirect};
 use url::Url;
 
+use crate::ask::cause;
+
 /// How long a collector may take for all of it.
 const WAIT: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(2);
@@ -41,22 +43,10 @@ impl Collector {
     pub async fn post(&self, json: Vec<u8>) -> Result<(), String> {
         let request = self.client.post(self.url.clone());
         let sent = request.header(CONTENT_TYPE, "application/json").body(json);
-        let response = sent.send().await.map_err(|error| innermost(&error))?;
+        let response = sent.send().await.map_err(|error| cause(&error))?;
         if !response.status().is_success() {
             return Err(format!("it answered {}", response.status()));
         }
         Ok(())
     }
-}
-
-/// What wraps the innermost cause names addresses and layers.
-fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it does not answer in time".to_owned();
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
