@@ -31,7 +31,7 @@ lint: ## format and lints only; nothing is changed
 test: tools ## everything that CI runs: format, lints, dependencies, all tests, then real clients against a release build
 	$(MAKE) lint audit
 	$(PYTHON) tests/bench/model.py --check
-	$(CARGO) test --workspace --locked --no-fail-fast
+	$(PYTHON) tests/cargo_test.py $(CARGO) --workspace --locked
 	$(CARGO) build --release --locked
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER)
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --backends --only $(OVER_BACKENDS)

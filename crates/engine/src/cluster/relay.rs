@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::frames::{Frame, Frames, Head, Whole};
-use super::lead::{LEASE, Lead, lease_name};
+use super::lead::{Lead, lease_name};
 use super::replica::{Cluster, tick};
 use super::request::FlightRequest;
 use crate::target::Target;
@@ -189,8 +189,7 @@ impl Relay {
         let mut over = is_gone.then_some(self.fence);
         let (cluster, name) = (Arc::clone(&self.cluster), lease_name(&self.key));
         while self.switches <= MOST_SWITCHES {
-            let attempt = cluster.shared.lease(&name, &cluster.label, LEASE, over);
-            let holder = match attempt.await {
+            let holder = match cluster.attempt(&name, over).await {
                 Attempt::Taken(lease) => {
                     tick(&cluster.counts.taken_over);
                     if let Some(flight) = self.flight.upgrade() {

@@ -57,8 +57,7 @@ impl Cluster {
             Turn::Ours
         };
         for _ in 0..TRIES {
-            let attempt = self.shared.lease(&name, &self.label, LEASE, over.take());
-            let holder = match attempt.await {
+            let holder = match self.attempt(&name, over.take()).await {
                 Attempt::Unknown => return Turn::Ours,
                 Attempt::Taken(lease) => {
                     tick(&self.counts.led);
@@ -89,6 +88,17 @@ impl Cluster {
             }
         }
         Turn::Ours
+    }
+
+    /// Asks for a lease. A service that has not answered in time and is still connected is asked once more: one silence is a busy
+    /// moment, and a second download would cost more than it. If the first question was understood after all, the lease is held by this
+    /// replica, and is taken over from it as from one that has gone.
+    pub(super) async fn attempt(&self, name: &str, over: Option<Fence>) -> Attempt {
+        let ask = || self.shared.lease(name, &self.label, LEASE, over);
+        match ask().await {
+            Attempt::Unknown if self.shared.standing().ok => ask().await,
+            attempt => attempt,
+        }
     }
 
     /// Waits until a lease is given back, or is somebody else's; `false` if it is not within `patience`.
