@@ -420,16 +420,13 @@ impl<B: Backend> Acceptor<B> {
     async fn serve_http2(self, stream: Corked, connection: Arc<Connection>) {
         let (limits, activity) = (self.shared.limits, Arc::clone(&connection.activity));
         let metrics = Arc::clone(&self.shared.metrics);
-        let streams = Streams {
-            limits,
-            metrics: Arc::clone(&metrics),
-        };
+        let streams = Streams::new(limits, Arc::clone(&metrics));
         let service = Service {
             backend: self.backend,
             shared: self.shared,
             connection,
         };
-        let http = http2::Builder::new(streams)
+        let http = http2::Builder::new(streams.clone())
             .timer(TokioTimer::new())
             .max_concurrent_streams(128)
             .initial_stream_window_size(UNREAD)
@@ -441,6 +438,7 @@ impl<B: Backend> Acceptor<B> {
                 service,
             );
         // What goes wrong with a connection of many requests is said of these.
+        let http = streams.run_by(http);
         let _ = Drive::new(http, activity, limits, self.drain, metrics).await;
     }
 

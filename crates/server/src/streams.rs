@@ -4,11 +4,14 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, Sleep};
 
+use crate::drive::Graceful;
 use crate::metrics::Metrics;
 use crate::settings::ServerLimits;
 
@@ -22,7 +25,12 @@ struct Noted {
     waits: bool,
 }
 
+/// How often the connection and its streams take turns before others have theirs: as often as a good part of the socket's buffer takes.
+const ROUNDS: u32 = 16;
+
 thread_local! {
+    /// Whether a stream has been polled.
+    static HAS_RUN: Cell<bool> = const { Cell::new(false) };
     /// Of the stream that this thread polls at the moment.
     static NOTED: Cell<Noted> = const {
         Cell::new(Noted {
@@ -42,20 +50,39 @@ pub(crate) fn note_frame(bytes: Option<usize>) {
     NOTED.set(noted);
 }
 
-/// The executor of a server's HTTP/2 connections.
-#[derive(Debug, Clone)]
+/// Takes in the streams of one HTTP/2 connection, for its [`Connection`].
+#[derive(Clone)]
 pub(crate) struct Streams {
-    pub(crate) limits: ServerLimits,
-    pub(crate) metrics: Arc<Metrics>,
+    limits: ServerLimits,
+    metrics: Arc<Metrics>,
+    arrived: Arc<Mutex<Vec<Stream>>>,
+}
+
+impl Streams {
+    pub(crate) fn new(limits: ServerLimits, metrics: Arc<Metrics>) -> Self {
+        Self {
+            limits,
+            metrics,
+            arrived: Arc::default(),
+        }
+    }
+
+    /// The connection that runs them.
+    pub(crate) fn run_by<C: Graceful>(&self, connection: C) -> Connection<C> {
+        Connection {
+            connection: Box::pin(connection),
+            arrived: Arc::clone(&self.arrived),
+            running: FuturesUnordered::new(),
+        }
+    }
 }
 
 impl<F> hyper::rt::Executor<F> for Streams
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::spawn(Stream {
+        lock(&self.arrived).push(Stream {
             future: Box::pin(future),
             limits: self.limits,
             metrics: Arc::clone(&self.metrics),
@@ -66,9 +93,54 @@ where
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection with its streams, all in one task. In tasks of their own, each frame of a body would be handed from one thread to another,
+/// and cost more than its encryption. Streams that are under way when the connection ends are dropped, as an HTTP/1 answer is.
+pub(crate) struct Connection<C> {
+    connection: Pin<Box<C>>,
+    arrived: Arc<Mutex<Vec<Stream>>>,
+    running: FuturesUnordered<Stream>,
+}
+
+impl<C> Connection<C> {
+    /// Runs the streams that can go on; whether there were any.
+    fn run_streams(&mut self, cx: &mut Context<'_>) -> bool {
+        self.running.extend(lock(&self.arrived).drain(..));
+        HAS_RUN.set(false);
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+        HAS_RUN.get()
+    }
+}
+
+impl<C: Graceful> Graceful for Connection<C> {
+    fn graceful_shutdown(mut self: Pin<&mut Self>) {
+        self.connection.as_mut().graceful_shutdown();
+    }
+}
+
+impl<C: Graceful> Future for Connection<C> {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        for _ in 0..ROUNDS {
+            let polled = self.connection.as_mut().poll(cx);
+            // Also after its end: what has been handed over whole is done.
+            let has_run = self.run_streams(cx);
+            if polled.is_ready() || !has_run {
+                return polled;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 /// One stream. Dropped before its end, it is reset.
-struct Stream<F> {
-    future: Pin<Box<F>>,
+struct Stream {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
     limits: ServerLimits,
     metrics: Arc<Metrics>,
     handed_over: u64,
@@ -77,7 +149,7 @@ struct Stream<F> {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<F: Future> Stream<F> {
+impl Stream {
     fn note(&mut self, noted: Noted) {
         self.handed_over += noted.bytes;
         if !noted.asked {
@@ -115,10 +187,11 @@ impl<F: Future> Stream<F> {
     }
 }
 
-impl<F: Future> Future for Stream<F> {
+impl Future for Stream {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        HAS_RUN.set(true);
         NOTED.set(Noted::default());
         let polled = self.future.as_mut().poll(cx);
         if polled.is_ready() {

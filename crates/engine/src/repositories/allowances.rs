@@ -35,13 +35,18 @@ impl Allowances {
             return Arc::default();
         };
         let mut known = self.by_account();
-        known.retain(|_, quota| quota.strong_count() > 0);
         if let Some(quota) = known.get(&account).and_then(Weak::upgrade) {
             return quota;
         }
         let quota = Arc::new(UpstreamQuota::new(&account, &self.news));
         known.insert(account, Arc::downgrade(&quota));
         quota
+    }
+
+    /// Forgets those that no repository has any more.
+    pub(crate) fn forget_unused(&self) {
+        self.by_account()
+            .retain(|_, quota| quota.strong_count() > 0);
     }
 
     /// That with this mark, if a repository has it.

@@ -167,6 +167,7 @@ impl Repositories {
         link_key: &LinkKey,
         origin: &OriginOf<'_>,
     ) -> Self {
+        self.allowances.forget_unused();
         for entry in self.by_name.values() {
             entry
                 .mirrors
