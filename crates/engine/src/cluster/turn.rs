@@ -16,11 +16,13 @@ use crate::transfer::flight::Flight;
 /// How often a flight asks whose turn it is, before it helps itself.
 const MOST_ROUNDS: u32 = 4;
 /// How often in one round, where holders turn out to be gone.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 /// How long a download elsewhere is waited for that cannot be followed.
-const WAIT: Duration = Duration::from_secs(10);
+pub(super) const WAIT: Duration = Duration::from_secs(10);
 /// How long it is waited until what has been found out elsewhere stands in the database.
 const LANDING: Duration = Duration::from_secs(5);
+/// The same until a file is kept elsewhere, for each so many bytes of it: a store that is slower than that is not waited for.
+const LEAST_KEPT: u64 = 4 << 20;
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LAST_LOOK: Duration = Duration::from_millis(200);
 
@@ -45,6 +47,17 @@ impl Membership {
             }
             _ => Turn::Ours,
         }
+    }
+
+    /// Waits until the replica whose download this flight has followed has kept what came, which has `length` bytes. Who keeps it after that
+    /// finds it in the store. Ends also when that replica has gone, when nobody can tell, and when it takes too long.
+    pub(crate) async fn kept_elsewhere(&self, flight: &Flight, length: u64) {
+        let (Some(cluster), Some(fence)) = (self.get(), flight.followed()) else {
+            return;
+        };
+        let patience = LANDING + Duration::from_secs(length / LEAST_KEPT);
+        let name = lease_name(&flight.key);
+        cluster.until_released(&name, fence, patience).await;
     }
 }
 
@@ -102,7 +115,12 @@ impl Cluster {
     }
 
     /// Waits until a lease is given back, or is somebody else's; `false` if it is not within `patience`.
-    async fn until_released(&self, name: &str, fence: Fence, patience: Duration) -> bool {
+    pub(super) async fn until_released(
+        &self,
+        name: &str,
+        fence: Fence,
+        patience: Duration,
+    ) -> bool {
         let (begun, mut pause) = (Instant::now(), FIRST_LOOK);
         loop {
             let holder = self.shared.holder(name).await;
