@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_core::SourceKey;
-use larder_storage::{Lease, Renewal, Shared};
+use larder_storage::{Attempt, Fence, Lease, Renewal, Shared};
 use tokio::task::AbortHandle;
 
 /// How long a lease runs unless it is renewed: who holds one and has died is found out sooner, by who wants its bytes.
@@ -30,6 +30,25 @@ impl Lead {
             shared: Arc::clone(shared),
             lease: Some(lease),
             renewing: renewing.abort_handle(),
+        }
+    }
+
+    /// Gives the lease called `name` back, and leaves a line of text in its place for those who have waited for that: for `life`, or until
+    /// somebody wants the lease. `text` is given the lease's fence, by which they know whom it is from.
+    pub(super) async fn leave(
+        mut self,
+        name: &str,
+        text: impl FnOnce(Fence) -> String,
+        life: Duration,
+    ) {
+        self.renewing.abort();
+        if let Some(lease) = &self.lease {
+            let over = Some(lease.fence);
+            let text = text(lease.fence);
+            let left = self.shared.lease(name, &text, life, over).await;
+            if matches!(left, Attempt::Taken(_)) {
+                self.lease = None;
+            }
         }
     }
 }
