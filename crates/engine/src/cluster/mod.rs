@@ -6,7 +6,7 @@
 //! | `replica.rs` | this replica, and what it tells the operator of the others |
 //! | `turn.rs` | whose turn it is to ask the upstream for a source |
 //! | `heads.rs` | the same for heads of what is not held, and what is told of them |
-//! | `lead.rs` | the lease of a flight, kept as long as the flight |
+//! | `lead.rs` | leases: taken, kept as long as a flight, and waited for |
 //! | `relay.rs` | another replica's download as an upstream's answer, and who goes on when it breaks off |
 //! | `serve.rs` | what this replica downloads, for the others |
 //! | `frames.rs` | the form of it on the wire |

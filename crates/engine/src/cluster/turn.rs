@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_storage::{Attempt, Fence, Holder};
+use larder_storage::Attempt;
 use larder_upstream::UpstreamResponse;
-use tokio::time::{Instant, sleep};
 
-use super::lead::{LEASE, Lead, lease_name};
+use super::lead::{Lead, lease_name};
 use super::relay::{Joined, Relay};
 use super::replica::{Cluster, Membership, tick};
 use crate::target::Target;
@@ -23,8 +22,6 @@ pub(super) const WAIT: Duration = Duration::from_secs(10);
 const LANDING: Duration = Duration::from_secs(5);
 /// The same until a file is kept elsewhere, for each so many bytes of it: a store that is slower than that is not waited for.
 const LEAST_KEPT: u64 = 4 << 20;
-const FIRST_LOOK: Duration = Duration::from_millis(10);
-const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// What a flight has to do that would ask the upstream.
 #[derive(Debug)]
@@ -101,37 +98,5 @@ impl Cluster {
             }
         }
         Turn::Ours
-    }
-
-    /// Asks for a lease. A service that has not answered in time and is still connected is asked once more: one silence is a busy
-    /// moment, and a second download would cost more than it. If the first question was understood after all, the lease is held by this
-    /// replica, and is taken over from it as from one that has gone.
-    pub(super) async fn attempt(&self, name: &str, over: Option<Fence>) -> Attempt {
-        let ask = || self.shared.lease(name, &self.label, LEASE, over);
-        match ask().await {
-            Attempt::Unknown if self.shared.standing().ok => ask().await,
-            attempt => attempt,
-        }
-    }
-
-    /// Waits until a lease is given back, or is somebody else's; `false` if it is not within `patience`.
-    pub(super) async fn until_released(
-        &self,
-        name: &str,
-        fence: Fence,
-        patience: Duration,
-    ) -> bool {
-        let (begun, mut pause) = (Instant::now(), FIRST_LOOK);
-        loop {
-            let holder = self.shared.holder(name).await;
-            if holder.is_none_or(|holder: Holder| holder.fence != fence) {
-                return true;
-            }
-            if begun.elapsed() >= patience {
-                return false;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LAST_LOOK);
-        }
     }
 }

@@ -152,6 +152,7 @@ async fn the_files_of_a_generation_are_fetched_once() {
     };
     let cluster = Cluster::start_with_remotes(3, "", rpm).await;
     let origin = &cluster.backends.origin;
+    let mut more = Vec::new();
     for metadata in [
         Metadata {
             folder: "named",
@@ -184,8 +185,18 @@ async fn the_files_of_a_generation_are_fetched_once() {
                 }
             }
             println!("{}, revision {revision}: {asked:#?}", metadata.folder);
-            let more: Vec<_> = asked.iter().filter(|(_, count)| **count > 1).collect();
-            assert!(more.is_empty(), "asked for more than once: {more:?}");
+            // On a busy machine the index may be old again before all have it: each look at it also looks for the key that is not there.
+            let looks = asked[&format!("GET {upstream}")];
+            let most = |name: &str| match name.strip_prefix("GET ") {
+                Some(path) if path == upstream || path == format!("{upstream}.key") => looks,
+                _ => 1,
+            };
+            more.extend(
+                asked
+                    .into_iter()
+                    .filter(|(name, count)| *count > most(name)),
+            );
         }
     }
+    assert!(more.is_empty(), "asked for more than once: {more:?}");
 }

@@ -58,6 +58,17 @@ struct Shared {
     asked: AtomicU64,
 }
 
+impl Shared {
+    fn count(&self, are_answers: bool, bytes: u64) {
+        let carried = if are_answers {
+            &self.answered
+        } else {
+            &self.asked
+        };
+        carried.fetch_add(bytes, Ordering::SeqCst);
+    }
+}
+
 impl Gate {
     /// A gate to `target` (host and port), which lets everything pass.
     ///
@@ -280,12 +291,7 @@ async fn carry(
             return Err(Reset);
         }
         passed += kept as u64;
-        let carried = if are_answers {
-            &shared.answered
-        } else {
-            &shared.asked
-        };
-        carried.fetch_add(kept as u64, Ordering::SeqCst);
+        shared.count(are_answers, kept as u64);
         if kept < count {
             // What has been written is on its way before the reset overtakes it.
             tokio::time::sleep(Duration::from_millis(20)).await;
