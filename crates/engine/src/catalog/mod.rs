@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
 
 use absences::Absences;
-use larder_core::{ArtifactRecord, Clock, Digest, SourceKey, UnixMillis};
+use larder_core::{ArtifactRecord, Clock, Digest, SourceKey, UnixMillis, believed};
 use larder_storage::{
     BlobStore, Change, DerivedRecord, Expected, MetadataStore, StorageError, Writer,
 };
@@ -140,6 +140,12 @@ impl Catalog {
     /// The record is read from the database again: another replica may have changed it.
     pub(crate) fn forget_in_memory(&self, key: &SourceKey) {
         self.records.remove(key);
+    }
+
+    /// The record as the database has it, whatever is in memory, where it stays.
+    pub(crate) async fn stored(&self, key: &SourceKey) -> Option<Arc<ArtifactRecord>> {
+        let record = self.metadata.record(key).await.ok().flatten()?;
+        Some(Arc::new(believed(record, self.clock.now())))
     }
 
     /// The record, if it is in memory.

@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `replica.rs` | this replica, and what it tells the operator of the others |
 //! | `turn.rs` | whose turn it is to ask the upstream for a source |
-//! | `lead.rs` | the lease of a flight, kept as long as the flight |
+//! | `heads.rs` | the same for heads of what is not held, and what is told of them |
+//! | `lead.rs` | leases: taken, kept as long as a flight, and waited for |
 //! | `relay.rs` | another replica's download as an upstream's answer, and who goes on when it breaks off |
 //! | `serve.rs` | what this replica downloads, for the others |
 //! | `frames.rs` | the form of it on the wire |
@@ -17,6 +18,7 @@
 //! What goes wrong here makes larder slower, never wrong: whoever cannot tell what the others do asks the upstream itself.
 
 mod frames;
+mod heads;
 mod hearsay;
 mod lead;
 mod limits;
@@ -28,6 +30,7 @@ mod secret;
 mod serve;
 mod turn;
 
+pub(crate) use self::heads::HeadTurn;
 pub(crate) use self::hearsay::Hears;
 pub(crate) use self::replica::Membership;
 pub use self::replica::{ClusterParts, ClusterReport, Peers};

@@ -122,6 +122,7 @@ impl Relay {
             hasher: Some(Hasher::new(&[])),
             switches: 0,
         };
+        relay.follows(Some(holder.fence));
         let name = wanted.entry.repository.name.clone();
         let chunks = stream::unfold(Some(relay), Self::step);
         Some(UpstreamResponse {
@@ -138,7 +139,17 @@ impl Relay {
         match relay.next().await {
             Ok(Some(bytes)) => Some((Ok(bytes), Some(relay))),
             Ok(None) => None,
-            Err(error) => Some((Err(error), None)),
+            Err(error) => {
+                // What comes now comes from somewhere else, and nobody else keeps it.
+                relay.follows(None);
+                Some((Err(error), None))
+            }
+        }
+    }
+
+    fn follows(&self, lease: Option<Fence>) {
+        if let Some(flight) = self.flight.upgrade() {
+            flight.follow(lease);
         }
     }
 
@@ -204,6 +215,7 @@ impl Relay {
             match cluster.join(&self.key, &holder, self.offset).await {
                 Joined::Begun(head, frames) if self.is_the_same(&head) => {
                     self.frames = frames;
+                    self.follows(Some(holder.fence));
                     return Ok(());
                 }
                 // Whoever it was has gone as well.

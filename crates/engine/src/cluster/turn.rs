@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_storage::{Attempt, Fence, Holder};
+use larder_storage::Attempt;
 use larder_upstream::UpstreamResponse;
-use tokio::time::{Instant, sleep};
 
-use super::lead::{LEASE, Lead, lease_name};
+use super::lead::{Lead, lease_name};
 use super::relay::{Joined, Relay};
 use super::replica::{Cluster, Membership, tick};
 use crate::target::Target;
@@ -16,13 +15,13 @@ use crate::transfer::flight::Flight;
 /// How often a flight asks whose turn it is, before it helps itself.
 const MOST_ROUNDS: u32 = 4;
 /// How often in one round, where holders turn out to be gone.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 /// How long a download elsewhere is waited for that cannot be followed.
-const WAIT: Duration = Duration::from_secs(10);
+pub(super) const WAIT: Duration = Duration::from_secs(10);
 /// How long it is waited until what has been found out elsewhere stands in the database.
 const LANDING: Duration = Duration::from_secs(5);
-const FIRST_LOOK: Duration = Duration::from_millis(10);
-const LAST_LOOK: Duration = Duration::from_millis(200);
+/// The same until a file is kept elsewhere, for each so many bytes of it: a store that is slower than that is not waited for.
+const LEAST_KEPT: u64 = 4 << 20;
 
 /// What a flight has to do that would ask the upstream.
 #[derive(Debug)]
@@ -45,6 +44,17 @@ impl Membership {
             }
             _ => Turn::Ours,
         }
+    }
+
+    /// Waits until the replica whose download this flight has followed has kept what came, which has `length` bytes. Who keeps it after that
+    /// finds it in the store. Ends also when that replica has gone, when nobody can tell, and when it takes too long.
+    pub(crate) async fn kept_elsewhere(&self, flight: &Flight, length: u64) {
+        let (Some(cluster), Some(fence)) = (self.get(), flight.followed()) else {
+            return;
+        };
+        let patience = LANDING + Duration::from_secs(length / LEAST_KEPT);
+        let name = lease_name(&flight.key);
+        cluster.until_released(&name, fence, patience).await;
     }
 }
 
@@ -88,32 +98,5 @@ impl Cluster {
             }
         }
         Turn::Ours
-    }
-
-    /// Asks for a lease. A service that has not answered in time and is still connected is asked once more: one silence is a busy
-    /// moment, and a second download would cost more than it. If the first question was understood after all, the lease is held by this
-    /// replica, and is taken over from it as from one that has gone.
-    pub(super) async fn attempt(&self, name: &str, over: Option<Fence>) -> Attempt {
-        let ask = || self.shared.lease(name, &self.label, LEASE, over);
-        match ask().await {
-            Attempt::Unknown if self.shared.standing().ok => ask().await,
-            attempt => attempt,
-        }
-    }
-
-    /// Waits until a lease is given back, or is somebody else's; `false` if it is not within `patience`.
-    async fn until_released(&self, name: &str, fence: Fence, patience: Duration) -> bool {
-        let (begun, mut pause) = (Instant::now(), FIRST_LOOK);
-        loop {
-            let holder = self.shared.holder(name).await;
-            if holder.is_none_or(|holder: Holder| holder.fence != fence) {
-                return true;
-            }
-            if begun.elapsed() >= patience {
-                return false;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LAST_LOOK);
-        }
     }
 }

@@ -71,7 +71,10 @@ impl Transfers {
             ring_capacity,
             ..
         } = download;
-        let intake = Intake::new(self, wanted, fill, inspector, *ring_capacity);
+        // What another replica brings to the store is looked for there at the end.
+        let is_stored_here = flight.followed().is_none();
+        let holding = (*ring_capacity, is_stored_here);
+        let intake = Intake::new(self, wanted, fill, inspector, holding);
         flight.begin_fill(Arc::clone(fill));
         tokio::select! {
             received = intake.run(coming, supply) => received,

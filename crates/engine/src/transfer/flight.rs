@@ -8,7 +8,7 @@ use larder_core::{
     ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Recovery, Source,
     SourceKey,
 };
-use larder_storage::{Body, End};
+use larder_storage::{Body, End, Fence};
 use larder_upstream::UpstreamResponse;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -96,6 +96,8 @@ pub(crate) struct Flight {
     kept: Mutex<Option<Box<dyn Debug + Send>>>,
     /// The answer that another replica passes on, until it is taken in.
     relayed: Mutex<Option<Box<UpstreamResponse>>>,
+    /// The lease of the replica whose download this one follows.
+    followed: Mutex<Option<Fence>>,
     /// How often it was asked whose turn it is.
     asks: AtomicU32,
     /// The request that it was begun for: what is said of the file later carries its id.
@@ -121,6 +123,7 @@ impl Flight {
             task: OnceLock::new(),
             kept: Mutex::default(),
             relayed: Mutex::default(),
+            followed: Mutex::default(),
             asks: AtomicU32::new(0),
             span: larder_upstream::request_span(),
         }
@@ -322,6 +325,16 @@ impl Flight {
     /// That answer, once.
     pub(crate) fn relayed(&self) -> Option<UpstreamResponse> {
         lock(&self.relayed).take().map(|response| *response)
+    }
+
+    /// From now on its bytes are those that the replica with this lease receives and keeps; `None`: they are its own.
+    pub(crate) fn follow(&self, lease: Option<Fence>) {
+        *lock(&self.followed) = lease;
+    }
+
+    /// The lease of the replica that keeps the same bytes.
+    pub(crate) fn followed(&self) -> Option<Fence> {
+        *lock(&self.followed)
     }
 
     pub(super) fn stop(&self) {

@@ -86,7 +86,7 @@ impl<'t> Intake<'t> {
         wanted: &'t Target,
         fill: &Arc<Fill>,
         inspector: &impl Inspector,
-        ring_capacity: usize,
+        (ring_capacity, is_stored_here): (usize, bool),
     ) -> Self {
         let max_size = wanted
             .entry
@@ -98,7 +98,8 @@ impl<'t> Intake<'t> {
         let spool = if too_large {
             None
         } else {
-            transfers.new_spool_for(inspector.expected(), fill.total())
+            let expected = inspector.expected().filter(|_| is_stored_here);
+            transfers.new_spool_for(expected, fill.total())
         };
         if let Some(spool) = &spool {
             fill.set_spool(spool.reader());

@@ -56,6 +56,11 @@ impl Backends {
         self.replica_of(&format!("{lines}{}", self.config()))
     }
 
+    /// One with further remotes.
+    pub(crate) fn replica_and(&self, remotes: &str) -> Setup {
+        self.replica_of(&format!("{}{remotes}", self.config()))
+    }
+
     fn replica_of(&self, config: &str) -> Setup {
         let address = format!("127.0.0.1:{}", free_port());
         Setup::new(config)

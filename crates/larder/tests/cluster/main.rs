@@ -15,6 +15,8 @@ mod fixture;
 mod gates;
 mod limits;
 mod oracle;
+mod shared_answers;
+mod stored;
 mod thousand;
 mod versions;
 

@@ -55,6 +55,18 @@ struct Shared {
     resets: AtomicUsize,
     connections: AtomicUsize,
     answered: AtomicU64,
+    asked: AtomicU64,
+}
+
+impl Shared {
+    fn count(&self, are_answers: bool, bytes: u64) {
+        let carried = if are_answers {
+            &self.answered
+        } else {
+            &self.asked
+        };
+        carried.fetch_add(bytes, Ordering::SeqCst);
+    }
 }
 
 impl Gate {
@@ -71,6 +83,7 @@ impl Gate {
             resets: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             answered: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
         });
         let task = tokio::spawn(accept(listener, ways, Arc::clone(&shared)));
         Self {
@@ -140,6 +153,11 @@ impl Gate {
     pub fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::SeqCst)
     }
+
+    /// Bytes of requests that have passed.
+    pub fn asked(&self) -> u64 {
+        self.shared.asked.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Gate {
@@ -173,8 +191,8 @@ async fn pass(client: TcpStream, ways: watch::Receiver<Way>, shared: Arc<Shared>
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let answers = carry(from_server, to_client, ways.clone(), Some(&shared));
-    let requests = carry(from_client, to_server, ways, None);
+    let answers = carry((from_server, to_client), ways.clone(), &shared, true);
+    let requests = carry((from_client, to_server), ways, &shared, false);
     if tokio::try_join!(answers, requests).is_err() {
         shared.resets.fetch_add(1, Ordering::SeqCst);
     }
@@ -220,10 +238,10 @@ struct Reset;
 
 /// Carries bytes one way until their end.
 async fn carry(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
     mut ways: watch::Receiver<Way>,
-    answers: Option<&Shared>,
+    shared: &Shared,
+    are_answers: bool,
 ) -> Result<(), Reset> {
     let mut buffer = vec![0; 32 << 10];
     let (mut passed, mut is_spoilt) = (0, false);
@@ -254,11 +272,11 @@ async fn carry(
         }
         let mut bytes = &mut buffer[..count];
         match way {
-            Way::Cut(most) if answers.is_some() && passed + count as u64 >= most => {
+            Way::Cut(most) if are_answers && passed + count as u64 >= most => {
                 let fits = most.saturating_sub(passed) as usize;
                 bytes = &mut bytes[..fits];
             }
-            Way::Spoilt(at) if answers.is_some() && !is_spoilt && passed + count as u64 > at => {
+            Way::Spoilt(at) if are_answers && !is_spoilt && passed + count as u64 > at => {
                 let at = at.saturating_sub(passed) as usize;
                 bytes[at] ^= 1;
                 is_spoilt = true;
@@ -273,9 +291,7 @@ async fn carry(
             return Err(Reset);
         }
         passed += kept as u64;
-        if let Some(shared) = answers {
-            shared.answered.fetch_add(kept as u64, Ordering::SeqCst);
-        }
+        shared.count(are_answers, kept as u64);
         if kept < count {
             // What has been written is on its way before the reset overtakes it.
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -355,6 +355,7 @@ impl Fetcher {
         };
         count(&wanted.entry.counters.fills_failed);
         if fetching.is_relayed {
+            flight.follow(None);
             return ControlFlow::Continue(());
         }
         if !no_body.is_of_the_mirror() {

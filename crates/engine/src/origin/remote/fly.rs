@@ -82,13 +82,20 @@ impl Remote {
             return self.landings.land_document(flight, wanted, arrived).await;
         }
         let (settled, change, replaces) = arrived;
-        let is_kept = change.is_some();
-        if let Some(change) = change {
-            self.keep(&flight, wanted, change, replaces);
-        }
-        flight.finish(Ok(settled));
-        if !is_kept {
+        let Some(change) = change else {
+            flight.finish(Ok(settled));
             self.transfers.flights.remove(&flight);
+            return;
+        };
+        if flight.followed().is_some() && replaces.is_none() && !asks_always(&wanted) {
+            // Where nothing is replaced, whoever comes meanwhile joins the flight. It can be joined until the record is visible.
+            let length = settled.record.blob().map_or(0, |blob| blob.size);
+            flight.finish(Ok(settled));
+            self.cluster.kept_elsewhere(&flight, length).await;
+            self.keep(&flight, wanted, change, replaces);
+        } else {
+            self.keep(&flight, wanted, change, replaces);
+            flight.finish(Ok(settled));
         }
     }
 

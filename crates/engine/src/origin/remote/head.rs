@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use http::{Method, StatusCode};
 use larder_core::{
     ArtifactRecord, CacheStatus, Content, Decision, Fault, ForwardReason, Source, StoredHeaders,
-    UnixMillis, decide,
+    UnixMillis, believed, decide,
 };
 use larder_upstream::UpstreamResponse;
 
@@ -17,6 +17,7 @@ use super::places::{Found, Search, Spoilt};
 use super::query::UpstreamQuery;
 use crate::answer::{Answer, Body};
 use crate::budget::Usage;
+use crate::cluster::HeadTurn;
 use crate::counters::count;
 use crate::fault::{gave_way, internal, offline, status_outcome, storage_fault, was_given_up};
 use crate::policy::admission::Admitted;
@@ -191,11 +192,31 @@ impl Remote {
         if let Some(record) = self.told_before(wanted).await? {
             return Ok(record);
         }
+        let flushes = wanted.entry.flushes.load(Ordering::Acquire);
+        let asking = match self.cluster.head_turn(&wanted.key).await {
+            HeadTurn::Ours(asking) => asking,
+            // What was asked before a flush is no answer after it.
+            HeadTurn::Told(record) if wanted.entry.flushes.load(Ordering::Acquire) == flushes => {
+                return Ok(Arc::new(believed(*record, self.now())));
+            }
+            HeadTurn::Told(_) | HeadTurn::Over => {
+                self.catalog.forget_in_memory(&wanted.key);
+                if let Some(record) = self.told_before(wanted).await? {
+                    return Ok(record);
+                }
+                None
+            }
+        };
         let response = self.ask_head(wanted).await?;
         let stated = stated_date(&self.inquiry(), wanted).await;
         let record = self.head_only(wanted, &response, stated);
         if tells_everything(&record.headers) {
             self.copies.remember_digest(wanted, &record, &epoch).await?;
+        }
+        if let Some(asking) = asking
+            && wanted.entry.flushes.load(Ordering::Acquire) == flushes
+        {
+            asking.tell(&record).await;
         }
         Ok(Arc::new(record))
     }

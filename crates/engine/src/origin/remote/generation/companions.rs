@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::Generations;
-use super::member::{Incomplete, Member};
+use super::member::{Incomplete, Member, Others};
 use crate::catalog::RecordChange;
 use crate::claim::StoredClaim;
 use crate::document::inquiry::Inquiry;
@@ -87,28 +87,29 @@ impl Companions {
 }
 
 impl Generations {
-    /// Fetches the companions of a document and the essential files that it names. `before` is the document of another
-    /// generation that this one would replace.
+    /// Fetches the companions of a document and the essential files that it names.
     pub(super) async fn fetch_members(
         &self,
         inquiry: &Inquiry,
         (wanted, generation): (&Arc<Target>, &Generation),
         settled: &Settled,
-        before: Option<&Arc<ArtifactRecord>>,
+        others: Others,
         until: Instant,
     ) -> Companions {
-        let is_other = before.is_some();
         let companions = join_all(
             generation
                 .companions
                 .iter()
-                .map(|companion| self.companion(inquiry, wanted, companion, settled, is_other)),
+                .map(|companion| self.companion(inquiry, wanted, companion, settled, others)),
         );
-        let files = tokio::time::timeout_at(until, self.essential_files(inquiry, wanted, settled));
+        let files = tokio::time::timeout_at(
+            until,
+            self.essential_files(inquiry, wanted, settled, others),
+        );
         let (companions, files) = tokio::join!(companions, files);
         let mut around = Companions::default();
         for (fetched, had_one, same) in companions {
-            around.take_companion(fetched, had_one, is_other && same);
+            around.take_companion(fetched, had_one, others.is_other && same);
         }
         match files {
             Ok(files) => files.into_iter().for_each(|file| around.take_file(file)),
@@ -124,16 +125,23 @@ impl Generations {
         document: &Arc<Target>,
         Companion { source, signs }: &Companion,
         settled: &Settled,
-        is_other: bool,
+        others: Others,
     ) -> (MemberFetch, bool, bool) {
         let Some(member) =
             admission::document(document, document.with_client_encoding(source.clone()))
         else {
             return (MemberFetch::Refused, false, false);
         };
-        let held = self.catalog.record(&member.key).await.ok().flatten();
+        let held = self.held_member(&member, others).await;
+        let is_absent =
+            |held: &Arc<ArtifactRecord>| matches!(held.content, Content::Negative { .. });
+        if others.is_exchanged && held.as_ref().is_some_and(is_absent) {
+            let missing = absent(&Arc::new(member), settled);
+            return (MemberFetch::Missing(missing), false, false);
+        }
         let had_one = held.as_ref().is_some_and(|record| record.blob().is_some());
-        if let Some(held) = held.as_ref().filter(|_| had_one && !is_other) {
+        let is_of_it = !others.is_other || others.is_exchanged;
+        if let Some(held) = held.as_ref().filter(|_| had_one && is_of_it) {
             return (
                 MemberFetch::Came((Arc::new(member), renewed(held, &settled.record))),
                 had_one && *signs,
@@ -175,6 +183,7 @@ impl Generations {
         inquiry: &Inquiry,
         document: &Arc<Target>,
         settled: &Settled,
+        others: Others,
     ) -> Vec<MemberFetch> {
         let Ok(table) = self.documents.arrived_claims(document, settled).await else {
             return Vec::new();
@@ -182,10 +191,10 @@ impl Generations {
         let essential = |(path, _): &(&str, StoredClaim)| {
             document.facts_of(path).is_essential() && *path != document.spec.key_path
         };
-        let files = table
-            .iter()
-            .filter(essential)
-            .map(|(path, claim)| self.essential_file(inquiry, document, (path, claim), settled));
+        let files = table.iter().filter(essential).map(|(path, claim)| {
+            let of = (settled, others);
+            self.essential_file(inquiry, document, (path, claim), of)
+        });
         join_all(files).await
     }
 
@@ -194,13 +203,13 @@ impl Generations {
         inquiry: &Inquiry,
         document: &Arc<Target>,
         (path, claim): (&str, StoredClaim),
-        settled: &Settled,
+        (settled, others): (&Settled, Others),
     ) -> MemberFetch {
         let Some(file) = admission::named_file(&document.entry, document.format, path) else {
             return MemberFetch::Refused;
         };
         let file = file.spelt_as(document);
-        let held = self.catalog.record(&file.key).await.ok().flatten();
+        let held = self.held_member(&file, others).await;
         let named_by_digest = file.facts.digest.is_some();
         let stated = claim.stated();
         if let Some((held, blob)) = held.as_ref().and_then(|held| Some((held, held.blob()?))) {
@@ -250,17 +259,24 @@ impl Generations {
         match self.fetcher.fetch(job, prior, None, false).await {
             Ok((_, Some(change), _)) => MemberFetch::Came((member, change)),
             Ok((_, None, _)) => MemberFetch::Refused,
-            Err((fault, _)) => fetched_of(&fault, || {
-                let absent = negative(&member, 404, settled.record.fresh_since);
-                (
-                    Arc::clone(&member),
-                    RecordChange::Renew {
-                        record: Arc::new(absent),
-                    },
-                )
-            }),
+            Err((fault, _)) => fetched_of(&fault, || absent(&member, settled)),
         }
     }
+
+    /// What is held of a file. What another replica has exchanged is not in memory here before its notice has come, and is left to the
+    /// exchange to bring there.
+    async fn held_member(&self, member: &Target, others: Others) -> Option<Arc<ArtifactRecord>> {
+        if others.is_exchanged {
+            return self.catalog.stored(&member.key).await;
+        }
+        self.catalog.known(&member.key).await
+    }
+}
+
+/// A companion that the upstream does not have: known for as long as its document lives.
+fn absent(member: &Arc<Target>, document: &Settled) -> Member {
+    let record = Arc::new(negative(member, 404, document.record.fresh_since));
+    (Arc::clone(member), RecordChange::Renew { record })
 }
 
 fn fetched_of(fault: &Fault, missing: impl FnOnce() -> Member) -> MemberFetch {

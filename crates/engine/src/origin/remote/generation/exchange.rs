@@ -13,7 +13,7 @@ use larder_formats::Generation;
 use tokio::time::Instant;
 
 use super::Generations;
-use super::member::{Incomplete, Member};
+use super::member::{Incomplete, Member, Others};
 use crate::catalog::{Commit, RecordChange};
 use crate::causes::warn_once;
 use crate::document::inquiry::Inquiry;
@@ -81,7 +81,10 @@ impl Generations {
             members,
             changed,
         } = if is_news {
-            Box::pin(self.gather(inquiry, (wanted, generation), arrived, prior.as_ref())).await
+            let is_exchanged =
+                flight.followed().is_some() && self.is_exchanged(wanted, &arrived.0).await;
+            let document = (wanted, generation);
+            Box::pin(self.gather(inquiry, document, arrived, (prior.as_ref(), is_exchanged))).await
         } else {
             Gathered::unchanged(arrived)
         };
@@ -125,6 +128,12 @@ impl Generations {
         flight.finish(Ok(settled));
     }
 
+    /// Whether another replica has exchanged this generation for the one before: then its other files stand in the database.
+    async fn is_exchanged(&self, wanted: &Target, arrived: &Settled) -> bool {
+        let stored = self.catalog.stored(&wanted.key).await;
+        stored.is_some_and(|stored| stored.blob() == arrived.record.blob())
+    }
+
     /// Lets nobody begin to read the old document any more, and waits for those who have.
     async fn until_unread(&self, wanted: &Target, prior: &ArtifactRecord, began: Instant) {
         let policy = &wanted.entry.repository.cache;
@@ -148,13 +157,13 @@ impl Generations {
         }
     }
 
-    /// Fetches what goes with a document that has just been fetched or found unchanged.
+    /// Fetches what goes with a document that has just been fetched or found unchanged; `is_exchanged`: another replica has done so.
     async fn gather(
         &self,
         inquiry: &Inquiry,
         (wanted, generation): (&Arc<Target>, &Generation),
         mut arrived: Fetched,
-        prior: Option<&Arc<ArtifactRecord>>,
+        (prior, mut is_exchanged): (Option<&Arc<ArtifactRecord>>, bool),
     ) -> Gathered {
         let patience = prior.map_or(FIRST_PATIENCE, |_| PATIENCE);
         let until = Instant::now() + patience;
@@ -168,10 +177,15 @@ impl Generations {
             {
                 return Gathered::unchanged(kept);
             }
+            let others = Others {
+                is_other: before.is_some(),
+                is_exchanged: std::mem::take(&mut is_exchanged),
+            };
             let around = self
-                .fetch_members(inquiry, (wanted, generation), &arrived.0, before, until)
+                .fetch_members(inquiry, (wanted, generation), &arrived.0, others, until)
                 .await;
-            let is_signed_anew = around.incomplete.is_none() && around.signed && changed;
+            let is_signed_anew =
+                around.incomplete.is_none() && around.signed && changed && !others.is_exchanged;
             let incomplete = if is_signed_anew && self.has_moved_on(wanted, &arrived.0.record).await
             {
                 Some(Incomplete::MissingFiles)

@@ -18,3 +18,12 @@ pub(in crate::origin::remote) enum Incomplete {
     /// Nobody answers, or not in time.
     Unreachable,
 }
+
+/// What is known of the other files before they are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::origin::remote) struct Others {
+    /// Whether the document would replace one of another generation.
+    pub(super) is_other: bool,
+    /// Whether another replica has just exchanged this very generation: what stands in the database is of it.
+    pub(super) is_exchanged: bool,
+}

@@ -1,0 +1,103 @@
+//! Whose turn it is to ask the upstream for the head of something that is not held. What it says is kept nowhere: whoever has asked leaves
+//! it in the place of its lease, for a moment, and for those who have waited for it.
+
+use std::time::Duration;
+
+use larder_core::{ArtifactRecord, Content, SourceKey};
+use larder_storage::{Attempt, Fence, Holder};
+
+use super::lead::Lead;
+use super::replica::{Cluster, Membership};
+use super::turn::{TRIES, WAIT};
+
+/// How long what a head said is left for those who wait: they look at least every 200 ms.
+const LEFT: Duration = Duration::from_secs(5);
+/// A longer one is told to nobody, in bytes.
+const LONGEST: usize = 16 << 10;
+/// What a line begins with that is no holder's.
+const TOLD: &str = "told ";
+
+/// What one has to do who would ask for a head.
+#[derive(Debug)]
+pub(crate) enum HeadTurn {
+    /// Ask. Where the others wait for it, they are told.
+    Ours(Option<Asking>),
+    /// This is what another replica has been told meanwhile.
+    Told(Box<ArtifactRecord>),
+    /// Another replica has asked meanwhile, and has left nothing: what it has found out may stand in the database.
+    Over,
+}
+
+/// The right to ask for a head, for all replicas.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    name: String,
+    lead: Lead,
+}
+
+impl Asking {
+    /// Tells those who wait what the head said.
+    pub(crate) async fn tell(self, record: &ArtifactRecord) {
+        // What is not told is asked for.
+        let Ok(said) = serde_json::to_string(record) else {
+            return;
+        };
+        if said.len() <= LONGEST {
+            let text = |fence: Fence| format!("{TOLD}{} {said}", fence.0);
+            self.lead.leave(&self.name, text, LEFT).await;
+        }
+    }
+}
+
+/// Who has been told something, by its fence, and what; `None` if this is one who asks.
+fn told(holder: &Holder) -> Option<(Fence, Option<Box<ArtifactRecord>>)> {
+    let (fence, said) = holder.data.strip_prefix(TOLD)?.split_once(' ')?;
+    let said = (said.len() <= LONGEST).then(|| serde_json::from_str::<ArtifactRecord>(said).ok());
+    let said = said
+        .flatten()
+        .filter(|said| said.content == Content::HeadOnly);
+    Some((Fence(fence.parse().ok()?), said.map(Box::new)))
+}
+
+impl Membership {
+    /// Whose turn it is to ask for the head of this.
+    pub(crate) async fn head_turn(&self, key: &SourceKey) -> HeadTurn {
+        match self.get() {
+            Some(cluster) => cluster.head_turn(key).await,
+            None => HeadTurn::Ours(None),
+        }
+    }
+}
+
+impl Cluster {
+    async fn head_turn(&self, key: &SourceKey) -> HeadTurn {
+        let name = format!("head\n{}\n{}\n{}", key.repository, key.path, key.variant);
+        let mut over = None;
+        for _ in 0..TRIES {
+            let holder = match self.attempt(&name, over.take()).await {
+                Attempt::Unknown => break,
+                Attempt::Taken(lease) => {
+                    let lead = Lead::new(&self.shared, lease);
+                    return HeadTurn::Ours(Some(Asking { name, lead }));
+                }
+                Attempt::Held(holder) => holder,
+            };
+            let is_own = holder.data.starts_with(&self.replica);
+            if is_own || told(&holder).is_some() {
+                // A question here that nobody can join any more, for a flush has overtaken it; or what was told to those who waited then:
+                // the upstream is asked again, as by one replica.
+                over = Some(holder.fence);
+                continue;
+            }
+            if !self.until_released(&name, holder.fence, WAIT).await {
+                break;
+            }
+            let left = self.shared.holder(&name).await;
+            return match left.as_ref().and_then(told) {
+                Some((of, Some(record))) if of == holder.fence => HeadTurn::Told(record),
+                _ => HeadTurn::Over,
+            };
+        }
+        HeadTurn::Ours(None)
+    }
+}
