@@ -39,26 +39,7 @@ fn of_page(health: &Health) -> Vec<Finding> {
             remedy,
         ));
     };
-    for (name, backend) in page["backends"].as_object().into_iter().flatten() {
-        if backend["status"] != "ok" {
-            let (kind, detail) = (text(backend, "kind"), text(backend, "detail"));
-            let remedy = "see to this backend first: without it larder does not serve";
-            say("backend", name.clone(), format!("{kind}: {detail}"), remedy);
-        }
-    }
-    for upstream in page["upstreams"].as_array().into_iter().flatten() {
-        if upstream["state"] == "failing" {
-            let name = format!("remotes.{}", text(upstream, "repository"));
-            let (error, at) = (&upstream["last_error"], text(upstream, "upstream"));
-            let what = format!(
-                "{at} fails: {} {}",
-                text(error, "cause"),
-                text(error, "reason")
-            );
-            let remedy = "see why it does not answer; held copies are served meanwhile";
-            say("upstream_unreachable", name, what, remedy);
-        }
-    }
+    of_others(page, &mut say);
     if page["disk"]["keeping"] == Value::Bool(false) {
         let what = "the disk is down to its reserve: nothing more is kept".to_owned();
         say(
@@ -100,6 +81,30 @@ fn of_page(health: &Health) -> Vec<Finding> {
         say("clock", "Date".to_owned(), what, remedy);
     }
     found
+}
+
+/// Backends and upstreams.
+fn of_others(page: &Value, say: &mut impl FnMut(&'static str, String, String, &str)) {
+    for (name, backend) in page["backends"].as_object().into_iter().flatten() {
+        if backend["status"] != "ok" {
+            let (kind, detail) = (text(backend, "kind"), text(backend, "detail"));
+            let remedy = "see to this backend first: without it larder does not serve";
+            say("backend", name.clone(), format!("{kind}: {detail}"), remedy);
+        }
+    }
+    for upstream in page["upstreams"].as_array().into_iter().flatten() {
+        if upstream["state"] == "failing" {
+            let name = format!("remotes.{}", text(upstream, "repository"));
+            let (error, at) = (&upstream["last_error"], text(upstream, "upstream"));
+            let what = format!(
+                "{at} fails: {} {}",
+                text(error, "cause"),
+                text(error, "reason")
+            );
+            let remedy = "see why it does not answer; held copies are served meanwhile";
+            say("upstream_unreachable", name, what, remedy);
+        }
+    }
 }
 
 fn of_replicas(cluster: &Value, say: &mut impl FnMut(&'static str, String, String, &str)) {
