@@ -25,7 +25,11 @@ pub(crate) fn check(sources: &Sources, out: &mut impl Write) -> std::io::Result<
     match &loaded {
         Ok(settings) => {
             found.extend(settings.warnings.iter().cloned());
-            found.extend(prepare::rehearse(settings));
+            found.extend(
+                prepare::rehearse(settings)
+                    .into_iter()
+                    .map(|(_, found)| found),
+            );
             if let Err(message) = migrate::refuse_unfinished_files(settings) {
                 found.push(Diagnostic {
                     severity: Severity::Error,

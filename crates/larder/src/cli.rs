@@ -1,4 +1,4 @@
-//! The command line: `larder [serve]`, `larder check`, `larder config default`, `larder migrate`, `larder du` and `larder ls`.
+//! The command line: every command of `larder` with its flags. Help, completions and the manual page are made from it (`pages.rs`).
 //!
 //! Knows flags. Environment variables are read with the configuration, so that precedence stands in one place.
 
@@ -8,15 +8,20 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Diagnostic, Environment, Sources};
-use crate::remote_commands::{DuFlags, LsFlags, RemoteCommand};
+use crate::pages;
+use crate::remote_commands::{
+    Asked, DuFlags, ExplainFlags, FlushFlags, GetFlags, LsFlags, PutFlags, RemoteCommand, RmFlags,
+};
 
 /// What follows every command's help.
 const EXIT_CODES: &str = "\
 Exit status:
-  0  all is well: larder was asked to stop and did, or `check` found nothing that would keep it from starting
-  1  larder cannot start or go on; `check` found why it would not start; `du` or `ls` got no answer, or a refusal; the copy that
-     `migrate` was to make is not complete and verified, or something damaged was left out of it
-  2  the command line itself is wrong: an unknown flag, command or argument; `migrate` has nothing to copy to or from";
+  0  all is well: larder was asked to stop and did; `check` or `doctor` found nothing wrong; what was asked for was done
+  1  larder cannot start or go on; `check` found why it would not start, `doctor` what is wrong; a command that asks a running larder
+     got no answer, or a refusal, or bytes that are not those that were stated; the copy that `migrate` was to make is not complete
+     and verified, or something damaged was left out of it
+  2  the command line itself is wrong: an unknown flag, command or argument; `migrate` has nothing to copy to or from;
+     a file that shall be read cannot be";
 
 /// A caching artifact proxy and registry.
 #[derive(Debug, Parser)]
@@ -39,15 +44,54 @@ enum Command {
     /// Prints configurations.
     #[command(subcommand, after_help = EXIT_CODES)]
     Config(ConfigCommand),
-    /// Shows how much a running larder holds, by repository.
+    /// Looks for what is wrong: upstreams, credentials, backends, disk, clocks and permissions, each with what to do; changes nothing.
     #[command(after_help = EXIT_CODES)]
-    Du(DuFlags),
+    Doctor(DoctorFlags),
     /// Shows what a running larder holds.
     #[command(after_help = EXIT_CODES)]
     Ls(LsFlags),
+    /// Shows how much a running larder holds, by repository.
+    #[command(after_help = EXIT_CODES)]
+    Du(DuFlags),
+    /// Fetches a file through a running larder, and verifies it.
+    #[command(after_help = EXIT_CODES)]
+    Get(GetFlags),
+    /// Uploads a file to a local repository of a running larder.
+    #[command(after_help = EXIT_CODES)]
+    Put(PutFlags),
+    /// Deletes files of local repositories; of remote ones, forgets the copies of exactly these paths.
+    #[command(after_help = EXIT_CODES)]
+    Rm(RmFlags),
+    /// Makes a running larder forget copies, so that they are fetched anew; files of local repositories stay.
+    #[command(after_help = EXIT_CODES)]
+    Flush(FlushFlags),
+    /// Says why a running larder answers a path as it does, and which line of the configuration decided.
+    #[command(after_help = EXIT_CODES)]
+    Explain(ExplainFlags),
     /// Copies what larder holds to the backends that the configuration names, or back into the data directory, and verifies the copy.
     #[command(after_help = EXIT_CODES)]
     Migrate(MigrateArguments),
+    /// Prints the script that completes commands and flags in a shell.
+    #[command(after_help = EXIT_CODES)]
+    Completions {
+        /// The shell: bash, zsh or fish
+        #[arg(value_name = "SHELL", value_enum, hide_possible_values = true)]
+        shell: Shell,
+    },
+    /// Prints the manual page, in roff: `larder man | man -l -`
+    #[command(after_help = EXIT_CODES)]
+    Man,
+}
+
+/// A shell whose completions are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
 }
 
 /// Where a migration leads.
@@ -134,6 +178,15 @@ struct CheckFlags {
     flags: Flags,
 }
 
+/// `larder doctor`: what a start reads, and which running larder is asked besides.
+#[derive(Debug, Clone, Args)]
+struct DoctorFlags {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    asked: Asked,
+}
+
 #[derive(Debug, Clone, Args)]
 struct Flags {
     /// Configuration file, or directory of *.yaml files [env: CONFIG_PATH] [default: built-in repositories]
@@ -166,8 +219,12 @@ pub enum Action {
     Serve(Sources),
     /// Only check it.
     Check(Sources),
+    /// Look for what is wrong; a running larder is asked too if one is named.
+    Diagnose(Sources, Asked),
     /// Print the built-in repositories as a configuration file.
     PrintDefault,
+    /// Print this: a page that is made from the command line itself.
+    Print(Vec<u8>),
     /// Ask a running larder.
     Ask(RemoteCommand, Environment),
     /// Copy what is held to other stores.
@@ -196,8 +253,16 @@ impl Cli {
                 Action::Check(sources(Flags { config, ..flags }))
             }
             Some(Command::Config(ConfigCommand::Default)) => Action::PrintDefault,
-            Some(Command::Du(flags)) => Action::Ask(RemoteCommand::Du(flags), asked),
+            Some(Command::Doctor(found)) => Action::Diagnose(sources(found.flags), found.asked),
             Some(Command::Ls(flags)) => Action::Ask(RemoteCommand::Ls(flags), asked),
+            Some(Command::Du(flags)) => Action::Ask(RemoteCommand::Du(flags), asked),
+            Some(Command::Get(flags)) => Action::Ask(RemoteCommand::Get(flags), asked),
+            Some(Command::Put(flags)) => Action::Ask(RemoteCommand::Put(flags), asked),
+            Some(Command::Rm(flags)) => Action::Ask(RemoteCommand::Rm(flags), asked),
+            Some(Command::Flush(flags)) => Action::Ask(RemoteCommand::Flush(flags), asked),
+            Some(Command::Explain(flags)) => Action::Ask(RemoteCommand::Explain(flags), asked),
+            Some(Command::Completions { shell }) => Action::Print(pages::completions(shell)),
+            Some(Command::Man) => Action::Print(pages::manual().into_bytes()),
             Some(Command::Migrate(arguments)) => Action::Migrate(
                 arguments.flags,
                 Sources {

@@ -174,7 +174,11 @@ fn subscriber(
                 .with_span_list(false)
                 .finish(),
         ),
-        Format::Text => Box::new(builder.with_ansi(terminal).finish()),
+        Format::Text => Box::new(
+            builder
+                .with_ansi(terminal && sources.environment.takes_colours())
+                .finish(),
+        ),
     })
 }
 

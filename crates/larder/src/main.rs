@@ -6,6 +6,7 @@ mod blobs;
 mod check;
 mod cluster;
 mod descriptors;
+mod doctor;
 mod metadata;
 mod migrate;
 mod prepare;
@@ -29,13 +30,9 @@ fn main() -> ExitCode {
             // Also when standard output cannot be written: nobody has read the verdict.
             Ok(false) | Err(_) => ExitCode::FAILURE,
         },
-        Action::PrintDefault => {
-            use std::io::Write as _;
-            match std::io::stdout().lock().write_all(built_in().as_bytes()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            }
-        }
+        Action::Diagnose(sources, asked) => doctor::run(&sources, &asked),
+        Action::PrintDefault => print(built_in().as_bytes()),
+        Action::Print(page) => print(&page),
         Action::Ask(command, environment) => {
             let (mut out, mut err) = (
                 std::io::BufWriter::new(std::io::stdout().lock()),
@@ -50,6 +47,14 @@ fn main() -> ExitCode {
         }
         Action::Migrate(flags, sources) => migrate::run(flags, &sources),
         Action::Serve(sources) => serve(sources),
+    }
+}
+
+fn print(page: &[u8]) -> ExitCode {
+    use std::io::Write as _;
+    match std::io::stdout().lock().write_all(page) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

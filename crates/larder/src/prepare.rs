@@ -90,27 +90,46 @@ pub(crate) async fn prepare(
     })
 }
 
+/// What of a start a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    DataDirectory,
+    Database,
+    ObjectStore,
+    Certificate,
+    Addresses,
+}
+
 /// Everything that would keep [`prepare`] from succeeding, and what is worth knowing. Leaves nothing behind.
-pub(crate) fn rehearse(settings: &Settings) -> Vec<Diagnostic> {
-    let mut found = Findings::default();
+pub(crate) fn rehearse(settings: &Settings) -> Vec<(Part, Diagnostic)> {
+    let mut found = Findings {
+        part: Part::DataDirectory,
+        found: Vec::new(),
+    };
     let is_held = data_directory(settings, &mut found);
+    found.part = Part::ObjectStore;
     match in_runtime(blobs::look(settings)) {
         Ok(Ok(())) => {}
         Ok(Err((severity, message))) => found.push(severity, message),
         Err(error) => found.error(error.to_string()),
     }
+    found.part = Part::Certificate;
     if let Some(tls) = tls_files(settings) {
         match check_tls(&tls) {
             Ok(dates) => certificate_dates(dates, &mut found),
             Err(error) => found.error(error.to_string()),
         }
     }
+    found.part = Part::Addresses;
     addresses(settings, is_held, &mut found);
-    found.0
+    found.found
 }
 
-#[derive(Default)]
-struct Findings(Vec<Diagnostic>);
+struct Findings {
+    /// What is being looked at.
+    part: Part,
+    found: Vec<(Part, Diagnostic)>,
+}
 
 impl Findings {
     fn error(&mut self, message: String) {
@@ -118,11 +137,12 @@ impl Findings {
     }
 
     fn push(&mut self, severity: Severity, message: String) {
-        self.0.push(Diagnostic {
+        let found = Diagnostic {
             severity,
             place: None,
             message,
-        });
+        };
+        self.found.push((self.part, found));
     }
 }
 
@@ -223,6 +243,7 @@ fn data_directory(settings: &Settings, found: &mut Findings) -> bool {
         Err(error) => found.error(of_directory(&error, directory)),
     }
     // A running larder has it open, and knows more of it than a second look can.
+    found.part = Part::Database;
     if !is_held {
         database(settings, found);
         let path = directory.join(DATABASE);

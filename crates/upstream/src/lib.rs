@@ -36,7 +36,7 @@ mod scripted;
 mod trail;
 mod trust;
 
-pub use ask::{NoAnswer, ask};
+pub use ask::{Asked, Asker, NoAnswer, Sent, Watcher};
 pub use body::{BodyStream, Framing};
 pub use breaker::{BreakerState, Breakers, Permit};
 pub use cause::Cause;

@@ -42,6 +42,16 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
+    /// Whether what is written to a terminal may move its cursor: not if `TERM` says that it is dumb.
+    pub fn takes_escapes(&self) -> bool {
+        self.get("TERM") != Some("dumb")
+    }
+
+    /// Whether what is written to a terminal may have colours: not with `NO_COLOR` either.
+    pub fn takes_colours(&self) -> bool {
+        self.takes_escapes() && self.get("NO_COLOR").is_none()
+    }
+
     /// The variables with this prefix that are set and not empty.
     pub(super) fn named<'e>(&'e self, prefix: &'e str) -> impl Iterator<Item = (&'e str, &'e str)> {
         let pairs = self

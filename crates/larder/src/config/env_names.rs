@@ -21,6 +21,7 @@ const KNOWN: &[&str] = &[
     // Of commands that ask a running larder.
     "LARDER_URL",
     "LARDER_TOKEN",
+    "LARDER_TOKEN_FILE",
 ];
 
 /// Reports every variable with larder's prefix that is none of its own. `referred` are names that the configuration refers to, which are

@@ -34,6 +34,7 @@ mod upstream;
 mod urls;
 mod view;
 mod watch;
+mod written_secrets;
 mod yaml;
 mod yaml_hints;
 
@@ -44,6 +45,7 @@ pub use env::Environment;
 pub use hints::nearest;
 pub use settings::{Cluster, DEFAULT_HOT_SET, Limits, S3, Settings, Sources, Tls, Tracing};
 pub use watch::watch;
+pub use written_secrets::written_secrets;
 
 use diagnostic::Report;
 

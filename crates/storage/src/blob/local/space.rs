@@ -32,6 +32,19 @@ impl Space {
         }
     }
 
+    /// Of the file system that `directory` is on, now.
+    ///
+    /// # Errors
+    /// The directory is not there, or the system does not say.
+    pub fn of(directory: &Path) -> Result<Self, StorageError> {
+        let stat = rustix::fs::statvfs(directory)
+            .map_err(|e| StorageError::from_io("measure free space", e.into()))?;
+        Ok(Self::new(
+            stat.f_blocks.saturating_mul(stat.f_frsize),
+            stat.f_bavail.saturating_mul(stat.f_frsize),
+        ))
+    }
+
     /// Whether the reserve has been reached.
     pub fn is_low(&self) -> bool {
         self.available < self.reserve
@@ -89,12 +102,7 @@ impl SpaceGauge {
                 return Ok(space);
             }
         }
-        let stat = rustix::fs::statvfs(&self.directory)
-            .map_err(|e| StorageError::from_io("measure free space", e.into()))?;
-        let space = Space::new(
-            stat.f_blocks.saturating_mul(stat.f_frsize),
-            stat.f_bavail.saturating_mul(stat.f_frsize),
-        );
+        let space = Space::of(&self.directory)?;
         // What is refused is not written.
         let spent = if space.available >= space.reserve.saturating_add(coming) {
             coming

@@ -1,0 +1,211 @@
+//! Every upstream is asked once, as larder itself would: with its credentials, proxies, certificates and rules of addresses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use larder::config::Settings;
+use larder_core::{PackageType, Repository, SafeUrl, UpstreamSettings};
+use larder_upstream::{
+    HttpUpstream, Options, Upstream as _, UpstreamError, UpstreamErrorKind, UpstreamRequest,
+};
+use url::Url;
+
+use super::Finding;
+use super::clock::Clocks;
+
+/// How many are asked at once, and how long one may take.
+const AT_ONCE: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(20);
+const UNREACHABLE: &str = "upstream_unreachable";
+const REFUSED: &str = "credentials_refused";
+
+/// One address of a repository.
+struct Probe {
+    repository: Arc<Repository>,
+    /// Where it is configured: the key, and file and line if it is written down.
+    place: String,
+    url: Url,
+}
+
+/// What one probe came to.
+struct Probed {
+    finding: Option<Finding>,
+    place: String,
+    date: Option<String>,
+    age: Option<String>,
+}
+
+/// Asks all; gives how many were asked, and what is wrong with them. What they take the time to be goes to `clocks`.
+pub(super) async fn findings(settings: &Settings, clocks: &mut Clocks) -> (usize, Vec<Finding>) {
+    let upstream = HttpUpstream::new(Options::new(concat!("larder/", env!("CARGO_PKG_VERSION"))));
+    let probes = settings
+        .repositories
+        .iter()
+        .filter(|repository| !settings.not_built.contains_key(repository.name.as_str()))
+        .flat_map(|repository| probes(repository, settings));
+    let probes: Vec<Probe> = probes.collect();
+    let asked = probes.len();
+    let answers = stream::iter(probes.into_iter().map(|probe| ask(&upstream, probe)));
+    let answers: Vec<Probed> = answers.buffered(AT_ONCE).collect().await;
+    let mut found = Vec::new();
+    for answer in answers {
+        clocks.see(answer.place, answer.date.as_deref(), answer.age.as_deref());
+        found.extend(answer.finding);
+    }
+    (asked, found)
+}
+
+/// The addresses of a repository, each origin once.
+fn probes(repository: &Arc<Repository>, settings: &Settings) -> Vec<Probe> {
+    let Some(upstream) = repository.upstream().filter(|upstream| !upstream.offline) else {
+        return Vec::new();
+    };
+    let keyed = |key: &str| {
+        let key = format!("remotes.{}.{key}", repository.name);
+        match settings.config_lines.get(&key) {
+            Some(line) => format!("{key} ({line})"),
+            None => key,
+        }
+    };
+    let has_index = !upstream.base_urls.contains(&upstream.index_url);
+    let index = has_index.then(|| (keyed("index_url"), &upstream.index_url));
+    let bases = upstream
+        .base_urls
+        .iter()
+        .map(|url| (keyed("base_url"), url));
+    let mut origins = Vec::new();
+    let once = index.into_iter().chain(bases).filter(|(_, url)| {
+        let is_new = !origins.contains(&url.origin());
+        origins.push(url.origin());
+        is_new
+    });
+    let probe = |(place, url): (String, &Url)| Probe {
+        repository: Arc::clone(repository),
+        place,
+        url: asked_of(repository.package, url),
+    };
+    once.map(probe).collect()
+}
+
+/// What is asked for: something small that is there, where a type has such a thing.
+fn asked_of(package: PackageType, base: &Url) -> Url {
+    let below = match package {
+        PackageType::Docker => "v2/",
+        PackageType::Helm => "index.yaml",
+        _ => "",
+    };
+    base.join(below).unwrap_or_else(|_| base.clone())
+}
+
+async fn ask(upstream: &HttpUpstream, probe: Probe) -> Probed {
+    // A registry says what it wants to GET; from others the head is enough.
+    let method = if is_registry(&probe) { "GET" } else { "HEAD" };
+    let method = method.parse().unwrap_or_default();
+    let repository = Arc::clone(&probe.repository);
+    let request = UpstreamRequest::new(repository, method, probe.url.clone());
+    let answer = tokio::time::timeout(PATIENCE, upstream.send(request)).await;
+    let (finding, date, age) = match answer {
+        Err(_) => {
+            let what = format!(
+                "{} does not answer within {} s",
+                SafeUrl(probe.url.clone()),
+                PATIENCE.as_secs()
+            );
+            (Some(unreachable(&probe, what)), None, None)
+        }
+        Ok(Err(error)) => (of_error(&probe, &error), None, None),
+        Ok(Ok(response)) => (
+            of_status(&probe, response.status.as_u16()),
+            response.header("date").map(str::to_owned),
+            response.header("age").map(str::to_owned),
+        ),
+    };
+    Probed {
+        finding,
+        place: probe.place,
+        date,
+        age,
+    }
+}
+
+fn is_registry(probe: &Probe) -> bool {
+    probe.repository.package == PackageType::Docker
+}
+
+fn unreachable(probe: &Probe, what: String) -> Finding {
+    let through = probe
+        .repository
+        .upstream()
+        .and_then(|upstream| upstream.proxy_for(&probe.url));
+    let remedy = match through {
+        Some(_) => {
+            "see that the address is right, that the proxy (proxy, HTTPS_PROXY) answers and lets larder through, and that the server is up"
+        }
+        None => {
+            "see that the address is right, that the server is up, and that DNS and firewall let this machine reach it; behind a proxy set `proxy` or HTTPS_PROXY"
+        }
+    };
+    Finding::new(UNREACHABLE, probe.place.clone(), what, remedy)
+}
+
+fn of_error(probe: &Probe, error: &UpstreamError) -> Option<Finding> {
+    let what = error.message.clone();
+    let has_account = probe.repository.upstream().is_some_and(has_account);
+    match error.kind {
+        kind if kind.is_of_the_operator() => None,
+        // What a registry gives to anybody it may give image by image.
+        UpstreamErrorKind::Unauthorized if is_registry(probe) && !has_account => None,
+        UpstreamErrorKind::Unauthorized => Some(refused(probe, what)),
+        UpstreamErrorKind::RefusedAddress | UpstreamErrorKind::RefusedRedirect => {
+            let remedy = "if the address it leads to is trusted, admit it with `allow_private`; else set base_url to the address itself";
+            Some(Finding::new(UNREACHABLE, probe.place.clone(), what, remedy))
+        }
+        _ => Some(unreachable(probe, what)),
+    }
+}
+
+fn of_status(probe: &Probe, status: u16) -> Option<Finding> {
+    let address = SafeUrl(probe.url.clone());
+    let has_account = probe.repository.upstream().is_some_and(has_account);
+    match status {
+        401 | 403 if has_account => Some(refused(
+            probe,
+            format!("{address} answers {status} to the configured credentials"),
+        )),
+        401 if is_registry(probe) => None,
+        401 => Some(refused(
+            probe,
+            format!("{address} answers 401: it wants credentials, and none are configured"),
+        )),
+        407 => Some(Finding::new(
+            REFUSED,
+            probe.place.clone(),
+            format!("the proxy on the way to {address} answers 407"),
+            "put user name and password into the proxy's URL (proxy, HTTPS_PROXY)",
+        )),
+        429 | 500..=599 if !matches!(status, 501 | 505) => Some(Finding::new(
+            UNREACHABLE,
+            probe.place.clone(),
+            format!("{address} answers {status}"),
+            "wait, or ask who runs it; held copies are served meanwhile, and mirrors (a list in base_url) would be asked",
+        )),
+        _ => None,
+    }
+}
+
+fn has_account(upstream: &UpstreamSettings) -> bool {
+    upstream.credentials.is_some() || !upstream.headers.is_empty()
+}
+
+fn refused(probe: &Probe, what: String) -> Finding {
+    Finding::new(
+        REFUSED,
+        probe.place.clone(),
+        what,
+        format!(
+            "set or correct username and password (or headers) of remotes.{}; a token may have expired, or lack the right to read",
+            probe.repository.name
+        ),
+    )
+}

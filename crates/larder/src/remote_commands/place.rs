@@ -1,0 +1,215 @@
+//! `REPO/PATH`, or a URL that says the same: which path of which repository is meant.
+
+use larder_core::SafeUrl;
+use url::Url;
+
+use super::Failure;
+
+/// Roots under which repositories are, below larder's address. Behind the last one begin the names of images.
+const ROOTS: [&str; 3] = ["api/v1/remote/", "api/v1/virtual/", "v2/"];
+
+/// A path of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) repository: String,
+    /// Below the repository, encoded as in a URL; a query too, if there is one.
+    encoded: String,
+}
+
+impl Place {
+    /// From the argument of a command. A path is taken as `larder ls` prints it (what is behind a `?` is a query), a URL as clients send it.
+    ///
+    /// # Errors
+    /// It is neither, or a URL of another server than `base`.
+    pub(super) fn parse(text: &str, base: &Url) -> Result<Self, Failure> {
+        if text.starts_with("http://") || text.starts_with("https://") {
+            return Self::of_url(text, base);
+        }
+        let (path, query) = text
+            .split_once('?')
+            .map_or((text, None), |(path, query)| (path, Some(query)));
+        let (repository, path) = path
+            .trim_start_matches('/')
+            .split_once('/')
+            .filter(|(repository, _)| !repository.is_empty())
+            .ok_or_else(|| {
+                Failure::misused(format!(
+                    "{text:?} names no path of a repository; it looks like REPO/PATH (larder ls lists both)"
+                ))
+            })?;
+        if path.split('/').any(|segment| segment == "..") {
+            let why = "a path in a repository has no `..`";
+            return Err(Failure::misused(format!("{text:?}: {why}")));
+        }
+        // Encodes what has a meaning in URLs, `%` included.
+        let mut url = base.clone();
+        url.set_query(query);
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.clear().extend(path.split('/'));
+        }
+        Ok(Self {
+            repository: repository.to_owned(),
+            encoded: behind(&url, 1),
+        })
+    }
+
+    fn of_url(text: &str, base: &Url) -> Result<Self, Failure> {
+        let url = Url::parse(text)
+            .map_err(|_| Failure::misused("the URL cannot be understood".to_owned()))?;
+        let (shown, own) = (SafeUrl(url.clone()), SafeUrl(base.clone()));
+        if url.origin() != base.origin() {
+            return Err(Failure::misused(format!(
+                "{shown} is at another server than {own}: name that with --server or LARDER_URL"
+            )));
+        }
+        let root = base.path().trim_end_matches('/');
+        let below = url.path().strip_prefix(root).unwrap_or_default();
+        let below = below.trim_start_matches('/');
+        let found = ROOTS.iter().find_map(|root| {
+            let (repository, _) = below.strip_prefix(root)?.split_once('/')?;
+            let start = url.path().len() - below.len() + root.len() + repository.len() + 1;
+            (!repository.is_empty()).then(|| (repository.to_owned(), behind(&url, start)))
+        });
+        let (repository, encoded) = found.ok_or_else(|| {
+            Failure::misused(format!(
+                "{shown} is no path of a repository; those are below {}",
+                ROOTS.map(|root| format!("/{root}REPO/")).join(", ")
+            ))
+        })?;
+        Ok(Self {
+            repository,
+            encoded,
+        })
+    }
+
+    /// `base`, then `root`, the repository and the path.
+    pub(super) fn below(&self, base: &Url, root: &[&str]) -> Url {
+        let mut url = base.clone();
+        url.set_query(None);
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(root).push(&self.repository);
+        }
+        let (path, query) = self
+            .encoded
+            .split_once('?')
+            .map_or((&*self.encoded, None), |(path, query)| (path, Some(query)));
+        url.set_path(&format!("{}/{path}", url.path()));
+        url.set_query(query);
+        url
+    }
+
+    /// The same with `name` behind it.
+    pub(super) fn joined(&self, name: &str, base: &Url) -> Result<Self, Failure> {
+        let more = Self::parse(&format!("{}/{name}", self.repository), base)?;
+        Ok(Self {
+            encoded: format!("{}{}", self.encoded, more.encoded),
+            ..more
+        })
+    }
+
+    /// Whether it is a folder's: it ends in a slash, or is the repository itself.
+    pub(super) fn is_folder(&self) -> bool {
+        self.encoded.is_empty() || self.encoded.ends_with('/')
+    }
+
+    /// The last part of the path, decoded; `None` where that is no name of a file.
+    pub(super) fn file_name(&self) -> Option<String> {
+        let path = self.encoded.split('?').next().unwrap_or_default();
+        let last = path.rsplit('/').next().unwrap_or_default();
+        // In a form, `+` is a space; in a path it is itself.
+        let form = format!("n={}", last.replace('+', "%2B"));
+        let name = url::form_urlencoded::parse(form.as_bytes()).next()?.1;
+        let is_name = !name.is_empty()
+            && name != "."
+            && name != ".."
+            && !name.contains(|c: char| c == '/' || c.is_control());
+        is_name.then(|| name.into_owned())
+    }
+}
+
+/// What of a URL's path and query is behind so many bytes of the path.
+fn behind(url: &Url, start: usize) -> String {
+    let path = url.path().get(start..).unwrap_or_default();
+    url.query()
+        .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+}
+
+impl std::fmt::Display for Place {
+    /// Without the query, which may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.encoded.split('?').next().unwrap_or_default();
+        write!(f, "{}/{path}", self.repository)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Url {
+        Url::parse("https://larder.example.com/cache/").unwrap()
+    }
+
+    fn url(text: &str) -> String {
+        let place = Place::parse(text, &base()).unwrap();
+        place.below(&base(), &["api", "v1", "remote"]).to_string()
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_is_and_a_url_as_clients_send_it() {
+        let root = "https://larder.example.com/cache/api/v1/remote/";
+        for (text, want) in [
+            ("files/a.txt", "files/a.txt"),
+            ("/files/dir/", "files/dir/"),
+            ("files/a b%20c#d", "files/a%20b%2520c%23d"),
+            ("npm/@scope/name", "npm/@scope/name"),
+            ("files/x?token=a", "files/x?token=a"),
+            (
+                "https://larder.example.com/cache/api/v1/virtual/all/a%20b?c=d",
+                "all/a%20b?c=d",
+            ),
+            (
+                "https://larder.example.com/cache/v2/hub/library/nginx/manifests/1.27",
+                "hub/library/nginx/manifests/1.27",
+            ),
+        ] {
+            assert_eq!(url(text), format!("{root}{want}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_of_this_larder_is_a_mistake_of_the_command_line() {
+        for text in [
+            "files",
+            "",
+            "/",
+            "//x",
+            "files/../x",
+            "https://other.example.com/cache/api/v1/remote/files/a",
+            "https://larder.example.com/cache/health",
+            "https://",
+        ] {
+            let Err(Failure(code, _)) = Place::parse(text, &base()) else {
+                panic!("{text} is taken")
+            };
+            assert_eq!(code, 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_files() {
+        for (text, want) in [
+            ("files/dir/a+b c.txt", Some("a+b c.txt")),
+            ("files/dir/", None),
+            ("files/x?y=z", Some("x")),
+            ("https://larder.example.com/cache/v2/a/..%2Fb", None),
+        ] {
+            let place = Place::parse(text, &base()).unwrap();
+            assert_eq!(place.file_name().as_deref(), want, "{text}");
+        }
+        let place = Place::parse("files/dir/", &base()).unwrap();
+        assert!(place.is_folder());
+        let joined = place.joined("a b", &base()).unwrap();
+        assert_eq!(joined.to_string(), "files/dir/a%20b");
+    }
+}

@@ -1,0 +1,391 @@
+//! The larder that is asked: its address and token, and what is said where it refuses or is not there.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use larder_core::SafeUrl;
+use larder_upstream::{Asked as Answer, Asker, NoAnswer, Sent};
+use serde_json::Value;
+use url::Url;
+
+use super::place::Place;
+use super::shown::text;
+use super::{Failure, Health};
+use crate::config::Environment;
+
+const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
+const TOKEN: &str = "LARDER_TOKEN";
+const TOKEN_FILE: &str = "LARDER_TOKEN_FILE";
+/// Most names of repositories that a refusal lists.
+const MOST_NAMES: usize = 20;
+
+/// Which larder is asked, and how its answer is shown.
+#[derive(Debug, Clone, Args)]
+pub struct Asked {
+    /// Address of the larder to ask [env: LARDER_URL] [default: http://127.0.0.1:8000]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// File with the token that is shown to it [env: LARDER_TOKEN holds the token itself, LARDER_TOKEN_FILE names the file]
+    #[arg(long, value_name = "PATH")]
+    token_file: Option<PathBuf>,
+    /// Print JSON: an object, or one a line where there may be many
+    #[arg(long)]
+    json: bool,
+}
+
+impl Asked {
+    /// Whether it is said which larder is asked.
+    pub(super) fn names_server(&self, environment: &Environment) -> bool {
+        self.server.is_some() || environment.get("LARDER_URL").is_some()
+    }
+
+    /// Whether JSON is asked for.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+}
+
+/// A repository, as `GET /` describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Described {
+    kind: String,
+    package: String,
+}
+
+impl Described {
+    /// Where its paths are, below larder's address.
+    pub(super) fn root(&self) -> &'static [&'static str] {
+        match (&*self.package, &*self.kind) {
+            ("docker", _) => &["v2"],
+            (_, "virtual") => &["api", "v1", "virtual"],
+            _ => &["api", "v1", "remote"],
+        }
+    }
+}
+
+/// The larder that is asked.
+pub(super) struct Server {
+    pub(super) base: Url,
+    pub(super) json: bool,
+    token: Option<String>,
+    asker: Asker,
+}
+
+impl Server {
+    pub(super) fn new(asked: &Asked, environment: &Environment) -> Result<Self, Failure> {
+        let named = asked
+            .server
+            .as_deref()
+            .or_else(|| environment.get("LARDER_URL"))
+            .unwrap_or(DEFAULT_SERVER);
+        let base = Url::parse(named)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let base = base.ok_or_else(|| {
+            // What is in front of an @ may be a password.
+            let shown = named.rsplit('@').next().unwrap_or_default();
+            Failure::misused(format!(
+                "{shown:?} is no address of a larder; it looks like {DEFAULT_SERVER}"
+            ))
+        })?;
+        let asker = Asker::new(&base).map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(Self {
+            base,
+            json: asked.json,
+            token: token(asked, environment)?,
+            asker,
+        })
+    }
+
+    /// Sends a request to any address; the token goes to this server only.
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        url: Url,
+        headers: &[(&'static str, String)],
+        body: Option<Sent>,
+    ) -> Result<Answer, Failure> {
+        let method = method
+            .parse()
+            .map_err(|_| Failure::misused(format!("{method} is no method")))?;
+        let is_own = url.origin() == self.base.origin();
+        let token = self.token.as_deref().filter(|_| is_own);
+        let asker = if url.scheme() == self.base.scheme() {
+            self.asker.clone()
+        } else {
+            Asker::new(&url).map_err(|error| Failure::failed(error.to_string()))?
+        };
+        let shown = SafeUrl(if is_own {
+            self.base.clone()
+        } else {
+            url.clone()
+        });
+        let answer = asker.send(method, url, token, headers, body).await;
+        answer.map_err(|error| {
+            Failure::failed(format!(
+                "no larder answers at {shown}: {error} (--server or LARDER_URL names another address)"
+            ))
+        })
+    }
+
+    /// The URL of an endpoint.
+    pub(super) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
+        let mut url = self.base.clone();
+        url.set_query(None);
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    /// Asks an endpoint whose answer is JSON.
+    pub(super) async fn ask(&self, method: &str, url: Url) -> Result<Value, Failure> {
+        let accept = [("accept", "application/json".to_owned())];
+        let answer = self.send(method, url, &accept, None).await?;
+        let status = answer.status();
+        let body = answer.whole().await?;
+        let body: Option<Value> = serde_json::from_slice(&body).ok().filter(Value::is_object);
+        match body {
+            Some(answer) if status == 200 => Ok(answer),
+            body => Err(self.refused(status, body.as_ref()).await),
+        }
+    }
+
+    /// `GET /health`, whatever it comes to.
+    pub(super) async fn health(&self) -> Result<Health, Failure> {
+        let accept = [("accept", "application/json".to_owned())];
+        let url = self.url(&["health"], &[]);
+        let answer = self.send("GET", url, &accept, None).await?;
+        let (status, date) = (answer.status(), answer.header("date").map(str::to_owned));
+        let body = answer.whole().await?;
+        let body: Option<Value> = serde_json::from_slice(&body).ok();
+        match body {
+            Some(page) if page.get("backends").is_some() => Ok(Health {
+                page,
+                date,
+                address: SafeUrl(self.base.clone()).to_string(),
+            }),
+            body => Err(self.refused(status, body.as_ref()).await),
+        }
+    }
+
+    /// `GET /api/v1/artifacts[/REPO]`.
+    pub(super) async fn artifacts(
+        &self,
+        repository: Option<&str>,
+        query: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        let path: Vec<&str> = ["api", "v1", "artifacts"]
+            .into_iter()
+            .chain(repository)
+            .collect();
+        self.ask("GET", self.url(&path, query)).await
+    }
+
+    /// All repositories by name.
+    pub(super) async fn repositories(&self) -> Result<BTreeMap<String, Described>, Failure> {
+        let root = self.ask("GET", self.url(&[""], &[])).await?;
+        let all = root.get("remotes").and_then(Value::as_object);
+        let described = |value: &Value| Described {
+            kind: text(value, "type").to_owned(),
+            package: text(value, "package").to_owned(),
+        };
+        let all = all.into_iter().flatten();
+        Ok(all
+            .map(|(name, value)| (name.clone(), described(value)))
+            .collect())
+    }
+
+    /// The repository of this name; if there is none, what is said names those that there are.
+    pub(super) async fn repository(&self, name: &str) -> Result<Described, Failure> {
+        let mut all = self.repositories().await?;
+        all.remove(name).ok_or_else(|| {
+            let names: Vec<&str> = all.keys().map(String::as_str).collect();
+            let at = SafeUrl(self.base.clone());
+            Failure::failed(format!(
+                "there is no repository {name:?} at {at}; it has {}",
+                listed(&names)
+            ))
+        })
+    }
+
+    /// Where the bytes of a path are.
+    pub(super) async fn artifact(&self, place: &Place) -> Result<Url, Failure> {
+        let repository = self.repository(&place.repository).await?;
+        Ok(place.below(&self.base, repository.root()))
+    }
+
+    /// Why the answer of this status is none that was asked for, and what to do.
+    pub(super) async fn refused(&self, status: u16, answer: Option<&Value>) -> Failure {
+        let at = SafeUrl(self.base.clone());
+        let said =
+            answer.filter(|answer| answer.get("error").is_some() || answer.get("errors").is_some());
+        let Some(answer) = said else {
+            return Failure::failed(format!(
+                "what answers at {at} (status {status}) is no larder, or one that does not know this request"
+            ));
+        };
+        let mut message = told(answer);
+        if status == 401 {
+            message.push_str(match self.token {
+                None => "; set LARDER_TOKEN to a token, or name its file with --token-file",
+                Some(_) => "; the token in LARDER_TOKEN (or --token-file) was refused",
+            });
+        }
+        if text(answer, "code") == "unknown_repository"
+            && let Ok(all) = Box::pin(self.repositories()).await
+        {
+            let names: Vec<&str> = all.keys().map(String::as_str).collect();
+            message = format!("{message}; this larder has {}", listed(&names));
+        }
+        Failure::failed(message)
+    }
+
+    /// As [`refused`](Self::refused), of an answer whose body is still to be read.
+    pub(super) async fn refusal(&self, answer: Answer) -> Failure {
+        let status = answer.status();
+        match answer.whole().await {
+            Ok(body) => {
+                let body: Option<Value> = serde_json::from_slice(&body).ok();
+                self.refused(status, body.as_ref()).await
+            }
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl From<NoAnswer> for Failure {
+    /// Of an answer whose head has arrived.
+    fn from(error: NoAnswer) -> Self {
+        Self::failed(format!("the answer broke off: {error}"))
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "no repositories".to_owned(),
+        names if names.len() > MOST_NAMES => format!(
+            "{} and {} more",
+            names[..MOST_NAMES].join(", "),
+            names.len() - MOST_NAMES
+        ),
+        names => names.join(", "),
+    }
+}
+
+/// The token that is shown: never on the command line, where every user of the machine could read it.
+fn token(asked: &Asked, environment: &Environment) -> Result<Option<String>, Failure> {
+    let variable = environment.get(TOKEN_FILE);
+    let (path, whence) = match (&asked.token_file, variable) {
+        (Some(path), _) => (path.clone(), "--token-file"),
+        (None, Some(_)) if environment.get(TOKEN).is_some() => {
+            return Err(Failure::misused(format!(
+                "{TOKEN} and {TOKEN_FILE} are both set: which of them counts? Unset one"
+            )));
+        }
+        (None, Some(path)) => (PathBuf::from(path), TOKEN_FILE),
+        (None, None) => return usable(environment.get(TOKEN).map(str::to_owned), TOKEN),
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        Failure::misused(format!("{whence}: cannot read {}: {error}", path.display()))
+    })?;
+    usable(Some(text.trim().to_owned()), whence)
+}
+
+/// RFC 6750 section 2.1: what may follow `Bearer`.
+fn usable(token: Option<String>, whence: &str) -> Result<Option<String>, Failure> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
+    match token {
+        Some(token) if token.is_empty() || !token.bytes().all(legal) => Err(Failure::misused(
+            format!("{whence} holds no token: that is letters, digits and - . _ ~ + / ="),
+        )),
+        token => Ok(token),
+    }
+}
+
+/// The sentence of an error's body: larder's own, or the OCI form.
+fn told(answer: &Value) -> String {
+    let first = answer.pointer("/errors/0");
+    let error = first.or_else(|| answer.get("error")).unwrap_or(answer);
+    error
+        .as_str()
+        .or_else(|| error.get("message")?.as_str())
+        .unwrap_or("larder refused and did not say why")
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(server: Option<&str>) -> Asked {
+        Asked {
+            server: server.map(str::to_owned),
+            token_file: None,
+            json: false,
+        }
+    }
+
+    fn made(server: Option<&str>, environment: &[(&str, &str)]) -> Result<Server, Failure> {
+        let environment = Environment::of(environment.iter().copied());
+        Server::new(&asked(server), &environment)
+    }
+
+    #[test]
+    fn errors_of_all_shapes_are_told() {
+        for body in [
+            serde_json::json!({"error": "a sentence", "code": "x"}),
+            serde_json::json!({"error": {"message": "a sentence"}}),
+            serde_json::json!({"errors": [{"code": "X", "message": "a sentence"}]}),
+        ] {
+            assert_eq!(told(&body), "a sentence");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_a_mistake_of_the_command_line() {
+        let wrong = "larder.example.com:8000";
+        let code = made(Some(wrong), &[]).err().map(|failure| failure.0);
+        assert_eq!(code, Some(2));
+        let server = made(None, &[("LARDER_URL", "https://larder.example.com/cache/")]);
+        let server = server.ok().map(|server| server.base.to_string());
+        assert_eq!(server.as_deref(), Some("https://larder.example.com/cache/"));
+    }
+
+    #[test]
+    fn hazard_s17_no_secret_is_echoed() {
+        let Err(Failure(_, said)) = made(Some("ftp://user:canary@larder.example.com"), &[]) else {
+            panic!("no address")
+        };
+        assert!(!said.contains("canary"), "{said}");
+        for token in ["can ary", "canary\n2"] {
+            let Err(Failure(code, said)) = made(None, &[(TOKEN, token)]) else {
+                panic!("no token")
+            };
+            assert!(code == 2 && !said.contains("ary"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_token_stands_in_a_variable_or_in_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, "of-the-file\n").unwrap();
+        let path = path.to_str().unwrap();
+        let token = |environment: &[(&str, &str)]| made(None, environment).map(|s| s.token);
+        assert_eq!(token(&[(TOKEN, "own")]), Ok(Some("own".to_owned())));
+        let of_file = Some("of-the-file".to_owned());
+        assert_eq!(token(&[(TOKEN_FILE, path)]), Ok(of_file.clone()));
+        assert!(token(&[(TOKEN_FILE, path), (TOKEN, "own")]).is_err());
+        let flags = Asked {
+            token_file: Some(path.into()),
+            ..asked(None)
+        };
+        let server = Server::new(&flags, &Environment::of([(TOKEN, "own")]));
+        assert_eq!(server.ok().and_then(|server| server.token), of_file);
+    }
+}

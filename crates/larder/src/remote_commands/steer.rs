@@ -1,0 +1,128 @@
+//! `larder rm`, `larder flush` and `larder explain`.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+use super::place::Place;
+use super::server::Server;
+use super::shown::{plain, text};
+use super::{Failure, FlushFlags};
+
+/// Deletes files of local repositories, and flushes paths of remote ones; stops at the first that cannot be.
+pub(super) async fn rm(
+    server: &Server,
+    places: &[String],
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let places = places.iter().map(|text| Place::parse(text, &server.base));
+    let places = places.collect::<Result<Vec<Place>, Failure>>()?;
+    let repositories = server.repositories().await?;
+    for place in places {
+        let Some(repository) = repositories.get(&place.repository) else {
+            // Says which there are.
+            server.repository(&place.repository).await?;
+            continue;
+        };
+        // Below /v2/ it would mean that the image is deleted from its registry.
+        let root: &[&str] = match repository.root() {
+            ["v2"] => &["api", "v1", "remote"],
+            other => other,
+        };
+        let url = place.below(&server.base, root);
+        let answer = server.send("DELETE", url, &[], None).await?;
+        if !matches!(answer.status(), 200 | 204) {
+            return Err(server.refusal(answer).await);
+        }
+        let path = place.to_string();
+        if server.json {
+            writeln!(out, "{}", serde_json::json!({"removed": path}))?;
+        } else {
+            writeln!(out, "removed {}", plain(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets copies, and prints how many.
+pub(super) async fn flush(
+    server: &Server,
+    flags: &FlushFlags,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let named = [
+        ("remote", &flags.repository),
+        ("pattern", &flags.pattern),
+        ("cache_type", &flags.kind),
+    ];
+    let query: Vec<(&str, &str)> = named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+        .collect();
+    let url = server.url(&["cache", "flush"], &query);
+    let answer = server.ask("PUT", url).await?;
+    if server.json {
+        return Ok(writeln!(out, "{answer}")?);
+    }
+    let counts = answer.get("flushed").and_then(Value::as_object);
+    for (name, count) in counts.into_iter().flatten() {
+        writeln!(out, "{name:<8} {:>9}", count.as_u64().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// Says why a path is answered as it is: each step with what decided it.
+pub(super) async fn explain(
+    server: &Server,
+    place: &str,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let place = Place::parse(place, &server.base)?;
+    let url = place.below(&server.base, &["api", "v1", "explain"]);
+    let answer = server.ask("GET", url).await?;
+    if server.json {
+        return Ok(writeln!(out, "{answer}")?);
+    }
+    let steps = [
+        "repository",
+        "path",
+        "verdict",
+        "pattern",
+        "class",
+        "ttl",
+        "freshness",
+        "quarantine",
+        "member",
+        "digest",
+    ];
+    for step in steps {
+        let Some(found) = answer.get(step) else {
+            continue;
+        };
+        if let Some(text) = found.as_str() {
+            writeln!(out, "{step:<10}  {}", plain(text))?;
+            continue;
+        }
+        let value = match found.get("value") {
+            None | Some(Value::Null) => "-".to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(seconds)) => format!("{seconds} s"),
+            Some(other) => other.to_string(),
+        };
+        let until = found.get("until").and_then(Value::as_str);
+        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+        let because = text(found, "because");
+        writeln!(
+            out,
+            "{step:<10}  {}{until}: {}",
+            plain(&value),
+            plain(because)
+        )?;
+        let by = [text(found, "decided_by"), text(found, "line")];
+        let by: Vec<&str> = by.into_iter().filter(|by| !by.is_empty()).collect();
+        if !by.is_empty() {
+            writeln!(out, "{:<10}  by {}", "", by.join(", "))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! `larder doctor`: what is planted is found, each fault once, and nothing else.
+
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use larder_testkit::{Behaviour, Origin, Resource};
+use serde_json::Value;
+
+use crate::run;
+use crate::support::packages::entry;
+use crate::support::{Setup, TestLarder};
+
+/// An address at which nobody listens.
+fn nobody() -> String {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    held.local_addr().expect("its address").to_string()
+}
+
+/// A directory that everybody may look into, as `/etc` is, with this configuration.
+fn home(config: &str, mode: u32) -> tempfile::TempDir {
+    let home = tempfile::tempdir().expect("a directory");
+    set_permissions(home.path(), Permissions::from_mode(0o755)).expect("a mode");
+    let path = home.path().join("larder.yaml");
+    std::fs::write(&path, config).expect("a configuration");
+    set_permissions(&path, Permissions::from_mode(mode)).expect("a mode");
+    home
+}
+
+/// What doctor finds, as (kind, where, what and what to do), but for the disk that the tests run on; and its exit code.
+async fn diagnosed(home: &Path, more: &[&str]) -> (Option<i32>, Vec<(String, String, String)>) {
+    let config = home.join("larder.yaml");
+    let config = config.to_string_lossy();
+    let mut arguments = vec![
+        "doctor",
+        "--json",
+        "--config",
+        &config,
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    arguments.extend(more);
+    let done = run(home, &arguments, &[("HOME", &home.to_string_lossy())]).await;
+    let said: Value = serde_json::from_str(&done.out)
+        .unwrap_or_else(|error| panic!("no JSON ({error}): {done:?}"));
+    let findings = said["findings"].as_array().expect("findings");
+    let text = |one: &Value, name: &str| one[name].as_str().expect("a text").to_owned();
+    let findings = findings.iter().map(|one| {
+        assert!(text(one, "do").len() > 10, "it says what to do: {one}");
+        let told = format!("{} / {}", text(one, "what"), text(one, "do"));
+        (text(one, "kind"), text(one, "where"), told)
+    });
+    let of_tests_disk = |place: &str| place.contains("data_dir") && !place.contains("small");
+    let findings = findings.filter(|(kind, place, _)| kind != "disk" || !of_tests_disk(place));
+    (done.code, findings.collect())
+}
+
+/// An upstream that answers, with the time of this machine.
+async fn sound() -> Origin {
+    let origin = Origin::start().await;
+    origin.put("/", Resource::new("hello"));
+    let now = larder_core::Clock::now(&larder_core::SystemClock).to_http_date();
+    origin.behave("/", Behaviour::Header("Date".to_owned(), now));
+    origin
+}
+
+/// One that lets in who shows nothing of what is configured here.
+async fn strict() -> Origin {
+    let origin = Origin::start().await;
+    let challenge = Behaviour::Challenge {
+        challenge: "Basic realm=\"x\"".to_owned(),
+        unless: "Basic nobody".to_owned(),
+    };
+    origin.behave("/", challenge);
+    origin
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_planted_faults_are_six_findings() {
+    let (good, wrong, slow) = (sound().await, strict().await, sound().await);
+    let an_hour_ago = larder_core::Clock::now(&larder_core::SystemClock).0 - 3_600_000;
+    let date = larder_core::UnixMillis(an_hour_ago).to_http_date();
+    slow.clear("/");
+    slow.behave("/", Behaviour::Header("Date".to_owned(), date));
+    let (gone, redis) = (nobody(), nobody());
+    let config = format!(
+        "redis: {{url: 'redis://{redis}'}}\ndata_dir: file/data\nremotes:\n{}{}{}  gone:\n    base_url: http://{gone}/\n",
+        entry("good", "generic", &good, ""),
+        entry("wrong", "generic", &wrong, "username: u\npassword: canary"),
+        entry("slow", "generic", &slow, ""),
+    );
+    let home = home(&config, 0o644);
+    std::fs::write(home.path().join("file"), "no directory").expect("a file");
+    let data = home.path().join("file/data");
+    let (code, found) = diagnosed(home.path(), &["--data-dir", &data.to_string_lossy()]).await;
+    let expected = [
+        ("data_directory", "file/data", "another"),
+        ("permissions", "larder.yaml", "remotes.wrong.password"),
+        ("backend", "REDIS_URL", &redis),
+        ("credentials_refused", "remotes.wrong.base_url", "401"),
+        ("upstream_unreachable", "remotes.gone.base_url", &gone),
+        ("clock", "remotes.slow.base_url", "36"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (kind, place, word) in expected {
+        let one = found
+            .iter()
+            .filter(|(of, at, _)| of == kind && at.contains(place));
+        let one: Vec<_> = one.collect();
+        assert!(
+            one.len() == 1 && one[0].2.contains(word),
+            "{kind}: {found:#?}"
+        );
+        // A key of the file is said with its line.
+        let is_key = place.starts_with("remotes.");
+        assert!(!is_key || one[0].1.contains("larder.yaml:"), "{one:?}");
+    }
+    assert_eq!(code, Some(1));
+    assert!(!format!("{found:?}").contains("canary"));
+    assert_eq!(
+        std::fs::read(home.path().join("file")).expect("the file"),
+        b"no directory"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_larder_has_no_findings() {
+    let good = sound().await;
+    let config = format!(
+        "remotes:\n{}",
+        entry("good", "generic", &good, "headers: {X-Key: canary}")
+    );
+    // Secrets are written down in it, and it is its owner's alone.
+    let home = home(&config, 0o600);
+    let (_, found) = diagnosed(home.path(), &[]).await;
+    assert_eq!(found, []);
+    assert_eq!(
+        crate::names(home.path()),
+        ["larder.yaml"],
+        "nothing is left behind"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_configuration_is_a_finding_with_its_line() {
+    let home = home(
+        "remotes:\n  a:\n    base_ulr: http://a.example.com\n",
+        0o600,
+    );
+    let (code, found) = diagnosed(home.path(), &[]).await;
+    assert!(
+        found
+            .iter()
+            .any(|(kind, place, _)| kind == "configuration" && place.ends_with("larder.yaml:3")),
+        "{found:?}"
+    );
+    assert_eq!(code, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_larder_is_asked_too() {
+    let good = sound().await;
+    let config = format!("remotes:\n{}", entry("good", "generic", &good, ""));
+    let running: TestLarder = Setup::new(&config).start().await;
+    let server = running.url("/");
+    let home = home(&config, 0o600);
+    let (_, found) = diagnosed(home.path(), &["--server", &server]).await;
+    assert_eq!(found, []);
+    let absent = format!("http://{}/", nobody());
+    let (code, found) = diagnosed(home.path(), &["--server", &absent]).await;
+    assert!(
+        code == Some(1) && found.len() == 1 && found[0].0 == "server",
+        "{found:?}"
+    );
+    // Its file on the disk is not the one in force.
+    std::fs::write(running.config_path(), "remotes: [").expect("written");
+    running.signal(rustix::process::Signal::HUP);
+    let until = std::time::Instant::now() + crate::support::PATIENCE;
+    loop {
+        let (_, found) = diagnosed(home.path(), &["--server", &server]).await;
+        if found
+            .iter()
+            .any(|(kind, place, _)| kind == "configuration" && place.ends_with("reload"))
+        {
+            assert_eq!(found.len(), 1, "{found:?}");
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nearly_full_is_a_finding() {
+    let home = home("remotes: {}\n", 0o600);
+    let small = home.path().join("small");
+    std::fs::create_dir(&small).expect("a directory");
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
+        .arg(&small)
+        .output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        return eprintln!("SKIPPED: no tmpfs can be mounted here; needs root");
+    }
+    std::fs::write(small.join("other"), vec![1; 15 << 20]).expect("a file");
+    let data = small.join("data");
+    let (code, found) = diagnosed(home.path(), &["--data-dir", &data.to_string_lossy()]).await;
+    let _ = Command::new("umount").arg("-l").arg(&small).status();
+    assert!(found.iter().any(|(kind, _, _)| kind == "disk"), "{found:?}");
+    assert_eq!(code, Some(1));
+}
