@@ -467,6 +467,7 @@ const ENGINE_ORDER: &[&str] = &[
     "claim",
     "keys",
     "repositories",
+    "parts",
     "budget",
     "counters",
     "causes",

@@ -17,7 +17,7 @@
 //! | `fault.rs` | what is wrong, in words for users, and why there is no body |
 //! | `decided.rs`, `loaded.rs` | what the log says of a decision; a document's bytes with what is needed to read them |
 //! | `target.rs`, `claim.rs`, `keys.rs` | what is meant: a document or file, what is stated of it, and its key |
-//! | `repositories/` | the configured repositories, their counters and the state of their upstreams |
+//! | `repositories/`, `parts.rs` | what an engine is built from; the configured repositories, their counters and the state of their upstreams |
 //! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
 //! | `news.rs` | what one replica has learnt of an upstream, for the others |
 
@@ -38,6 +38,7 @@ mod loaded;
 mod news;
 mod operate;
 mod origin;
+mod parts;
 mod policy;
 mod presign;
 mod read;
@@ -57,20 +58,20 @@ use futures_core::Stream;
 use larder_budget::{BudgetUse, Budgets};
 use larder_core::{Clock, Fault, PublicUrls, Repository, RepositoryName, Trail, UnixMillis};
 use larder_formats::LinkKey;
-use larder_storage::{BlobStore, Heartbeats, MetadataStore};
-use larder_upstream::{Upstream, on_behalf};
+use larder_storage::Heartbeats;
+use larder_upstream::on_behalf;
 use tokio::sync::watch;
 
 use catalog::Catalog;
 use document::Documents;
-use operate::{Explainer, Operator};
+use operate::{Explainer, Offers, Operator};
 use origin::local::{self, Local};
 use origin::remote::{self, Remote};
 use origin::virtual_::{self, Virtual};
 use policy::addressed;
 use policy::admission::{self, Admission};
 use read::Pipeline;
-use repositories::{Registry, Repositories};
+use repositories::{Registry, Repositories, RepositoryState};
 use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
@@ -83,38 +84,14 @@ pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, U
 pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
 pub use operate::{
     BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
-    HeldCursor, HeldPage, HeldRequest, HeldSummary,
+    HeldCursor, HeldPage, HeldRequest, HeldSummary, OfferPage, OfferRequest, OfferedArtifact,
 };
 pub use origin::local::Written;
+pub use parts::EngineParts;
 pub use policy::clearance::Cleared;
 pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use target::ArtifactRequest;
-
-/// What an engine is built from.
-#[derive(Debug)]
-pub struct EngineParts {
-    /// The configured repositories.
-    pub repositories: Vec<Arc<Repository>>,
-    /// Repositories that load but answer 501, with the reason.
-    pub not_built: BTreeMap<String, String>,
-    /// Where bytes are.
-    pub blobs: Arc<dyn BlobStore>,
-    /// Where records are.
-    pub metadata: MetadataStore,
-    /// The way outside.
-    pub upstream: Arc<dyn Upstream>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Signs links to other hosts.
-    pub link_key: LinkKey,
-    /// The addresses that clients use, as far as configured.
-    pub public_urls: PublicUrls,
-    /// Bounds.
-    pub limits: Limits,
-    /// Where what is scarce is leased: the same for the whole process.
-    pub budgets: Arc<Budgets>,
-}
 
 /// The pipeline and its components. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -126,6 +103,7 @@ pub struct Engine {
     local: Arc<Local>,
     operator: Arc<Operator>,
     explainer: Explainer,
+    offers: Offers,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -143,13 +121,13 @@ impl Engine {
         );
         let budgets = parts.budgets;
         budgets.configured(&parts.repositories);
-        let repositories = Repositories::telling(catalog.news()).next(
+        let registry = registry(
+            &catalog,
             parts.repositories,
             &parts.not_built,
+            parts.public_urls,
             &parts.link_key,
-            &|name, addresses| catalog.origin(name, addresses),
         );
-        let registry = Registry::new(repositories, parts.public_urls, parts.link_key.clone());
         let transfers = Transfers::new(transfer::Parts {
             catalog: Arc::clone(&catalog),
             blobs: Arc::clone(&blobs),
@@ -179,6 +157,7 @@ impl Engine {
         let remote = Remote::new(base.clone());
         let pipeline = pipeline(&base, &remote);
         let explainer = Explainer::new(&base, &remote, &pipeline.virtuals);
+        let offers = Offers::new(&base, &remote);
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
@@ -190,6 +169,7 @@ impl Engine {
             pipeline,
             operator,
             explainer,
+            offers,
             budgets,
             clock,
         })
@@ -230,9 +210,8 @@ impl Engine {
     /// # Errors
     /// 404 if this is none of several replicas, or has no such download under way; 403 if no replica has signed it.
     pub fn peer_flight(&self, signature: Option<&str>, target: &str) -> Result<Body, Fault> {
-        let cluster = self.pipeline.remote.cluster.get();
-        let asked = (signature, target, self.now());
-        cluster::peer_flight(cluster, &self.transfers.flights, asked)
+        let (cluster, now) = (self.pipeline.remote.cluster.get(), self.now());
+        cluster::peer_flight(cluster, &self.transfers.flights, (signature, target, now))
     }
 
     /// Takes a new configuration into use. What was served under the old one is no longer served from memory.
@@ -257,28 +236,24 @@ impl Engine {
 
     /// The repository of that name.
     pub fn repository(&self, name: &str) -> Option<Arc<Repository>> {
-        let name = RepositoryName::parse(name).ok()?;
-        self.registry
-            .load()
-            .get(&name)
-            .map(|entry| Arc::clone(&entry.repository))
+        Some(Arc::clone(&self.entry(name)?.repository))
     }
 
     /// Why requests to the repository of that name are answered 501, if they are.
     pub fn not_built(&self, name: &str) -> Option<String> {
+        self.entry(name)?.not_built.as_deref().map(str::to_owned)
+    }
+
+    fn entry(&self, name: &str) -> Option<Arc<RepositoryState>> {
         let name = RepositoryName::parse(name).ok()?;
-        let entry = self.registry.load().get(&name).cloned()?;
-        entry.not_built.as_deref().map(str::to_owned)
+        self.registry.load().get(&name).cloned()
     }
 
     /// All repositories, sorted by name.
     pub fn repositories(&self) -> Vec<Arc<Repository>> {
-        self.registry
-            .load()
-            .all()
-            .into_iter()
-            .map(|entry| Arc::clone(&entry.repository))
-            .collect()
+        let all = self.registry.load().all();
+        let repository = |entry: &Arc<RepositoryState>| Arc::clone(&entry.repository);
+        all.iter().map(repository).collect()
     }
 
     /// Downloads that are running.
@@ -441,6 +416,14 @@ impl Engine {
         self.operator.held_artifacts(request).await
     }
 
+    /// A page of what an upstream's own index offers. A page may be shorter than asked for and still have a next one.
+    ///
+    /// # Errors
+    /// No such repository, no index (501), no name where one is needed (400), or what a request for the index is answered with.
+    pub async fn offered_artifacts(&self, request: &OfferRequest) -> Result<OfferPage, Fault> {
+        self.offers.page(request).await
+    }
+
     /// Counters of the whole process.
     pub fn counters(&self) -> &Counters {
         self.operator.counters()
@@ -470,6 +453,23 @@ impl Engine {
     pub fn upstream_failures(&self) -> Vec<(RepositoryName, Vec<(&'static str, u64)>)> {
         self.operator.upstream_failures()
     }
+}
+
+/// The repositories that are configured when an engine is built.
+fn registry(
+    catalog: &Arc<Catalog>,
+    repositories: Vec<Arc<Repository>>,
+    not_built: &BTreeMap<String, String>,
+    public_urls: PublicUrls,
+    link_key: &LinkKey,
+) -> Arc<Registry> {
+    let repositories = Repositories::telling(catalog.news()).next(
+        repositories,
+        not_built,
+        link_key,
+        &|name, addresses| catalog.origin(name, addresses),
+    );
+    Registry::new(repositories, public_urls, link_key.clone())
 }
 
 /// The pipeline over the origins of all kinds of repositories.

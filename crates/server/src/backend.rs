@@ -12,7 +12,7 @@ use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMill
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, Explanation, FlushReport,
     FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,
-    StoreReport, UpstreamReport, Written,
+    OfferPage, OfferRequest, StoreReport, UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 
@@ -102,6 +102,14 @@ pub trait Backend: Send + Sync + 'static {
         _request: HeldRequest,
     ) -> impl Future<Output = Result<HeldPage, Fault>> + Send {
         async { Ok(HeldPage::default()) }
+    }
+
+    /// A page of what an upstream offers.
+    fn offered_artifacts(
+        &self,
+        _request: OfferRequest,
+    ) -> impl Future<Output = Result<OfferPage, Fault>> + Send {
+        async { Ok(OfferPage::default()) }
     }
 
     /// How much is held, of one repository or of all.

@@ -1,11 +1,13 @@
-//! What is held (`GET /api/v1/artifacts[/{repo}]`), and the flush of one path (`DELETE` on a remote's path). What upstreams offer, bulk
+//! What is held and what upstreams offer (`GET /api/v1/artifacts[/{repo}]`), and the flush of one path (`DELETE` on a remote's path). Bulk
 //! caching and jobs are not built yet, and say so.
 
 use std::fmt::Write as _;
 
 use http::{Method, Response, StatusCode};
 use larder_core::{ErrorCode, Fault, FaultKind, Mount, RepositoryKind, UnixMillis};
-use larder_engine::{HeldArtifact, HeldCursor, HeldRequest, HeldSize};
+use larder_engine::{
+    HeldArtifact, HeldCursor, HeldRequest, HeldSize, OfferRequest, OfferedArtifact,
+};
 use serde_json::{Value, json};
 
 use crate::admin::{json_response, text};
@@ -27,6 +29,7 @@ struct Listing {
     limit: Option<u32>,
     cursor: Option<HeldCursor>,
     of_upstream: bool,
+    name: Option<String>,
     summary: bool,
 }
 
@@ -56,9 +59,7 @@ async fn listing<B: Backend>(
 ) -> Result<Response<ResponseBody>, Fault> {
     let asked = parse(exchange.head.uri.query().unwrap_or_default())?;
     if asked.of_upstream {
-        return Err(not_built(
-            "lists of what upstreams offer (source=upstream) are",
-        ));
+        return offered(exchange, repository, asked).await;
     }
     let repository = (!repository.is_empty()).then(|| repository.to_owned());
     if asked.summary {
@@ -93,6 +94,49 @@ async fn listing<B: Backend>(
         StatusCode::OK,
         &json!({"artifacts": artifacts, "next": page.next.as_ref().map(cursor_text)}),
     ))
+}
+
+/// What the upstream of a repository offers.
+async fn offered<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    repository: &str,
+    asked: Listing,
+) -> Result<Response<ResponseBody>, Fault> {
+    if repository.is_empty() {
+        return Err(refuse(
+            "what an upstream offers is asked of one repository: GET /api/v1/artifacts/{repo}?source=upstream"
+                .to_owned(),
+        ));
+    }
+    let request = OfferRequest {
+        repository: repository.to_owned(),
+        name: asked.name,
+        pattern: asked.pattern,
+        cached: asked.cached,
+        limit: asked.limit.unwrap_or(DEFAULT_LIMIT).min(MOST),
+        after: asked.cursor,
+    };
+    let page = exchange.backend.offered_artifacts(request).await?;
+    let artifacts: Vec<Value> = page.artifacts.iter().map(offered_json).collect();
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({"artifacts": artifacts, "next": page.next.as_ref().map(cursor_text)}),
+    ))
+}
+
+fn offered_json(artifact: &OfferedArtifact) -> Value {
+    let OfferedArtifact {
+        repository,
+        path,
+        size,
+        sha256,
+        cached_at,
+        fresh_until,
+    } = artifact;
+    json!({
+        "repository": repository, "path": path, "size": size, "sha256": sha256, "cached": cached_at.is_some(),
+        "cached_at": cached_at.and_then(time), "fresh_until": fresh_until.and_then(time),
+    })
 }
 
 fn size_json(size: &HeldSize) -> Value {
@@ -143,6 +187,12 @@ fn parse(query: &str) -> Result<Listing, Fault> {
             "name goes with source=upstream; what is held is chosen with pattern".to_owned(),
         ));
     }
+    if asked.summary && asked.of_upstream {
+        return Err(refuse(
+            "a summary is of what a repository holds; it does not go with source=upstream"
+                .to_owned(),
+        ));
+    }
     if let (true, Some(name)) = (
         asked.summary,
         seen.iter()
@@ -189,7 +239,7 @@ impl Listing {
                 }
             },
             // What of the upstream's offer is meant.
-            "name" => {}
+            "name" => self.name = Some(value.to_owned()).filter(|name| !name.is_empty()),
             _ => {
                 let known = "pattern, cached, limit, cursor, source, summary and, with source=upstream, name";
                 return Err(refuse(format!(
@@ -290,7 +340,9 @@ mod tests {
             (Some("^a/"), Some(true), Some(7))
         );
         assert!(!asked.of_upstream && !asked.summary);
-        assert!(parse("source=upstream&name=demo").unwrap().of_upstream);
+        let asked = parse("source=upstream&name=demo").unwrap();
+        assert!(asked.of_upstream);
+        assert_eq!(asked.name.as_deref(), Some("demo"));
         assert_eq!(
             parse("limit=99999999999999999999").unwrap().limit,
             Some(u32::MAX),
@@ -320,6 +372,7 @@ mod tests {
             // A sum of everything is not what was asked for.
             "summary=true&pattern=a",
             "cached=false&summary=true",
+            "summary=true&source=upstream",
         ] {
             assert_eq!(
                 parse(query).map_err(|fault| fault.kind),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, Engine, Explanation,
-    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, StoreReport,
-    UpstreamReport, Written,
+    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, OfferPage,
+    OfferRequest, StoreReport, UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 
@@ -76,6 +76,10 @@ impl Backend for Arc<Engine> {
 
     async fn held_artifacts(&self, request: HeldRequest) -> Result<HeldPage, Fault> {
         Engine::held_artifacts(self, &request).await
+    }
+
+    async fn offered_artifacts(&self, request: OfferRequest) -> Result<OfferPage, Fault> {
+        Engine::offered_artifacts(self, &request).await
     }
 
     async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {

@@ -90,6 +90,20 @@ impl ClaimTable {
     }
 
     pub(crate) fn find(&self, path: &str) -> Option<StoredClaim> {
+        let line = self.from(path).split(|&byte| byte == b'\n').next()?;
+        let (found, claim) = parse(std::str::from_utf8(line).ok()?)?;
+        (found == path).then_some(claim)
+    }
+
+    /// The claims for paths behind this one, sorted by path; all of them behind the empty path.
+    pub(crate) fn iter_after(&self, path: &str) -> impl Iterator<Item = (&str, StoredClaim)> {
+        let rest = std::str::from_utf8(self.from(path)).unwrap_or_default();
+        let claims = rest.lines().filter_map(parse);
+        claims.skip_while(move |(found, _)| *found == path)
+    }
+
+    /// The lines from that of a path on, or from where it would stand.
+    fn from(&self, path: &str) -> &[u8] {
         let table = &self.0[..];
         let (mut low, mut high) = (0, table.len());
         while low < high {
@@ -102,14 +116,14 @@ impl ClaimTable {
                 .iter()
                 .position(|&b| b == b'\n')
                 .map_or(table.len(), |at| start + at);
-            let line = std::str::from_utf8(&table[start..end]).ok()?;
-            match line.split('\t').next()?.cmp(path) {
-                std::cmp::Ordering::Equal => return parse(line).map(|(_, claim)| claim),
-                std::cmp::Ordering::Less => low = end + 1,
-                std::cmp::Ordering::Greater => high = start,
+            let named = table[start..end].split(|&b| b == b'\t').next();
+            if named.unwrap_or_default() < path.as_bytes() {
+                low = table.len().min(end + 1);
+            } else {
+                high = start;
             }
         }
-        None
+        &table[low..]
     }
 
     /// All claims, sorted by path.

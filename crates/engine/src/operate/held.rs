@@ -222,19 +222,7 @@ impl Operator {
 
     /// A page of what is held. A page may be shorter than asked for and still have a next one.
     pub(crate) async fn held_artifacts(&self, request: &HeldRequest) -> Result<HeldPage, Fault> {
-        let pattern = request
-            .pattern
-            .as_deref()
-            .map(Pattern::compile)
-            .transpose()
-            .map_err(|error| {
-                Fault::new(
-                    FaultKind::BadRequest,
-                    ErrorCode::InvalidPattern,
-                    format!("the pattern cannot be used: {error}"),
-                )
-                .by_rule("pattern")
-            })?;
+        let pattern = compiled(request.pattern.as_deref())?;
         let entries = match &request.repository {
             Some(name) => vec![admission::entry(&self.registry, name)?],
             None => self.registry.load().all(),
@@ -406,6 +394,15 @@ impl Operator {
             place.unwrap_or_else(|| (after.path.clone(), String::new())),
         ))
     }
+}
+
+/// A pattern of a request, ready to be used.
+pub(crate) fn compiled(pattern: Option<&str>) -> Result<Option<Pattern>, Fault> {
+    let pattern = pattern.map(Pattern::compile).transpose();
+    pattern.map_err(|error| {
+        let message = format!("the pattern cannot be used: {error}");
+        Fault::new(FaultKind::BadRequest, ErrorCode::InvalidPattern, message).by_rule("pattern")
+    })
 }
 
 /// Adds what was uploaded to what is held of remotes; a repository may have been both.

@@ -7,6 +7,7 @@ mod forget;
 mod health;
 mod hearsay;
 mod held;
+mod offered;
 mod reports;
 
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub(crate) use explain::Explainer;
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, DiskSpace, Health};
 pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
+pub(crate) use offered::Offers;
+pub use offered::{OfferPage, OfferRequest, OfferedArtifact};
 
 /// What the operator's verbs and views need.
 #[derive(Debug)]

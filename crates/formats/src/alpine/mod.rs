@@ -28,11 +28,12 @@ mod tar;
 
 use larder_core::{ArtifactPath, BuiltIn, Repository};
 
+use crate::format::folder;
 use crate::generic::{file, subject};
 use crate::{
     Claim, Document, DocumentFormat, Form, Format, Identifier, Links, Malformed, Meter, Naming,
-    NamingDocuments, Operation, PathFacts, Profile, Protocol, Read, RequestParts, SourceBase,
-    SourceSpec,
+    NamingDocuments, Offering, OfferingIndex, Operation, PathFacts, Profile, Protocol, Read,
+    RequestParts, SourceBase, SourceSpec,
 };
 
 /// Alpine repositories.
@@ -109,6 +110,20 @@ impl DocumentFormat for Alpine {
             return packages_adb::claims(document, links, sink);
         }
         apkindex::claims(document, links, sink)
+    }
+
+    fn offering(&self, _repository: &Repository, name: Option<&str>) -> Offering {
+        let folder = folder(name);
+        let index = |file| OfferingIndex {
+            path: format!("{folder}{file}"),
+            accept: None,
+        };
+        Offering::In([path::INDEX, path::INDEX_V3].map(index).into())
+    }
+
+    /// Clients that are given a repository's root ask for a package in the folder of its architecture, which is the index's own.
+    fn is_offered(&self, index: &str, _name: Option<&str>, path: &str) -> bool {
+        path.starts_with(&path::beside(index, ""))
     }
 
     fn identifier(&self, path: &str) -> Option<Box<dyn Identifier>> {

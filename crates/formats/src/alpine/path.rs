@@ -1,9 +1,9 @@
 //! The paths of an Alpine mirror. All are decoded; names are case-sensitive.
 
 /// An index of apk 2 and later: a signed tar archive.
-const INDEX: &str = "APKINDEX.tar.gz";
+pub(super) const INDEX: &str = "APKINDEX.tar.gz";
 /// An index of apk 3: a signed database.
-const INDEX_V3: &str = "Packages.adb";
+pub(super) const INDEX_V3: &str = "Packages.adb";
 /// Unsigned helpers at a mirror's root that change in place.
 const HELPERS: &[&str] = &["last-updated", "MIRRORS.txt", "latest-releases.yaml"];
 /// What Alpine is built for: folders whose indexes may name packages without an architecture.

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use larder_core::{Digest, Repository, UnixMillis};
 use url::Url;
 
-use super::Rewritten;
+use super::{Offering, Rewritten};
 use crate::{Budget, Links, MergeFault, MergeMember, Merged, Meter, SourceSpec};
 
 /// A whole upstream document, on its way to be checked or derived from.
@@ -201,6 +201,25 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
         _sink: &mut dyn FnMut(Claim),
     ) -> Result<(), Malformed> {
         Ok(())
+    }
+
+    /// Where the upstream of a repository itself says what it offers: of everything, or of what `name` names (a project, a package, an
+    /// image, the folder of an index). The document that is found there names in its [`claims`](Self::claims), or in those of the
+    /// files of its generation, what is offered.
+    fn offering(&self, _repository: &Repository, _name: Option<&str>) -> Offering {
+        Offering::Nowhere("a plain file server has no index")
+    }
+
+    /// Whether a file that is named by the index at `index`, which was asked for what `name` names, is part of the offer: not the same
+    /// file by another name, and, of an index of everything, what was asked for.
+    fn is_offered(&self, _index: &str, _name: Option<&str>, _path: &str) -> bool {
+        true
+    }
+
+    /// Whether the file at a decoded path is of no use without what its bytes name in [`claims`](Self::claims) (an image's manifest):
+    /// who has it fetched beforehand has these fetched, too.
+    fn needs_what_it_names(&self, _path: &str) -> bool {
+        false
     }
 
     /// Makes `form` of a document, links leading back to larder. What it takes is counted on the meter of `links`.

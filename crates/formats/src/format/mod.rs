@@ -4,6 +4,7 @@
 mod document;
 mod facts;
 mod hosted;
+mod offering;
 mod profile;
 mod protocol;
 mod rewritten;
@@ -16,6 +17,8 @@ pub use document::{
 };
 pub use facts::{Naming, PathFacts, Role};
 pub use hosted::{Hosted, UploadHead};
+pub(crate) use offering::folder;
+pub use offering::{Offering, OfferingIndex};
 pub use profile::Profile;
 pub use protocol::{ErrorBody, Held, Protocol, standard_error_body};
 pub use rewritten::{Pieces, Rewritten};

@@ -83,6 +83,11 @@ pub trait Protocol: Send + Sync + std::fmt::Debug {
         HeaderMap::new()
     }
 
+    /// The query with which a client asks for the next page of a list that it has got; `None` if it has got all of it.
+    fn next_page(&self, _repository: &Repository, _held: &Held<'_>) -> Option<String> {
+        None
+    }
+
     /// The error body for this format's clients; the default is `{"error": "message", "code", "repository", "rule"}`.
     fn error_body(&self, fault: &Fault) -> ErrorBody {
         standard_error_body(fault)

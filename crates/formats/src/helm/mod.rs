@@ -31,8 +31,8 @@ use larder_core::{BuiltIn, Repository};
 use crate::generic::{file, subject};
 use crate::{
     Claim, Document, DocumentFormat, Form, Format, Links, Malformed, MergeFault, MergeMember,
-    Merged, Meter, Naming, NamingDocuments, Operation, PathFacts, Pieces, Profile, Protocol, Read,
-    RequestParts, Rewritten, SourceBase, SourceSpec,
+    Merged, Meter, Naming, NamingDocuments, Offering, Operation, PathFacts, Pieces, Profile,
+    Protocol, Read, RequestParts, Rewritten, SourceBase, SourceSpec,
 };
 
 /// Helm chart repositories.
@@ -111,6 +111,15 @@ impl DocumentFormat for Helm {
         sink: &mut dyn FnMut(Claim),
     ) -> Result<(), Malformed> {
         rewrite::claims(document, links, sink)
+    }
+
+    fn offering(&self, _repository: &Repository, _name: Option<&str>) -> Offering {
+        Offering::at("index.yaml")
+    }
+
+    /// A name is a chart's.
+    fn is_offered(&self, _index: &str, name: Option<&str>, path: &str) -> bool {
+        name.is_none_or(|name| self.is_named(path, name))
     }
 
     fn rewrite<'d>(

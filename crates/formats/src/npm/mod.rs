@@ -29,7 +29,8 @@ use larder_core::{BuiltIn, DigestAlgorithm, PathRules, Repository};
 
 use crate::{
     Claim, Document, DocumentFormat, Format, Links, Malformed, Meter, Naming, NamingDocuments,
-    Operation, PathFacts, Pieces, Profile, Protocol, RequestParts, Rewritten, SourceSpec,
+    Offering, OfferingIndex, Operation, PathFacts, Pieces, Profile, Protocol, RequestParts,
+    Rewritten, SourceSpec,
 };
 use path::{Route, is_tarball};
 
@@ -152,6 +153,21 @@ impl DocumentFormat for Npm {
             }
             _ => Ok(()),
         }
+    }
+
+    /// As npm asks for it; under quarantine the full form, which alone states when a version was published.
+    fn offering(&self, repository: &Repository, name: Option<&str>) -> Offering {
+        let Some(name) = name else {
+            return Offering::Unnamed("a package");
+        };
+        if !matches!(Route::parse(name), Ok(Route::Packument(_))) {
+            return Offering::Misnamed("a package");
+        }
+        let is_abbreviated = repository.quarantine.hold.is_none();
+        Offering::In(vec![OfferingIndex {
+            path: name.to_owned(),
+            accept: is_abbreviated.then_some(accept::ABBREVIATED),
+        }])
     }
 
     fn rewrite<'d>(

@@ -94,6 +94,17 @@ fn link(
     ))
 }
 
+/// The query of the next page of a list.
+pub(super) fn next_page(repository: &Repository, held: &Held<'_>) -> Option<String> {
+    let route = Route::parse(held.path).ok()?;
+    if route.target != Target::Tags {
+        return None;
+    }
+    let link = link(repository, &route, held, TAG_PARAMETERS)?;
+    let (_, query) = link.split_once('?')?;
+    Some(query.split_once('>')?.0.to_owned())
+}
+
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {
     if let Some(value) = value.and_then(field_value) {
         headers.insert(name, value);

@@ -6,6 +6,7 @@
 //! | `accept` | which kinds of manifest a client takes, and the classes that tags are kept in |
 //! | `request` | from a request to a source |
 //! | `manifest` | what a manifest must look like before it is kept |
+//! | `named` | what a manifest, an index or a list of tags names |
 //! | `pages` | how lists go on |
 //! | `signed` | what the digest of a signed manifest is of |
 //! | `answer` | the header fields that clients rely on |
@@ -17,6 +18,7 @@ mod accept;
 mod answer;
 mod error;
 mod manifest;
+mod named;
 mod pages;
 mod path;
 mod request;
@@ -30,8 +32,8 @@ use http::HeaderMap;
 use larder_core::{BuiltIn, Digest, ErrorCode, Fault, Repository};
 
 use crate::{
-    Document, DocumentFormat, ErrorBody, Format, Held, Malformed, Meter, Operation, PathFacts,
-    Profile, Protocol, Refusal, RequestParts, SourceSpec,
+    Claim, Document, DocumentFormat, ErrorBody, Format, Held, Links, Malformed, Meter, Offering,
+    Operation, PathFacts, Profile, Protocol, Refusal, RequestParts, SourceSpec,
 };
 use path::{Route, Target};
 
@@ -118,9 +120,50 @@ impl DocumentFormat for Oci {
             Ok(Target::Blob(_)) | Err(_) => Ok(()),
         }
     }
+
+    fn claims(
+        &self,
+        document: &Document<'_>,
+        links: &Links<'_>,
+        sink: &mut dyn FnMut(Claim),
+    ) -> Result<(), Malformed> {
+        links.begin(document.body.len());
+        match Route::parse(document.key_path) {
+            Ok(Route {
+                name,
+                target: Target::Tag(_) | Target::Manifest(_) | Target::Referrers(_),
+            }) => named::by_manifest(document.body, name, links, sink),
+            Ok(Route {
+                name,
+                target: Target::Tags,
+            }) => named::by_tags(document.body, name, links, sink),
+            Ok(_) | Err(_) => Ok(()),
+        }?;
+        links.end()
+    }
+
+    fn offering(&self, _repository: &Repository, name: Option<&str>) -> Offering {
+        let Some(name) = name else {
+            return Offering::Unnamed("an image");
+        };
+        let path = format!("{name}/tags/list");
+        if !matches!(Route::parse(&path), Ok(route) if route.target == Target::Tags) {
+            return Offering::Misnamed("an image");
+        }
+        Offering::at(path)
+    }
+
+    fn needs_what_it_names(&self, path: &str) -> bool {
+        let route = Route::parse(path);
+        route.is_ok_and(|route| matches!(route.target, Target::Tag(_) | Target::Manifest(_)))
+    }
 }
 
 impl Protocol for Oci {
+    fn next_page(&self, repository: &Repository, held: &Held<'_>) -> Option<String> {
+        answer::next_page(repository, held)
+    }
+
     fn query_in_key<'q>(&self, query: &'q str) -> Cow<'q, str> {
         pages::in_key(query)
     }

@@ -45,6 +45,16 @@ pub(super) enum Unroutable {
     Digest,
 }
 
+impl Target<'_> {
+    /// The digest that the path names the bytes by.
+    pub(super) fn digest(self) -> Option<Digest> {
+        match self {
+            Self::Manifest(digest) | Self::Blob(digest) => Some(digest),
+            Self::Tag(_) | Self::Tags | Self::Referrers(_) => None,
+        }
+    }
+}
+
 impl<'p> Route<'p> {
     /// Parses a decoded path.
     pub(super) fn parse(path: &'p str) -> Result<Self, Unroutable> {

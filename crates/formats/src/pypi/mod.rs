@@ -23,8 +23,8 @@ mod tests;
 use larder_core::Repository;
 
 use crate::{
-    Claim, Document, DocumentFormat, Format, Links, Malformed, Meter, NamingDocuments, Operation,
-    PathFacts, Profile, Protocol, RequestParts, Rewritten, SourceSpec,
+    Claim, Document, DocumentFormat, Format, Links, Malformed, Meter, NamingDocuments, Offering,
+    Operation, PathFacts, Profile, Protocol, RequestParts, Rewritten, SourceSpec,
 };
 
 /// Python package indexes.
@@ -83,6 +83,14 @@ impl DocumentFormat for Pypi {
         sink: &mut dyn FnMut(Claim),
     ) -> Result<(), Malformed> {
         claims::claims(document, links, sink)
+    }
+
+    fn offering(&self, _repository: &Repository, name: Option<&str>) -> Offering {
+        match name {
+            None => Offering::Unnamed("a project"),
+            Some(name) if !names::is_valid(name) => Offering::Misnamed("a project"),
+            Some(name) => Offering::at(format!("simple/{}/", names::normalize(name))),
+        }
     }
 
     fn rewrite<'d>(

@@ -21,12 +21,13 @@ mod xml;
 
 use larder_core::{ArtifactPath, Repository};
 
+use crate::format::folder;
 use crate::generic::file;
 use crate::links::{MAX_URL, percent_decode, server_of};
 use crate::{
     Claim, Companion, Document, DocumentFormat, Form, Format, Generation, Links, Malformed, Meter,
-    NamingDocuments, Operation, PathFacts, Profile, Protocol, Read, RequestParts, Rewritten, Role,
-    SourceSpec,
+    NamingDocuments, Offering, Operation, PathFacts, Profile, Protocol, Read, RequestParts,
+    Rewritten, Role, SourceSpec,
 };
 
 /// RPM repositories, for dnf, yum and zypper.
@@ -148,6 +149,10 @@ impl DocumentFormat for Rpm {
         } else {
             primary::claims(document, links, sink)
         }
+    }
+
+    fn offering(&self, _repository: &Repository, name: Option<&str>) -> Offering {
+        Offering::at(path::master(&folder(name)))
     }
 
     fn rewrite<'d>(

@@ -329,7 +329,6 @@ async fn what_is_not_built_loads_with_a_warning_and_answers_501() {
         ("GET", "api/v1/remote/wheels/simple/x/"),
         ("GET", "api/v1/virtual/all/index.yaml"),
         ("GET", "api/v1/remote/all/index.yaml"),
-        ("GET", "api/v1/artifacts?source=upstream"),
         ("POST", "api/v1/artifacts/charts/cache"),
         ("POST", "api/v1/artifacts/cache"),
         ("GET", "api/v1/jobs/1"),

@@ -178,7 +178,7 @@ async fn filters_and_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_malformed_unknown_or_not_built() {
+async fn what_is_malformed_or_unknown() {
     let (_origin, larder) = filled().await;
     for (target, status) in [
         ("?limit=0", 400),
@@ -188,8 +188,9 @@ async fn what_is_malformed_unknown_or_not_built() {
         ("?pattern=(", 400),
         ("?patern=a", 400),
         ("/nobody", 404),
-        ("?source=upstream", 501),
-        ("/npm?source=upstream&name=shelf", 501),
+        ("?source=upstream", 400),
+        ("/a?source=upstream", 501),
+        ("/npm?source=upstream&summary=true", 400),
     ] {
         let answer = get(&larder.url(&format!("api/v1/artifacts{target}"))).await;
         assert_eq!(answer.status, status, "{target}: {}", answer.text());
@@ -209,6 +210,52 @@ async fn a_cursor_whose_row_is_gone_goes_on_behind_it() {
     );
     let rest = list(&larder, &format!("/a?cursor={next}")).await;
     assert_eq!(names(&rest), ["a/dir/b.tgz", "a/signed", "a/z.txt"]);
+}
+
+/// Whatever is added between two pages: what was there is listed, and nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_over_five_thousand_files_while_files_are_added() {
+    const FILES: usize = 5_000;
+    let origin = Origin::start().await;
+    let larder =
+        TestLarder::start(&format!("remotes:\n{}", entry("a", "generic", &origin, ""))).await;
+    let client = crate::support::client::client();
+    let fetch = async |path: String| {
+        origin.put(&format!("/{path}"), Resource::new("x"));
+        let url = larder.artifact("a", &path);
+        let answer = client.get(&url).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{url}");
+        answer.bytes().await.expect("a body");
+    };
+    let paths: Vec<String> = (0..FILES).map(|number| format!("f/{number:04}")).collect();
+    for some in paths.chunks(50) {
+        futures_util::future::join_all(some.iter().map(|path| fetch(path.clone()))).await;
+    }
+    let fills = "larder_repository_fills_committed_total";
+    larder.until_metric(fills, "a", FILES as f64).await;
+    let (mut listed, mut target, mut added) = (Vec::new(), "?limit=100".to_owned(), 0);
+    loop {
+        let page = list(&larder, &target).await;
+        listed.extend(names(&page));
+        // Before, at and behind the place where the next page begins.
+        for place in [0, listed.len() / 2, listed.len(), FILES - 1] {
+            fetch(format!("f/{:04}-added-{added}", place.min(FILES - 1))).await;
+            added += 1;
+        }
+        match page["next"].as_str() {
+            Some(next) => target = format!("?limit=100&cursor={next}"),
+            None => break,
+        }
+    }
+    let distinct: BTreeSet<&String> = listed.iter().collect();
+    assert_eq!(distinct.len(), listed.len(), "something is listed twice");
+    for path in &paths {
+        assert!(distinct.contains(&format!("a/{path}")), "{path} is lost");
+    }
+    assert!(
+        listed.len() > FILES,
+        "files that were added behind the place are listed, too"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ mod logged;
 mod loops;
 mod metrics;
 mod node;
+mod offered;
 mod ranges;
 mod roots;
 mod sentences;

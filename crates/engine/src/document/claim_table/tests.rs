@@ -32,6 +32,22 @@ fn of_several_digests_for_one_path_any_will_do_and_the_first_claim_says_where_it
 }
 
 #[test]
+fn claims_behind_a_path_whether_it_is_claimed_or_not() {
+    let table = ClaimTable::build(["b", "a", "b/c", "d"].map(|path| claim(path, path)).into());
+    let behind = |path: &str| {
+        let claims = table.iter_after(path);
+        claims.map(|(path, _)| path.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(behind(""), ["a", "b", "b/c", "d"]);
+    assert_eq!(behind("a"), ["b", "b/c", "d"]);
+    assert_eq!(behind("aa"), ["b", "b/c", "d"]);
+    assert_eq!(behind("b"), ["b/c", "d"]);
+    assert_eq!(behind("d"), [""; 0]);
+    assert_eq!(behind("e"), [""; 0]);
+    assert_eq!(ClaimTable::build(Vec::new()).iter_after("").count(), 0);
+}
+
+#[test]
 fn of_one_claims_digests_only_the_strongest_counts() {
     let md5 =
         larder_core::Digest::from_name_and_hex("md5", "d41d8cd98f00b204e9800998ecf8427e").unwrap();
