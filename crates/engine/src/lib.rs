@@ -121,13 +121,8 @@ impl Engine {
         );
         let budgets = parts.budgets;
         budgets.configured(&parts.repositories);
-        let registry = registry(
-            &catalog,
-            parts.repositories,
-            &parts.not_built,
-            parts.public_urls,
-            &parts.link_key,
-        );
+        let configured = (parts.repositories, &parts.not_built);
+        let registry = registry(&catalog, configured, parts.public_urls, &parts.link_key);
         let transfers = Transfers::new(transfer::Parts {
             catalog: Arc::clone(&catalog),
             blobs: Arc::clone(&blobs),
@@ -458,8 +453,7 @@ impl Engine {
 /// The repositories that are configured when an engine is built.
 fn registry(
     catalog: &Arc<Catalog>,
-    repositories: Vec<Arc<Repository>>,
-    not_built: &BTreeMap<String, String>,
+    (repositories, not_built): (Vec<Arc<Repository>>, &BTreeMap<String, String>),
     public_urls: PublicUrls,
     link_key: &LinkKey,
 ) -> Arc<Registry> {
