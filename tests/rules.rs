@@ -537,12 +537,12 @@ fn outside<'o>(found: &'o [(String, usize)], place: &str) -> Vec<&'o (String, us
         .collect()
 }
 
-/// Database, in-process copies and epochs are the catalog's. The crate's root takes the database from the program, and hands it on.
+/// Database, in-process copies and epochs are the catalog's. What an engine is built from (`parts.rs`) hands the database on.
 #[test]
 fn only_the_catalog_changes_state() {
     let engine = sources("engine");
     for (what, hands_on) in [
-        ("MetadataStore", "lib.rs"),
+        ("MetadataStore", "parts.rs"),
         ("bump()", ""),
         ("flushed();", ""),
         ("apply_by", ""),

@@ -457,5 +457,6 @@ fn is_missing(fault: &Fault) -> bool {
         fault.kind,
         FaultKind::NotFound | FaultKind::Upstream(404 | 410)
     );
-    is_gone && fault.code != ErrorCode::Quarantined
+    // What is held back is there.
+    is_gone && fault.held_until.is_none()
 }
