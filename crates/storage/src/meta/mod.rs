@@ -29,6 +29,7 @@ mod feed;
 mod heartbeats;
 mod held;
 mod invalid;
+mod jobs;
 mod local_files;
 mod local_lists;
 mod migrate;
@@ -51,6 +52,7 @@ pub use feed::{Heard, Listener, Notice, Writer};
 pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
 pub use invalid::{KeyRange, RecordKey, Unswept};
+pub use jobs::{JobClaim, JobCounts, JobItem, JobRow};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
