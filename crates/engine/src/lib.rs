@@ -18,7 +18,7 @@
 //! | `decided.rs`, `loaded.rs` | what the log says of a decision; a document's bytes with what is needed to read them |
 //! | `target.rs`, `claim.rs`, `keys.rs` | what is meant: a document or file, what is stated of it, and its key |
 //! | `repositories/` | the configured repositories, their counters and the state of their upstreams |
-//! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
+//! | `parts.rs`, `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
 //! | `news.rs` | what one replica has learnt of an upstream, for the others |
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
@@ -38,6 +38,7 @@ mod loaded;
 mod news;
 mod operate;
 mod origin;
+mod parts;
 mod policy;
 mod presign;
 mod read;
@@ -56,9 +57,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 use larder_budget::{BudgetUse, Budgets};
 use larder_core::{Clock, Fault, PublicUrls, Repository, RepositoryName, Trail, UnixMillis};
-use larder_formats::LinkKey;
-use larder_storage::{BlobStore, Heartbeats, MetadataStore};
-use larder_upstream::{Upstream, on_behalf};
+use larder_storage::Heartbeats;
+use larder_upstream::on_behalf;
 use tokio::sync::watch;
 
 use catalog::Catalog;
@@ -75,6 +75,7 @@ use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use budget::{Limits, MOST_DERIVED_FILES};
+pub use catalog::{DiskUse, Reading};
 pub use cluster::{
     CLUSTER_HEADER, ClusterParts, ClusterReport, ClusterSecret, FLIGHT_PATH, FlightRequest, Peers,
     ReplicaReport,
@@ -86,35 +87,11 @@ pub use operate::{
     HeldCursor, HeldPage, HeldRequest, HeldSummary,
 };
 pub use origin::local::Written;
+pub use parts::EngineParts;
 pub use policy::clearance::Cleared;
 pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use target::ArtifactRequest;
-
-/// What an engine is built from.
-#[derive(Debug)]
-pub struct EngineParts {
-    /// The configured repositories.
-    pub repositories: Vec<Arc<Repository>>,
-    /// Repositories that load but answer 501, with the reason.
-    pub not_built: BTreeMap<String, String>,
-    /// Where bytes are.
-    pub blobs: Arc<dyn BlobStore>,
-    /// Where records are.
-    pub metadata: MetadataStore,
-    /// The way outside.
-    pub upstream: Arc<dyn Upstream>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Signs links to other hosts.
-    pub link_key: LinkKey,
-    /// The addresses that clients use, as far as configured.
-    pub public_urls: PublicUrls,
-    /// Bounds.
-    pub limits: Limits,
-    /// Where what is scarce is leased: the same for the whole process.
-    pub budgets: Arc<Budgets>,
-}
 
 /// The pipeline and its components. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -439,6 +416,16 @@ impl Engine {
     /// There is no such repository, the pattern cannot be used, or storage fails.
     pub async fn held_artifacts(&self, request: &HeldRequest) -> Result<HeldPage, Fault> {
         self.operator.held_artifacts(request).await
+    }
+
+    /// What is kept, where that is bounded. Asks nobody.
+    pub fn disk_use(&self) -> DiskUse {
+        self.catalog.bounds_in_use()
+    }
+
+    /// Changes whenever files are deleted that answers of before may still hold open: those whose ticket is no longer good are to be let go.
+    pub fn freed(&self) -> watch::Receiver<u64> {
+        self.catalog.freed()
     }
 
     /// Counters of the whole process.
