@@ -3,6 +3,7 @@
 //! One way in: bytes → tree with places ([`yaml`]) → merged document ([`file`], [`merge`]) → settings ([`settings`]), with
 //! every error of every file reported at once. Knows what keys mean; starts nothing.
 
+mod bounds;
 mod changes;
 mod database;
 mod defaults;
@@ -37,6 +38,7 @@ mod watch;
 mod yaml;
 mod yaml_hints;
 
+pub use bounds::DiskLimit;
 pub use changes::Changes;
 pub use defaults::built_in;
 pub use diagnostic::{Diagnostic, Place, Severity};
