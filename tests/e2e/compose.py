@@ -147,8 +147,8 @@ class Load:
                     path, body, wanted = f"/api/v1/remote/own/load/{number}-{count}", b"x" * 10_000, (201,)
                 connection.request(kind, path, body=body)
                 answer = connection.getresponse()
-                answer.read()
-                problem = None if answer.status in wanted else f"{kind} {path}: {answer.status}"
+                said = answer.read(500)
+                problem = None if answer.status in wanted else f"{kind} {path}: {answer.status} {said}"
             except (OSError, http.client.HTTPException) as error:
                 problem = f"{kind}: {error!r}"
             finally:

@@ -15,6 +15,9 @@ use larder_storage::{
 
 /// Pause between attempts to reach the server.
 const PAUSE: Duration = Duration::from_millis(500);
+/// For so long nobody is answered yet: where the database is there, whoever comes first waits in the listener's queue and is served. A 503
+/// would end an upload that a balancer has begun to pass on, and can pass on to no other replica.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// How often waiting is told of.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 /// The file by which a data directory is known, where the database on a server names its files.
@@ -36,9 +39,11 @@ pub(crate) async fn on_server(
 ) -> Result<Metadata, Box<dyn Error>> {
     let starting = Starting::new(settings.repositories.clone());
     let files = Files::of(settings)?;
-    server
-        .answer_until(starting, connected(options, &files))
-        .await
+    let mut connecting = Box::pin(connected(options, &files));
+    if let Ok(done) = tokio::time::timeout(AT_ONCE, connecting.as_mut()).await {
+        return done;
+    }
+    server.answer_until(starting, connecting).await
 }
 
 /// Where the files are that a database names, and what tells that place from others.
