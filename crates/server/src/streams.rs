@@ -25,7 +25,7 @@ struct Noted {
     waits: bool,
 }
 
-/// How often the connection and its streams take turns before others have theirs: as often as a good part of the socket's buffer takes.
+/// How often the connection and its streams take turns before other tasks have theirs.
 const ROUNDS: u32 = 16;
 
 thread_local! {
@@ -97,8 +97,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection with its streams, all in one task. In tasks of their own, each frame of a body would be handed from one thread to another,
-/// and cost more than its encryption. Streams that are under way when the connection ends are dropped, as an HTTP/1 answer is.
+/// A connection with its streams, all in one task. In tasks of their own, each frame of a body would be handed from one thread to another.
+/// Streams that are under way when the connection ends are dropped, as an HTTP/1 answer is.
 pub(crate) struct Connection<C> {
     connection: Pin<Box<C>>,
     arrived: Arc<Mutex<Vec<Stream>>>,

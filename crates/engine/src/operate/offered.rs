@@ -184,8 +184,14 @@ impl Offers {
                 .in_repository(&repository.name)
                 .by_rule("source=upstream")
         };
-        if repository.kind() == RepositoryKind::Local {
-            return Err(nowhere("a local repository has no upstream"));
+        match repository.kind() {
+            RepositoryKind::Remote => {}
+            RepositoryKind::Local => return Err(nowhere("a local repository has no upstream")),
+            RepositoryKind::Virtual => {
+                return Err(nowhere(
+                    "a virtual repository has none of its own, ask for those of its members",
+                ));
+            }
         }
         let places = match entry.format.offering(repository, name) {
             Offering::Nowhere(why) => return Err(nowhere(why)),
@@ -213,7 +219,7 @@ impl Offers {
             }
         }
         let (fault, place) = missing.ok_or_else(|| internal("an offer without an index"))?;
-        if name.is_none() && place.path != "index.yaml" {
+        if name.is_none() && place.in_folder {
             let message = format!(
                 "the upstream has no {}: name the folder that an index stands in with name=",
                 place.path

@@ -28,12 +28,11 @@ mod tar;
 
 use larder_core::{ArtifactPath, BuiltIn, Repository};
 
-use crate::format::folder;
 use crate::generic::{file, subject};
 use crate::{
     Claim, Document, DocumentFormat, Form, Format, Identifier, Links, Malformed, Meter, Naming,
-    NamingDocuments, Offering, OfferingIndex, Operation, PathFacts, Profile, Protocol, Read,
-    RequestParts, SourceBase, SourceSpec,
+    NamingDocuments, Offering, Operation, PathFacts, Profile, Protocol, Read, RequestParts,
+    SourceBase, SourceSpec,
 };
 
 /// Alpine repositories.
@@ -113,12 +112,7 @@ impl DocumentFormat for Alpine {
     }
 
     fn offering(&self, _repository: &Repository, name: Option<&str>) -> Offering {
-        let folder = folder(name);
-        let index = |file| OfferingIndex {
-            path: format!("{folder}{file}"),
-            accept: None,
-        };
-        Offering::In([path::INDEX, path::INDEX_V3].map(index).into())
+        Offering::in_folder(name, &[path::INDEX, path::INDEX_V3])
     }
 
     /// Clients that are given a repository's root ask for a package in the folder of its architecture, which is the index's own.

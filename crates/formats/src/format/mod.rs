@@ -17,7 +17,6 @@ pub use document::{
 };
 pub use facts::{Naming, PathFacts, Role};
 pub use hosted::{Hosted, UploadHead};
-pub(crate) use offering::folder;
 pub use offering::{Offering, OfferingIndex};
 pub use profile::Profile;
 pub use protocol::{ErrorBody, Held, Protocol, standard_error_body};

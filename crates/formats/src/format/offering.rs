@@ -20,6 +20,8 @@ pub struct OfferingIndex {
     pub path: String,
     /// The `Accept` with which clients that want no more than this ask for it; `None`: none.
     pub accept: Option<&'static str>,
+    /// Whether a name is that of its folder: where the upstream has none at the root, one has to be stated.
+    pub in_folder: bool,
 }
 
 impl Offering {
@@ -28,15 +30,22 @@ impl Offering {
         Self::In(vec![OfferingIndex {
             path: path.into(),
             accept: None,
+            in_folder: false,
         }])
     }
-}
 
-/// A folder by its name, with its slash where it is not the root.
-pub(crate) fn folder(name: Option<&str>) -> String {
-    match name.unwrap_or_default().trim_matches('/') {
-        "" => String::new(),
-        name => format!("{name}/"),
+    /// The first of these files in the folder with this name, or at the root; they are asked for without an `Accept`.
+    pub(crate) fn in_folder(name: Option<&str>, files: &[&str]) -> Self {
+        let folder = match name.unwrap_or_default().trim_matches('/') {
+            "" => String::new(),
+            name => format!("{name}/"),
+        };
+        let index = |file| OfferingIndex {
+            path: format!("{folder}{file}"),
+            accept: None,
+            in_folder: true,
+        };
+        Self::In(files.iter().map(index).collect())
     }
 }
 

@@ -167,6 +167,7 @@ impl DocumentFormat for Npm {
         Offering::In(vec![OfferingIndex {
             path: name.to_owned(),
             accept: is_abbreviated.then_some(accept::ABBREVIATED),
+            in_folder: false,
         }])
     }
 

@@ -21,7 +21,6 @@ mod xml;
 
 use larder_core::{ArtifactPath, Repository};
 
-use crate::format::folder;
 use crate::generic::file;
 use crate::links::{MAX_URL, percent_decode, server_of};
 use crate::{
@@ -152,7 +151,7 @@ impl DocumentFormat for Rpm {
     }
 
     fn offering(&self, _repository: &Repository, name: Option<&str>) -> Offering {
-        Offering::at(path::master(&folder(name)))
+        Offering::in_folder(name, &[&path::master("")])
     }
 
     fn rewrite<'d>(

@@ -310,13 +310,15 @@ async fn the_tags_of_an_image_over_all_pages_of_the_list() {
 async fn where_there_is_no_index_is_said_and_nobody_is_asked() {
     let origin = Origin::start().await;
     let config = format!(
-        "remotes:\n{}  mine: {{ type: local, package: generic }}\n",
-        entry("files", "generic", &origin, "")
+        "remotes:\n{}{}  mine: {{ type: local, package: generic }}\n  all: {{ type: virtual, package: helm, members: [charts] }}\n",
+        entry("files", "generic", &origin, ""),
+        entry("charts", "helm", &origin, "")
     );
     let larder = TestLarder::start(&config).await;
     refused(&larder, "files?source=upstream", 501, "no index").await;
     refused(&larder, "files?source=upstream&name=a", 501, "no index").await;
     refused(&larder, "mine?source=upstream", 501, "no upstream").await;
+    refused(&larder, "all?source=upstream", 501, "its members").await;
     refused(&larder, "absent?source=upstream", 404, "absent").await;
     let answer = get(&larder.url("api/v1/artifacts?source=upstream")).await;
     assert_eq!(answer.status, 400, "{}", answer.text());
