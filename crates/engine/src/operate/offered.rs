@@ -184,14 +184,8 @@ impl Offers {
                 .in_repository(&repository.name)
                 .by_rule("source=upstream")
         };
-        match repository.kind() {
-            RepositoryKind::Remote => {}
-            RepositoryKind::Local => return Err(nowhere("a local repository has no upstream")),
-            RepositoryKind::Virtual => {
-                return Err(nowhere(
-                    "a virtual repository has none of its own, ask for those of its members",
-                ));
-            }
+        if repository.kind() == RepositoryKind::Local {
+            return Err(nowhere("a local repository has no upstream"));
         }
         let places = match entry.format.offering(repository, name) {
             Offering::Nowhere(why) => return Err(nowhere(why)),

@@ -318,7 +318,7 @@ async fn where_there_is_no_index_is_said_and_nobody_is_asked() {
     refused(&larder, "files?source=upstream", 501, "no index").await;
     refused(&larder, "files?source=upstream&name=a", 501, "no index").await;
     refused(&larder, "mine?source=upstream", 501, "no upstream").await;
-    refused(&larder, "all?source=upstream", 501, "its members").await;
+    refused(&larder, "all?source=upstream", 400, "its members").await;
     refused(&larder, "absent?source=upstream", 404, "absent").await;
     let answer = get(&larder.url("api/v1/artifacts?source=upstream")).await;
     assert_eq!(answer.status, 400, "{}", answer.text());
