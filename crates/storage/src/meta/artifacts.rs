@@ -38,15 +38,17 @@ const PAGE: &str = concat!(
     " THEN 1 ELSE 0 END AS BIGINT) FROM artifacts AS a \
      WHERE repository = $1 AND (path, variant) > ($2, $3) ORDER BY path, variant LIMIT $4"
 );
+/// What is written has just been asked for.
 const PUT: &str = concat!(
-    "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, ",
+    "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, used_at, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, $6, ",
     epoch!(),
     ") ON CONFLICT (repository, path, variant) DO UPDATE SET blob = excluded.blob, size = excluded.size, \
-     updated_at = excluded.updated_at, record = excluded.record, epoch = excluded.epoch"
+     updated_at = excluded.updated_at, record = excluded.record, epoch = excluded.epoch, \
+     used_at = CASE WHEN excluded.used_at > artifacts.used_at THEN excluded.used_at ELSE artifacts.used_at END"
 );
 /// As that, where there is no such row.
 const ADD: &str = concat!(
-    "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, ",
+    "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, used_at, epoch) VALUES ($1, $2, $3, $4, $5, $6, $7, $6, ",
     epoch!(),
     ") ON CONFLICT (repository, path, variant) DO NOTHING"
 );

@@ -6,7 +6,7 @@ use super::db::DbError;
 use super::feed::{self, Notice, Writer};
 use super::invalid::{self, RecordKey};
 use super::patience::{Obstacle, Patience};
-use super::{Durability, MetadataStore, Tx, artifacts, blobs, derivations};
+use super::{Durability, MetadataStore, Tx, artifacts, blobs, derivations, uses};
 use crate::blob::BlobInfo;
 use crate::error::StorageError;
 
@@ -33,7 +33,15 @@ pub enum Change {
         /// Which.
         key: SourceKey,
     },
-    /// Forgets many of one repository.
+    /// Writes down when a record that is there expires.
+    Expires {
+        /// Which.
+        key: SourceKey,
+        /// When.
+        at: UnixMillis,
+    },
+    /// Forgets many of one repository. What nothing refers to any more then may be deleted at once
+    /// ([`free_due`](MetadataStore::free_due)).
     DeleteRecords {
         /// Whose.
         repository: RepositoryName,
@@ -111,7 +119,8 @@ impl Change {
             }
             Self::DeleteRecord { key } => Some((key, None)),
             Self::If { change, .. } => change.record(),
-            Self::DeleteRecords { .. }
+            Self::Expires { .. }
+            | Self::DeleteRecords { .. }
             | Self::InvalidateRecords { .. }
             | Self::InvalidateRepository { .. }
             | Self::PutDerivation { .. }
@@ -152,7 +161,7 @@ impl Change {
             | Self::InvalidateRepository { .. }
             | Self::DeleteDerivation { .. } => true,
             Self::If { change, .. } => change.only_deletes(),
-            Self::PutRecord { .. } | Self::PutDerivation { .. } => false,
+            Self::PutRecord { .. } | Self::Expires { .. } | Self::PutDerivation { .. } => false,
         }
     }
 }
@@ -414,6 +423,10 @@ async fn apply_one<'a>(
         Change::DeleteRecord { key } => {
             let deleted = artifacts::delete(tx, key).await;
             deleted.map_err(|error| Obstacle::of("delete a record", error))?;
+        }
+        Change::Expires { key, at } => {
+            let written = uses::expires(tx, key, *at).await;
+            written.map_err(|error| Obstacle::of("write a record", error))?;
         }
         Change::DeleteRecords { .. }
         | Change::InvalidateRecords { .. }

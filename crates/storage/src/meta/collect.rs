@@ -155,7 +155,7 @@ impl MetadataStore {
         Ok(report)
     }
 
-    async fn collect_derivations(
+    pub(super) async fn collect_derivations(
         &self,
         now: UnixMillis,
         date: UnixMillis,
@@ -189,7 +189,7 @@ impl MetadataStore {
         collected.await.map_err(failed)
     }
 
-    async fn date_blobs(&self, date: UnixMillis) -> Result<u64, StorageError> {
+    pub(super) async fn date_blobs(&self, date: UnixMillis) -> Result<u64, StorageError> {
         let failed = |error| StorageError::from_sql("look for unreferenced blobs", error);
         let db = self.db().patiently();
         let found = async {
@@ -240,7 +240,7 @@ impl MetadataStore {
     }
 
     /// Deletes the blobs that are due and still without a reference. Gives their number and bytes.
-    async fn delete_due(
+    pub(super) async fn delete_due(
         &self,
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,

@@ -12,7 +12,7 @@ use larder_core::RepositoryName;
 
 use super::db::{DbError, Durability, Row, Sql, Value, list_of};
 use super::patience::Patience;
-use super::{MetadataStore, Tx};
+use super::{MetadataStore, Tx, freed};
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Whether the record in `a` is valid; `$1` is its repository. Each is a look-up by key: no engine is given anything to join.
@@ -91,12 +91,12 @@ const DELETE_LISTED: Sql = Sql {
     sqlite: concat!(
         "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
         listed!(sqlite),
-        ")"
+        ") RETURNING blob"
     ),
     postgres: concat!(
         "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
         listed!(postgres),
-        ")"
+        ") RETURNING blob"
     ),
 };
 
@@ -125,12 +125,12 @@ const DELETE_EARLIER: Sql = Sql {
     sqlite: concat!(
         "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
         listed!(sqlite),
-        ") AND epoch < $3"
+        ") AND epoch < $3 RETURNING blob"
     ),
     postgres: concat!(
         "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
         listed!(postgres),
-        ") AND epoch < $3"
+        ") AND epoch < $3 RETURNING blob"
     ),
 };
 const SWEPT: &str =
@@ -141,13 +141,13 @@ const DELETE_SINGLE: Sql = Sql {
         "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
         listed!(sqlite),
         ") AND epoch < (SELECT i.epoch FROM invalid_records AS i WHERE i.repository = artifacts.repository \
-         AND i.path = artifacts.path AND i.variant = artifacts.variant)"
+         AND i.path = artifacts.path AND i.variant = artifacts.variant) RETURNING blob"
     ),
     postgres: concat!(
         "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
         listed!(postgres),
         ") AND epoch < (SELECT i.epoch FROM invalid_records AS i WHERE i.repository = artifacts.repository \
-         AND i.path = artifacts.path AND i.variant = artifacts.variant)"
+         AND i.path = artifacts.path AND i.variant = artifacts.variant) RETURNING blob"
     ),
 };
 /// Those that were invalidated once more meanwhile stay.
@@ -373,20 +373,24 @@ impl MetadataStore {
         }
     }
 
-    /// Runs statements in one transaction; gives how many rows the first one has changed.
+    /// Runs statements in one transaction, the first of which deletes records; gives how many.
     async fn run_all(&self, statements: &[(Sql, &[Value<'_>])]) -> Result<u64, DbError> {
         let mut patience = Patience::default();
         let mut is_first_try = true;
         loop {
             let done = async {
                 let mut tx = self.db().begin(Durability::Grouped).await?;
-                let mut first = None;
-                for (statement, values) in statements {
-                    let changed = tx.execute(*statement, values).await?;
-                    first.get_or_insert(changed);
+                let mut deleted = 0;
+                if let Some((first, rest)) = statements.split_first() {
+                    let rows = tx.all(first.0, first.1).await?;
+                    deleted = rows.len() as u64;
+                    freed::note(&mut tx, &rows).await?;
+                    for (statement, values) in rest {
+                        tx.execute(*statement, values).await?;
+                    }
                 }
                 tx.commit().await?;
-                Ok::<u64, DbError>(first.unwrap_or_default())
+                Ok::<u64, DbError>(deleted)
             };
             match done.await {
                 Ok(changed) => return Ok(changed),
@@ -409,8 +413,8 @@ pub(super) async fn delete(
     keys: &[RecordKey],
 ) -> Result<(), DbError> {
     let values = [repository.into(), as_list(keys).into()];
-    tx.execute(DELETE_LISTED, &values).await?;
-    Ok(())
+    let rows = tx.all(DELETE_LISTED, &values).await?;
+    freed::note(tx, &rows).await
 }
 
 /// Makes the records of these keys invalid.

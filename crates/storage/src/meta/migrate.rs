@@ -9,7 +9,7 @@ use super::secrets::to_hex;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Script `n` (counted from 1) leads from version `n - 1` to version `n`. Scripts are never edited, only added.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/0001_artifacts.sql"),
     include_str!("migrations/0002_origins.sql"),
     include_str!("migrations/0003_held.sql"),
@@ -18,6 +18,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0006_condemned.sql"),
     include_str!("migrations/0007_multipart_uploads.sql"),
     include_str!("migrations/0008_invalid.sql"),
+    include_str!("migrations/0009_uses.sql"),
 ];
 
 const CREATE: &str =

@@ -26,6 +26,7 @@ mod damage;
 mod db;
 mod derivations;
 mod feed;
+mod freed;
 mod heartbeats;
 mod held;
 mod invalid;
@@ -38,6 +39,7 @@ mod seal;
 mod secrets;
 mod shrink;
 mod uploads;
+mod uses;
 
 pub use artifacts::PageRow;
 pub use change::{Change, DerivedRecord, Expected, Receipt};
@@ -55,6 +57,7 @@ pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
 pub use local_lists::LocalChild;
+pub use uses::UsedRow;
 
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.
 const ABSENCES_AT_START: usize = 20_000;

@@ -83,6 +83,7 @@ pub(crate) async fn fill_all(place: &Place) {
     place
         .run(&format!(
             "BEGIN; \
+             UPDATE artifacts SET used_at = rowid, expires_at = CASE WHEN rowid % 10 = 0 THEN rowid END; \
              UPDATE blobs SET delete_after = 100 WHERE digest < 'sha256:02'; \
              UPDATE blobs SET condemned_by = 'x', condemned_at = 100 WHERE digest < 'sha256:003'; \
              {with} INSERT INTO derivations (derivation, repository, blob, size, content_type, made_at, delete_after) \

@@ -258,7 +258,100 @@ async fn keys_are_read_by_range_and_page_by_page(place: Place) {
     }
 }
 
+/// The order in which records go, as it is written down and read page by page.
+async fn those_used_least_go_first(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
+    for path in ["a", "b", "c", "d"] {
+        store(&meta, &blobs, &key("r", path), path.as_bytes()).await;
+    }
+    store(&meta, &blobs, &key("s", "a"), b"of another repository").await;
+    let used = |path: &str, at| ((path.to_owned(), String::new()), UnixMillis(at));
+    let uses = [used("a", 50), used("b", 40), used("c", 2), used("gone", 60)];
+    meta.note_used(&repository("r"), &uses).await.unwrap();
+    // An earlier time is no news. Each has been used when it was written, at 3.
+    meta.note_used(&repository("r"), &[used("a", 45)])
+        .await
+        .unwrap();
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let page = meta.least_used("r", after.as_ref(), 1).await.unwrap();
+        let Some(row) = page.into_iter().next() else {
+            break;
+        };
+        found.push((row.key.0.clone(), row.used_at.0, row.size));
+        after = Some(row);
+    }
+    let row = |path: &str, at| (path.to_owned(), at, 1);
+    assert_eq!(
+        found,
+        [row("c", 3), row("d", 3), row("b", 40), row("a", 50)]
+    );
+    let expires = |path: &str, at| Change::Expires {
+        key: key("r", path),
+        at: UnixMillis(at),
+    };
+    let changes = vec![expires("a", 10), expires("b", 30), expires("d", 20)];
+    meta.apply(changes).await.unwrap();
+    let expired = |now, unused| meta.expired("r", UnixMillis(now), UnixMillis(unused), 10);
+    let paths = |rows: Vec<larder_storage::UsedRow>| -> Vec<String> {
+        rows.into_iter().map(|row| row.key.0).collect()
+    };
+    assert_eq!(paths(expired(31, 100).await.unwrap()), ["a", "d", "b"]);
+    assert_eq!(
+        paths(expired(30, 50).await.unwrap()),
+        ["d"],
+        "a was used since"
+    );
+}
+
+/// What dropped records leave goes without a grace, unless something else refers to it.
+async fn what_deleted_records_leave_is_due_at_once(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
+    let alone = store(&meta, &blobs, &key("r", "alone"), b"alone").await;
+    let shared = store(&meta, &blobs, &key("r", "shared"), b"shared").await;
+    store(&meta, &blobs, &key("s", "shared"), b"shared").await;
+    let info = blobs.put_bytes(b"made of it").await.unwrap();
+    let derived = info.descriptor.clone();
+    let derivation = Change::PutDerivation {
+        key: "d".to_owned(),
+        repository: repository("r"),
+        sources: vec![alone.digest.clone()],
+        derived: larder_storage::DerivedRecord {
+            blob: derived.clone(),
+            content_type: "text/html".to_owned(),
+            made_at: UnixMillis(1),
+        },
+        blob: info,
+    };
+    meta.apply(vec![derivation]).await.unwrap();
+    assert_eq!(meta.cached_bytes().await.unwrap(), 21);
+    assert_eq!(meta.free_due(UnixMillis(1), &blobs).await.unwrap(), (0, 0));
+    let change = Change::DeleteRecords {
+        repository: repository("r"),
+        keys: keys(&["alone", "shared"]),
+    };
+    meta.apply(vec![change]).await.unwrap();
+    let freed = meta.free_due(UnixMillis(1), &blobs).await.unwrap();
+    assert_eq!(freed, (2, 15), "the file and what was made of it");
+    assert!(blobs.open(&alone).await.is_err() && blobs.open(&derived).await.is_err());
+    assert!(blobs.open(&shared).await.is_ok(), "another record has it");
+    assert_eq!(meta.cached_bytes().await.unwrap(), 6);
+    // The same of records that were invalidated, when their rows are swept.
+    meta.apply(vec![all_of("s")]).await.unwrap();
+    assert_eq!(meta.sweep_invalid().await.unwrap(), 1);
+    assert_eq!(meta.free_due(UnixMillis(1), &blobs).await.unwrap(), (1, 6));
+    // What was replaced keeps its grace, until room is needed.
+    store(&meta, &blobs, &key("r", "x"), b"before").await;
+    store(&meta, &blobs, &key("r", "x"), b"after").await;
+    assert_eq!(meta.free_due(UnixMillis(1), &blobs).await.unwrap(), (0, 0));
+    let superseded = meta.free_superseded(true, UnixMillis(1), &blobs).await;
+    assert_eq!(superseded.unwrap(), (1, 6));
+}
+
 on_both_engines!(
+    those_used_least_go_first,
+    what_deleted_records_leave_is_due_at_once,
     hazard_l4_an_invalid_record_is_nobodys,
     what_is_written_anew_is_valid,
     hazard_l2_news_of_an_invalid_record_is_left_out,

@@ -1,0 +1,168 @@
+//! When records were last asked for, and which go first where space is bounded (docs/adr/0094).
+
+use larder_core::{RepositoryName, SourceKey, UnixMillis};
+
+use super::db::{DbError, Durability, Row, Sql};
+use super::invalid::RecordKey;
+use super::patience::Patience;
+use super::{MetadataStore, Tx};
+use crate::error::StorageError;
+
+/// Records whose use is written in one transaction.
+const WRITTEN_TOGETHER: usize = 500;
+
+/// Of a list `[["path", "variant", time], …]`.
+const USED: Sql = Sql {
+    sqlite: "UPDATE artifacts SET used_at = u.at FROM (SELECT json_extract(value, '$[0]') AS path, json_extract(value, '$[1]') AS variant, \
+         json_extract(value, '$[2]') AS at FROM json_each($2)) AS u \
+         WHERE artifacts.repository = $1 AND artifacts.path = u.path AND artifacts.variant = u.variant AND artifacts.used_at < u.at",
+    postgres: "UPDATE artifacts SET used_at = u.at FROM (SELECT k ->> 0 AS path, k ->> 1 AS variant, (k ->> 2)::bigint AS at \
+         FROM json_array_elements($2::json) AS k) AS u \
+         WHERE artifacts.repository = $1 AND artifacts.path = u.path AND artifacts.variant = u.variant AND artifacts.used_at < u.at",
+};
+const EXPIRES: &str =
+    "UPDATE artifacts SET expires_at = $4 WHERE repository = $1 AND path = $2 AND variant = $3";
+const LEAST_USED: &str = "SELECT path, variant, size, used_at, rowid FROM artifacts \
+     WHERE repository = $1 AND blob IS NOT NULL AND (used_at, rowid) > ($2, $3) ORDER BY used_at, rowid LIMIT $4";
+/// One that was asked for after it had expired is in use.
+const EXPIRED: &str = "SELECT path, variant, size, used_at, rowid FROM artifacts \
+     WHERE repository = $1 AND expires_at < $2 AND blob IS NOT NULL AND used_at < $3 ORDER BY expires_at LIMIT $4";
+/// Of uploaded files nothing is counted.
+const CACHED_BYTES: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs WHERE condemned_by IS NULL \
+     AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = blobs.digest)";
+
+/// A record with bytes that may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedRow {
+    /// Path and variant.
+    pub key: RecordKey,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was last asked for, as far as it was written down.
+    pub used_at: UnixMillis,
+    /// The row's place in the database: it orders those that were used at one moment.
+    pub row: i64,
+}
+
+impl MetadataStore {
+    /// Bytes of all blobs but those of uploaded files; each counts once. Looks at all blobs, so not for every request.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn cached_bytes(&self) -> Result<u64, StorageError> {
+        let row = self.db().patiently().one(CACHED_BYTES, &[]).await;
+        let bytes = row.and_then(|row| row.get::<i64>(0));
+        let failed = |error| StorageError::from_sql("count what is cached", error);
+        Ok(self.noticed(bytes.map_err(failed))?.unsigned_abs())
+    }
+
+    /// Up to `limit` records of a repository that have bytes, those first that were not asked for the longest; behind `after`, if that is
+    /// given.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn least_used(
+        &self,
+        repository: &str,
+        after: Option<&UsedRow>,
+        limit: u32,
+    ) -> Result<Vec<UsedRow>, StorageError> {
+        let (used_at, row) =
+            after.map_or((i64::MIN, i64::MIN), |after| (after.used_at.0, after.row));
+        let values = [
+            repository.into(),
+            used_at.into(),
+            row.into(),
+            i64::from(limit).into(),
+        ];
+        self.used_rows(LEAST_USED, &values).await
+    }
+
+    /// Up to `limit` records of a repository that had expired by `now` and were not asked for since `unused`.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn expired(
+        &self,
+        repository: &str,
+        now: UnixMillis,
+        unused: UnixMillis,
+        limit: u32,
+    ) -> Result<Vec<UsedRow>, StorageError> {
+        let values = [
+            repository.into(),
+            now.0.into(),
+            unused.0.into(),
+            i64::from(limit).into(),
+        ];
+        self.used_rows(EXPIRED, &values).await
+    }
+
+    async fn used_rows(
+        &self,
+        statement: &'static str,
+        values: &[super::db::Value<'_>],
+    ) -> Result<Vec<UsedRow>, StorageError> {
+        let read = |row: Row| {
+            Ok(UsedRow {
+                key: (row.get(0)?, row.get(1)?),
+                size: row.get::<Option<i64>>(2)?.unwrap_or(0).unsigned_abs(),
+                used_at: UnixMillis(row.get(3)?),
+                row: row.get(4)?,
+            })
+        };
+        let rows = self.db().patiently().all(statement, values).await;
+        let rows = rows.and_then(|rows| rows.into_iter().map(read).collect());
+        let failed = |error: DbError| StorageError::from_sql("look for what can go", error);
+        self.noticed(rows.map_err(failed))
+    }
+
+    /// Writes down when these records of a repository were last asked for; those that are gone are passed over, and a later time stays.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub async fn note_used(
+        &self,
+        repository: &RepositoryName,
+        uses: &[(RecordKey, UnixMillis)],
+    ) -> Result<(), StorageError> {
+        let failed = |error| StorageError::from_sql("write down what was used", error);
+        for uses in uses.chunks(WRITTEN_TOGETHER) {
+            let rows = uses
+                .iter()
+                .map(|((path, variant), at)| (path, variant, at.0));
+            let rows: Vec<_> = rows.collect();
+            // Texts and numbers are all that is in it, and those can be written.
+            let list = serde_json::to_string(&rows).unwrap_or_default();
+            let values = [repository.as_str().into(), list.into()];
+            let mut patience = Patience::default();
+            loop {
+                let written = async {
+                    let mut tx = self.db().begin(Durability::Grouped).await?;
+                    tx.execute(USED, &values).await?;
+                    tx.commit().await
+                };
+                match written.await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        let again = patience.again(error).await;
+                        self.noticed(again.map_err(failed))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes down when a record expires.
+pub(super) async fn expires(tx: &mut Tx, key: &SourceKey, at: UnixMillis) -> Result<(), DbError> {
+    let values = [
+        key.repository.as_str().into(),
+        (*key.path).into(),
+        (*key.variant).into(),
+        at.0.into(),
+    ];
+    tx.execute(EXPIRES, &values).await?;
+    Ok(())
+}
