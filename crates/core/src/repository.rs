@@ -162,6 +162,8 @@ pub struct UpstreamSettings {
     pub offline: bool,
     /// Bodies above this many bytes are streamed and not kept.
     pub max_size: Option<u64>,
+    /// `max_disk`: bytes that are kept of the repository at most; what is used least recently goes.
+    pub max_disk: Option<u64>,
     /// How many requests each host gets on behalf of this repository.
     pub limits: RequestLimits,
 }
@@ -198,6 +200,7 @@ impl fmt::Debug for UpstreamSettings {
             .field("ca_file", &self.ca_file)
             .field("offline", &self.offline)
             .field("max_size", &self.max_size)
+            .field("max_disk", &self.max_disk)
             .field("limits", &self.limits)
             .finish()
     }
@@ -221,6 +224,7 @@ impl UpstreamSettings {
             proxy: None,
             offline: false,
             max_size: None,
+            max_disk: None,
             limits: RequestLimits::default(),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use larder_core::{ArtifactRecord, BlobDescriptor, CacheStatus, Source, UnixMillis};
 
+use crate::catalog::{Reading, Use};
 use crate::counters::{RepositoryCounters, count};
 use crate::policy::clearance::{Cleared, Pass};
 
@@ -31,6 +32,8 @@ pub struct Answer {
     pub location: Option<String>,
     /// Whether the answer may be remembered in the hot set, and until when it holds.
     pub hot: Option<HotTicket>,
+    /// Held until the body has been sent, where it is bytes that may be evicted.
+    pub reading: Option<Reading>,
 }
 
 /// The headers of a representation, before ranges and conditions.
@@ -90,6 +93,8 @@ pub struct HotTicket {
     pub for_anyone: bool,
     /// The stored bytes that the answer is, if it is a stored file as it stands.
     pub(crate) held: Option<HeldBlob>,
+    /// The use of the record that it was made from, where that may be evicted.
+    pub(crate) used: Option<Arc<Use>>,
 }
 
 /// Stored bytes that can be opened again, and where that is counted.
@@ -123,7 +128,19 @@ impl HotTicket {
         }
     }
 
-    /// Whether the answer may still be given at `now`: no flush, replacement or reload since, and still fresh.
+    /// The answer is given at `now`. A load, and a store if that was not done lately.
+    pub fn touch(&self, now: UnixMillis) {
+        if let Some(used) = &self.used {
+            used.touch(now);
+        }
+    }
+
+    /// Held until a body that is no copy in memory has been sent, so that it is not evicted meanwhile.
+    pub fn reading(&self) -> Option<Reading> {
+        self.used.as_ref().and_then(Reading::begin)
+    }
+
+    /// Whether the answer may still be given at `now`: no flush, replacement, eviction or reload since, and still fresh.
     pub fn is_good(&self, now: UnixMillis) -> bool {
         let holds = |epoch: &std::sync::atomic::AtomicU64, value: u64| {
             epoch.load(std::sync::atomic::Ordering::Acquire) == value
@@ -134,5 +151,6 @@ impl HotTicket {
                 .iter()
                 .all(|(epoch, value)| holds(epoch, *value))
             && self.fresh_until.is_none_or(|until| now < until)
+            && self.used.as_ref().is_none_or(|used| !used.is_gone())
     }
 }

@@ -18,6 +18,8 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// How long the first byte of a large body waits for its digest, where another mirror could be asked for the right body.
     pub held_back: Duration,
+    /// Bytes that are kept at most, but for uploaded files; `None`: as much as there is room for.
+    pub disk: Option<u64>,
 }
 
 impl Default for Limits {
@@ -27,6 +29,7 @@ impl Default for Limits {
             derived_files: MOST_DERIVED_FILES,
             ring_bytes: 4 << 20,
             held_back: Duration::from_secs(2),
+            disk: None,
         }
     }
 }

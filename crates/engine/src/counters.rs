@@ -82,6 +82,10 @@ counters! {
         fills_not_kept,
         /// Downloads taken up again after a cut.
         fills_resumed,
+        /// Held copies that went to make room.
+        evicted_files,
+        /// Their bytes.
+        evicted_bytes,
     }
 }
 
@@ -117,6 +121,10 @@ counters! {
         gc_blobs_deleted,
         /// Bytes freed by that.
         gc_bytes_freed,
+        /// Held copies that went to make room.
+        evicted_files,
+        /// Their bytes.
+        evicted_bytes,
         /// Derivations made.
         derivations,
         /// Rows of the metadata database that were not what had been put there; since the start.

@@ -76,6 +76,7 @@ use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
 pub use budget::{Limits, MOST_DERIVED_FILES};
+pub use catalog::{DiskUse, Reading};
 pub use cluster::{
     CLUSTER_HEADER, ClusterParts, ClusterReport, ClusterSecret, FLIGHT_PATH, FlightRequest, Peers,
     ReplicaReport,
@@ -417,6 +418,16 @@ impl Engine {
     /// No such repository, no index (501), no name where one is needed (400), or what a request for the index is answered with.
     pub async fn offered_artifacts(&self, request: &OfferRequest) -> Result<OfferPage, Fault> {
         self.offers.page(request).await
+    }
+
+    /// What is kept, where that is bounded. Asks nobody.
+    pub fn disk_use(&self) -> DiskUse {
+        self.catalog.bounds_in_use()
+    }
+
+    /// Changes whenever files are deleted that answers of before may still hold open: those whose ticket is no longer good are to be let go.
+    pub fn freed(&self) -> watch::Receiver<u64> {
+        self.catalog.freed()
     }
 
     /// Counters of the whole process.

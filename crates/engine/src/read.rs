@@ -12,7 +12,7 @@ use larder_formats::{Form, Operation};
 use larder_storage::{BlobStore, GrowingBody};
 
 use crate::answer::{Answer, Body, HeldBlob};
-use crate::catalog::{Catalog, Epoch};
+use crate::catalog::{Catalog, Epoch, Reading, Use};
 use crate::counters::count;
 use crate::decided;
 use crate::document::Documents;
@@ -183,9 +183,13 @@ impl Pipeline {
         representation.served_since = Some(record.served_since);
         representation.vary = vary(wanted.facts.vary, true, by_host);
         let lasting = settled.reusable && sendable.lasts() && !admitted.bypass_cache();
-        let hot = lasting
+        let used = self.catalog.used(&wanted.key);
+        let mut hot = lasting
             .then(|| ticket(wanted, record, epoch, &visibility, self.now()))
             .flatten();
+        if let Some(hot) = &mut hot {
+            hot.used = used;
+        }
         Ok(Answer {
             status: StatusCode::OK,
             representation,
@@ -195,6 +199,7 @@ impl Pipeline {
             freshness: freshness(record, wanted, settled.reusable, &visibility, self.now()),
             location: None,
             hot,
+            reading: None,
         })
     }
 
@@ -266,6 +271,7 @@ impl Pipeline {
             freshness,
             location: None,
             hot: None,
+            reading: self.reading(wanted).1,
         };
         Ok(passing_folder_on(
             &self.registry,
@@ -335,6 +341,10 @@ impl Pipeline {
         let mut hot = lasting
             .then(|| ticket(wanted, &record, epoch, &all, self.now()))
             .flatten();
+        let (used, reading) = self.reading(wanted);
+        if let Some(hot) = &mut hot {
+            hot.used = used;
+        }
         if let Some(hot) = hot.as_mut().filter(|_| is_stored) {
             hot.held = HeldBlob::of(&record, &wanted.entry.counters);
         }
@@ -348,6 +358,7 @@ impl Pipeline {
             freshness,
             location: None,
             hot,
+            reading,
         };
         Ok(passing_folder_on(
             &self.registry,
@@ -356,6 +367,13 @@ impl Pipeline {
             answer,
             self.now(),
         ))
+    }
+
+    /// The use of what an answer is made from, and what keeps its bytes from being evicted until they are sent.
+    fn reading(&self, wanted: &Target) -> (Option<Arc<Use>>, Option<Reading>) {
+        let used = self.catalog.used(&wanted.key);
+        let reading = used.as_ref().and_then(Reading::begin);
+        (used, reading)
     }
 
     /// Clears an artifact's own bytes; a sidecar's clearance is its subject's, which has been asked before.

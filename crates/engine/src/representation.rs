@@ -137,6 +137,7 @@ pub(crate) fn ticket(
         contacted_at: record.said_at(),
         for_anyone: true,
         held: None,
+        used: None,
     })
 }
 
@@ -163,6 +164,7 @@ pub(crate) fn plain(
         },
         location: None,
         hot: None,
+        reading: None,
     }
 }
 

@@ -41,6 +41,7 @@ pub fn ticket(
         contacted_at,
         for_anyone: true,
         held: None,
+        used: None,
     }
 }
 

@@ -183,6 +183,7 @@ async fn read<B: Backend>(
     };
     let requests = exchange.shared.metrics.repository(address.repository);
     let is_hot = is_hot(&answer, &head.method);
+    let reading = answer.reading.take();
     let response = if is_hot && is_warm(&answer) && !(again && exchange.shared.hot.is_enabled()) {
         remember_head_and_respond(exchange, &requests, answer, loaded, asked)
     } else if is_hot && exchange.shared.hot.is_enabled() {
@@ -191,11 +192,9 @@ async fn read<B: Backend>(
         let sent = requests.sent(answer.source);
         respond_once(answer, loaded, exchange.backend.now(), asked, sent).await?
     };
-    Ok((
-        response
-            .unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository)),
-        kind,
-    ))
+    let response = response
+        .unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository));
+    Ok((response.map(|body| body.keep_reading(reading)), kind))
 }
 
 /// Short files are read once, here: the page cache answers without a detour.

@@ -10,11 +10,12 @@ use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, Explanation, FlushReport,
+    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation, FlushReport,
     FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,
     OfferPage, OfferRequest, StoreReport, UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
+use tokio::sync::watch;
 
 /// The body of an upload while it arrives. A fault ends it, and the upload.
 pub type UploadBody<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send + 'a>>;
@@ -153,11 +154,32 @@ pub trait Backend: Send + Sync + 'static {
         StoreReport::default()
     }
 
+    /// What is kept, where that is bounded.
+    fn disk_use(&self) -> DiskUse {
+        DiskUse::default()
+    }
+
+    /// Changes whenever files are deleted that answers of before may hold open; `None`: that never happens.
+    fn freed(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
     /// Counters for `/metrics`.
     fn counters(&self) -> CounterSnapshot;
 
     /// The body of an error in the shape that a package type's clients print; larder's own without one.
     fn error_body(&self, fault: &Fault, package: Option<PackageType>) -> ErrorBody;
+}
+
+/// Waits until files have been deleted that the hot set may hold open; for ever, where that never happens.
+pub(crate) async fn changed(freed: &mut Option<watch::Receiver<u64>>) {
+    let has_changed = match freed {
+        Some(receiver) => receiver.changed().await.is_ok(),
+        None => false,
+    };
+    if !has_changed {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The answer of a pipeline that has no local repositories.

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use larder_core::RequestId;
-use larder_engine::{Body, Chunks};
+use larder_engine::{Body, Chunks, Reading};
 use larder_sendfile::FileSender;
 
 use crate::access_log::BrokenOff;
@@ -42,10 +43,24 @@ struct Pieces {
     /// `None` if they have been counted.
     sent: Option<BytesSent>,
     running: Option<Running>,
+    /// Keeps what is sent from being evicted.
+    reading: Option<Arc<Reading>>,
     /// Bytes handed over.
     handed_over: u64,
     id: Option<RequestId>,
     broken: Option<Box<BrokenOff>>,
+}
+
+/// Bytes of a file that is not evicted while they are there.
+struct Held {
+    bytes: Bytes,
+    _reading: Arc<Reading>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 enum Current {
@@ -112,6 +127,14 @@ impl ResponseBody {
         self
     }
 
+    /// What is sent is not evicted until this body has been handed over. Bodies in memory need no such thing.
+    pub(crate) fn keep_reading(mut self, reading: Option<Reading>) -> Self {
+        if let Kind::Pieces(pieces) = &mut self.0 {
+            pieces.reading = reading.map(Arc::new);
+        }
+        self
+    }
+
     /// Names the request, for the line that tells of a body that broke off; `broken` is made for bodies that may well do so.
     pub(crate) fn named(
         mut self,
@@ -143,6 +166,7 @@ impl Pieces {
             remaining,
             sent: None,
             running: None,
+            reading: None,
             handed_over: 0,
             id: None,
             broken: None,
@@ -199,9 +223,20 @@ impl Pieces {
         Ok(())
     }
 
+    /// A part of a file is under way until the socket has taken it: long after the body has been handed over, where it is mapped.
+    fn held(&self, bytes: Bytes) -> Bytes {
+        match &self.reading {
+            Some(reading) => Bytes::from_owner(Held {
+                bytes,
+                _reading: Arc::clone(reading),
+            }),
+            None => bytes,
+        }
+    }
+
     fn poll_accounted(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let result = match ready!(self.poll_bytes(cx)) {
-            Some(Ok(bytes)) => self.account(&bytes).map(|()| bytes),
+            Some(Ok(bytes)) => self.account(&bytes).map(|()| self.held(bytes)),
             Some(Err(error)) => Err(error),
             None if self.remaining.is_some_and(|remaining| remaining > 0) => {
                 Err(io::ErrorKind::UnexpectedEof.into())

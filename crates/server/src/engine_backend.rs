@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, Engine, Explanation,
+    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine, Explanation,
     FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, OfferPage,
     OfferRequest, StoreReport, UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
+use tokio::sync::watch;
 
 use crate::backend::{Backend, CounterSnapshot, UploadBody};
 
@@ -100,6 +101,14 @@ impl Backend for Arc<Engine> {
 
     fn store(&self) -> StoreReport {
         Engine::store(self)
+    }
+
+    fn disk_use(&self) -> DiskUse {
+        Engine::disk_use(self)
+    }
+
+    fn freed(&self) -> Option<watch::Receiver<u64>> {
+        Some(Engine::freed(self))
     }
 
     fn counters(&self) -> CounterSnapshot {

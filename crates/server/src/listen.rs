@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::access_log;
 use crate::activity::Activity;
-use crate::backend::Backend;
+use crate::backend::{self, Backend};
 use crate::corked::Corked;
 use crate::drive::{Drain, Drive};
 use crate::forwarded::is_trusted;
@@ -297,6 +297,7 @@ impl<B: Backend> Acceptor<B> {
     ) -> T {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         let mut until = std::pin::pin!(until);
+        let mut freed = self.backend.freed();
         loop {
             tokio::select! {
                 ended = &mut until => return ended,
@@ -311,6 +312,7 @@ impl<B: Backend> Acceptor<B> {
                 }
                 Some(ended) = connections.join_next() => report_panic(ended),
                 _ = housekeeping.tick() => self.keep_house(),
+                () = backend::changed(&mut freed) => self.shared.hot.sweep(self.backend.now()),
             }
         }
     }

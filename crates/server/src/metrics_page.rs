@@ -71,6 +71,7 @@ async fn node<B: Backend>(exchange: &Exchange<'_, B>) -> Node {
         hot_set_limit: shared.hot_set_limit,
         disk: backend.disk(),
         store: backend.store(),
+        disk_use: backend.disk_use(),
         reload: reload.as_deref().map_or((true, shared.started), |reload| {
             (reload.error.is_none(), reload.at)
         }),

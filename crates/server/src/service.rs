@@ -140,6 +140,7 @@ impl<B: Backend> Service<B> {
             headers,
             sender: self.connection.sender.as_ref(),
         };
+        variant.ticket.touch(now);
         let mut response = remembered::from_hot(variant, asked, now)?;
         confirm_keep_alive(headers, &mut response);
         variant.requests.count_hot(response.status());
@@ -153,7 +154,10 @@ impl<B: Backend> Service<B> {
             response = response.map(ResponseBody::in_frames);
         }
         Some(match running {
-            Some(running) => response.map(|body| body.keep_running(running)),
+            Some(running) => {
+                let reading = variant.ticket.reading();
+                response.map(|body| body.keep_running(running).keep_reading(reading))
+            }
             None => response,
         })
     }
@@ -187,6 +191,7 @@ impl<B: Backend> Service<B> {
         };
         confirm_keep_alive(request.headers(), &mut response);
         warm.ticket.count_hit();
+        warm.ticket.touch(now);
         warm.requests.count(RequestKind::Hit, response.status());
         self.shared
             .metrics
@@ -201,8 +206,8 @@ impl<B: Backend> Service<B> {
         if response.body().is_at_hand() {
             return Some(response);
         }
-        let running = self.connection.activity.begin();
-        Some(response.map(|body| body.keep_running(running)))
+        let (running, reading) = (self.connection.activity.begin(), warm.ticket.reading());
+        Some(response.map(|body| body.keep_running(running).keep_reading(reading)))
     }
 
     fn uses_base(&self, request: &Request<Incoming>, host: &str, base: &str) -> bool {

@@ -211,6 +211,7 @@ mod tests {
             proxy: None,
             offline: false,
             max_size: None,
+            max_disk: None,
             limits: larder_core::RequestLimits::default(),
         }
     }

@@ -87,6 +87,7 @@ fn hazard_s10_credentials_go_to_scheme_host_and_port_of_a_configured_root_only()
         ))),
         offline: false,
         max_size: None,
+        max_disk: None,
         limits: crate::RequestLimits::default(),
     };
     for text in [

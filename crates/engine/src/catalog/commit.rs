@@ -1,20 +1,16 @@
 //! Blob, then record, then the in-process copy, in this order and in groups. Who waits for a record to become visible is told when it is.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Digest, SourceKey, UnixMillis, fresh_until};
 use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool};
-use tokio::sync::{MutexGuard, mpsc, oneshot};
+use tokio::sync::MutexGuard;
 
 use super::{Catalog, superseded};
-use crate::budget::Lease;
 use crate::counters::count;
 use crate::repositories::RepositoryState;
 use crate::target::Target;
-
-/// Fills that become durable together.
-const GROUP: usize = 64;
 
 /// Who waits for a commit to become visible: until then, newcomers join it.
 pub(crate) trait Landing: Debug + Send + Sync {
@@ -40,7 +36,7 @@ pub(crate) struct Commit {
 
 impl Commit {
     /// Whether it brings bytes, in an open file.
-    fn is_of_bytes(&self) -> bool {
+    pub(super) fn is_of_bytes(&self) -> bool {
         matches!(self.change, RecordChange::Store { .. })
     }
 }
@@ -79,59 +75,6 @@ pub(crate) struct Batch<'a> {
     pub(crate) entry: Option<&'a RepositoryState>,
 }
 
-#[derive(Debug)]
-pub(super) enum Message {
-    /// Commits that become visible together, and the places of their open files.
-    Commits(Vec<Commit>, Vec<Lease>),
-    Barrier(oneshot::Sender<()>),
-}
-
-/// The way to the commit task.
-#[derive(Debug)]
-pub(super) struct CommitQueue(mpsc::UnboundedSender<Message>);
-
-impl CommitQueue {
-    pub(super) fn new(sender: mpsc::UnboundedSender<Message>) -> Self {
-        Self(sender)
-    }
-}
-
-/// Starts the task that makes fills durable.
-pub(super) fn start(catalog: &Arc<Catalog>, mut queue: mpsc::UnboundedReceiver<Message>) {
-    let catalog: Weak<Catalog> = Arc::downgrade(catalog);
-    tokio::spawn(async move {
-        let mut messages = Vec::with_capacity(GROUP);
-        while queue.recv_many(&mut messages, GROUP).await > 0 {
-            let Some(catalog) = catalog.upgrade() else {
-                return;
-            };
-            let mut commits = Vec::new();
-            let mut barriers = Vec::new();
-            let mut places = Vec::new();
-            for message in messages.drain(..) {
-                match message {
-                    Message::Commits(together, open) => {
-                        commits.extend(together);
-                        places.extend(open);
-                    }
-                    Message::Barrier(sender) => barriers.push(sender),
-                }
-            }
-            if !commits.is_empty() {
-                let batch = Batch {
-                    commits,
-                    ..Batch::default()
-                };
-                catalog.exclusive().await.commit(batch).await;
-            }
-            drop(places);
-            for barrier in barriers {
-                let _ = barrier.send(());
-            }
-        }
-    });
-}
-
 /// The right to make records visible that others are compared with: as long as it is held, nobody else does.
 #[derive(Debug)]
 pub(crate) struct Exclusive<'a> {
@@ -162,25 +105,6 @@ struct Prepared {
 }
 
 impl Catalog {
-    /// Makes commits durable behind the scenes, in groups and in their order.
-    pub(crate) fn enqueue(&self, commits: Vec<Commit>) {
-        if !commits.is_empty() {
-            // Fails only when the catalog is gone, and then there is nobody to tell.
-            let places = commits.iter().filter(|commit| commit.is_of_bytes());
-            let places = places.map(|commit| self.spool_place_now(&commit.wanted));
-            let places = places.collect();
-            let _ = self.queue.0.send(Message::Commits(commits, places));
-        }
-    }
-
-    /// Waits until everything enqueued so far is durable or has failed.
-    pub(crate) async fn barrier(&self) {
-        let (sender, receiver) = oneshot::channel();
-        if self.queue.0.send(Message::Barrier(sender)).is_ok() {
-            let _ = receiver.await;
-        }
-    }
-
     /// Waits until nobody else makes records visible.
     pub(crate) async fn exclusive(&self) -> Exclusive<'_> {
         Exclusive {
@@ -191,6 +115,7 @@ impl Catalog {
 
     async fn commit_batch(&self, mut batch: Batch<'_>) {
         let (mut ready, waiting) = self.prepare(std::mem::take(&mut batch.commits));
+        let waiting = self.within_bounds(waiting).await;
         ready.extend(self.publish_group(waiting).await);
         if !ready.iter().any(|one| one.is_new) && self.is_disk_low() {
             // What brings no bytes is remembered in memory until there is space again: each row is one more that a full disk has to take.
@@ -308,6 +233,31 @@ impl Catalog {
             }
         }
         (ready, waiting)
+    }
+
+    /// Those that there is room for, which is made first. The others are served and not kept.
+    async fn within_bounds(
+        &self,
+        waiting: Vec<(Prepared, SealedSpool)>,
+    ) -> Vec<(Prepared, SealedSpool)> {
+        let coming: Vec<_> = waiting
+            .iter()
+            .map(|(one, spool)| (one.key.repository.clone(), spool.descriptor.size))
+            .collect();
+        let mut fits = self.make_room_for(&coming).await.into_iter();
+        let mut kept = Vec::with_capacity(waiting.len());
+        for (one, spool) in waiting {
+            if fits.next().unwrap_or(true) {
+                kept.push((one, spool));
+                continue;
+            }
+            let bytes = spool.descriptor.size;
+            let say = || self.trouble.warn_no_room(&one.key, bytes);
+            one.landing.span().in_scope(say);
+            count(&one.wanted.entry.counters.fills_not_kept);
+            one.landing.landed();
+        }
+        kept
     }
 
     async fn publish_group(&self, waiting: Vec<(Prepared, SealedSpool)>) -> Vec<Prepared> {
@@ -440,6 +390,14 @@ fn changes_of(prepared: &Prepared) -> impl Iterator<Item = Change> {
         record,
         blob: prepared.blob.clone(),
     };
+    let expires = prepared.record.as_deref().and_then(|record| {
+        record.blob()?;
+        let wanted = &prepared.wanted;
+        let class = wanted.class_of(record);
+        let at = fresh_until(record, class, &wanted.entry.repository.cache)?;
+        let key = prepared.key.clone();
+        Some(Change::Expires { key, at })
+    });
     let (change, also) = match (&prepared.record, &prepared.also) {
         (Some(record), also) => (
             Change::If {
@@ -451,7 +409,7 @@ fn changes_of(prepared: &Prepared) -> impl Iterator<Item = Change> {
         ),
         (None, _) => (Change::DeleteRecord { key }, None),
     };
-    [Some(change), also].into_iter().flatten()
+    [Some(change), also, expires].into_iter().flatten()
 }
 
 /// What a record may replace. New bytes replace those that were there when they were asked for, and any that were heard of before; news

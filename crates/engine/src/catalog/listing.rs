@@ -13,6 +13,8 @@ use super::Catalog;
 
 /// Rows of earlier versions about what is not there that one collection deletes.
 const ABSENCES_AT_ONCE: usize = 200_000;
+/// While rows are deleted, the files that they have left go so often.
+const FREED_EVERY: Duration = Duration::from_secs(1);
 
 impl Catalog {
     /// Up to `limit` records of a repository after a path and variant, in their order; those that cannot be read are passed over.
@@ -81,14 +83,40 @@ impl Catalog {
         applied.await.map(drop)
     }
 
-    /// Deletes the rows of invalid records behind the scenes, and gives their space back.
+    /// Deletes the rows of invalid records behind the scenes, and what they have left, and gives their space back.
     pub(crate) fn begin_sweep(self: &Arc<Self>) {
         let catalog = Arc::clone(self);
         tokio::spawn(async move {
-            if catalog.sweep().await > 0 {
+            let sweep = catalog.sweep();
+            tokio::pin!(sweep);
+            let rows = loop {
+                match tokio::time::timeout(FREED_EVERY, &mut sweep).await {
+                    Ok(rows) => break rows,
+                    Err(_) => catalog.free().await,
+                }
+            };
+            catalog.free().await;
+            if rows > 0 {
                 catalog.shrink().await;
             }
         });
+    }
+
+    /// The files that deleted records have left go behind the scenes.
+    pub(crate) fn begin_freeing(self: &Arc<Self>) {
+        let catalog = Arc::clone(self);
+        tokio::spawn(async move { catalog.free().await });
+    }
+
+    async fn free(&self) {
+        match self.free_due().await {
+            Ok(0) => {}
+            Ok(bytes) => tracing::info!(bytes, "the files of flushed records were deleted"),
+            Err(error) => {
+                tracing::warn!(%error, "the files of flushed records could not be deleted, and will be later");
+            }
+        }
+        self.note_freed();
     }
 
     /// Deletes the rows of invalid records; gives how many.

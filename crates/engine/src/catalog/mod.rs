@@ -5,26 +5,33 @@
 //! | `mod.rs` | reading and amending single records, derivations |
 //! | `records.rs` | the in-process copy of records |
 //! | `absences.rs` | what an upstream has said is not there |
-//! | `commit.rs` | blob, then record, then the in-process copy, in groups |
+//! | `queue.rs`, `commit.rs` | blob, then record, then the in-process copy, in groups |
 //! | `epochs.rs` | when what was made of records before is void |
 //! | `local.rs` | the rows of local repositories' files |
 //! | `listing.rs` | pages of records, sizes, and what the collector does |
 //! | `bus.rs` | what other engines over the same data have changed |
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
+//! | `bounds.rs`, `evict.rs` | how much may be kept, and what goes for it |
+//! | `uses.rs`, `victims.rs` | when records were last asked for, and which go first |
 //! | `trouble.rs` | storage that does not take what it should |
 //!
 //! Nobody else sees the database, the in-process copies or the epochs. A change says what it replaces, and is left out where that is no
 //! longer what is known: news of a record never brings back the bytes of before (docs/adr/0057).
 
 mod absences;
+mod bounds;
 mod bus;
 mod commit;
 mod epochs;
+mod evict;
 mod listing;
 mod local;
+mod queue;
 mod records;
 mod room;
 mod trouble;
+mod uses;
+mod victims;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
@@ -48,7 +55,10 @@ pub(crate) use absences::Absence;
 pub(crate) use bus::Foreign;
 pub(crate) use commit::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
+pub use evict::DiskUse;
 pub(crate) use trouble::Trouble;
+pub use uses::Reading;
+pub(crate) use uses::Use;
 
 /// Records, what is remembered of absences, and the epochs of repositories.
 #[derive(Debug)]
@@ -62,7 +72,7 @@ pub(crate) struct Catalog {
     clock: Arc<dyn Clock>,
     /// This engine, among the users of the database.
     writer: Writer,
-    queue: commit::CommitQueue,
+    queue: queue::CommitQueue,
     budgets: Arc<Budgets>,
     /// Held by whoever makes records visible that others are compared with.
     committing: tokio::sync::Mutex<()>,
@@ -74,6 +84,8 @@ pub(crate) struct Catalog {
     counters: Arc<Counters>,
     /// When a full disk last made larder look for what can go, in milliseconds.
     last_room_made: AtomicI64,
+    uses: uses::Uses,
+    eviction: bounds::Eviction,
 }
 
 impl Catalog {
@@ -95,7 +107,7 @@ impl Catalog {
             blobs,
             clock,
             writer: Writer::unique(),
-            queue: commit::CommitQueue::new(sender),
+            queue: queue::CommitQueue::new(sender),
             budgets,
             committing: tokio::sync::Mutex::default(),
             announcing: AtomicUsize::new(0),
@@ -103,8 +115,11 @@ impl Catalog {
             trouble: Trouble::default(),
             counters,
             last_room_made: AtomicI64::new(i64::MIN),
+            uses: uses::Uses::default(),
+            eviction: bounds::Eviction::default(),
         });
-        commit::start(&catalog, receiver);
+        catalog.start_eviction();
+        queue::start(&catalog, receiver);
         catalog
     }
 
@@ -281,14 +296,20 @@ impl Catalog {
         result
     }
 
-    /// Deletes records, whatever they are: a flush, or what nobody names any more.
+    /// A record is asked for; `None` where nothing is ever evicted.
+    pub(crate) fn used(&self, key: &SourceKey) -> Option<Arc<Use>> {
+        self.uses.of(key, self.now())
+    }
+
+    /// Deletes records, whatever they are: a flush.
     ///
     /// # Errors
     /// The database does not take it.
     pub(crate) async fn delete(&self, keys: Vec<SourceKey>) -> Result<(), StorageError> {
-        let changes = keys
-            .iter()
-            .map(|key| Change::DeleteRecord { key: key.clone() });
+        let changes = keys.iter().map(|key| Change::DeleteRecords {
+            repository: key.repository.clone(),
+            keys: vec![(key.path.to_string(), key.variant.to_string())],
+        });
         let applied = self
             .metadata
             .apply_by(self.writer, changes.collect(), Vec::new());
@@ -376,6 +397,7 @@ impl Catalog {
     /// takes a disk's time, and a quick upstream would fill the queue with open files until nobody can open one (hazard R5). How many
     /// downloads are under way is bounded by their own places.
     pub(crate) async fn spool_room(&self, wanted: &Target) {
+        self.eviction.within().await;
         let repository = wanted.key.repository.as_str();
         // What has come to be committed takes its place by itself.
         drop(

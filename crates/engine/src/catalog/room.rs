@@ -78,6 +78,7 @@ impl Catalog {
     /// Opens a record's blob; a record whose bytes are gone or damaged is dropped, so that they are fetched again.
     pub(crate) async fn open_held(&self, wanted: &Target, record: &ArtifactRecord) -> Option<Body> {
         let blob = record.blob()?;
+        drop(self.used(&wanted.key));
         match self.blobs.open(blob).await {
             Ok(open) => Some(open),
             Err(error) => {

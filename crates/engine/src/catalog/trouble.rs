@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use larder_core::SourceKey;
 use larder_storage::StorageError;
 
 use crate::causes::Causes;
@@ -45,6 +46,19 @@ impl Trouble {
             tracing::error!(%error, times, "records could not be written; what was downloaded is served but not kept");
         } else {
             tracing::debug!(%error, "records could not be written again");
+        }
+    }
+
+    /// A download is larger than its bound, or nothing that is kept may go for it.
+    pub(crate) fn warn_no_room(&self, key: &SourceKey, bytes: u64) {
+        if let Some(times) = self.warned.due("bounded") {
+            tracing::warn!(
+                %key, bytes, times,
+                "a download is served and not kept: `limits.disk` or `max_disk` leaves no room for it; said once an hour, \
+                 larder_repository_fills_not_kept_total counts on"
+            );
+        } else {
+            tracing::debug!(%key, bytes, "a download is served and not kept: the bounds leave no room for it");
         }
     }
 

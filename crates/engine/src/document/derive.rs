@@ -406,6 +406,14 @@ impl Documents {
                 size: body.length,
             },
         };
+        // One that is not kept is made again.
+        if !self
+            .catalog
+            .has_room_for(&named.repository, body.length)
+            .await
+        {
+            return;
+        }
         let Some(Ok(blob)) = self.blobs.publish(vec![spool]).await.pop() else {
             return;
         };

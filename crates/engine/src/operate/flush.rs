@@ -107,8 +107,11 @@ impl Operator {
         let flushed = flushed.await;
         if is_to_be_swept {
             self.catalog.begin_sweep();
-        } else if flushed.is_ok() && request.cache_type != CacheType::Metrics {
-            self.catalog.shrink().await;
+        } else if request.cache_type != CacheType::Metrics {
+            self.catalog.begin_freeing();
+            if flushed.is_ok() {
+                self.catalog.shrink().await;
+            }
         }
         flushed
     }

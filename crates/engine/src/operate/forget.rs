@@ -75,6 +75,7 @@ impl Operator {
         });
         self.catalog.end_flush(&entry);
         if forgotten > 0 {
+            self.catalog.begin_freeing();
             let path = keys.first().map(ToString::to_string).unwrap_or_default();
             tracing::info!(repository = %entry.repository.name, key = path, entries = forgotten, "a path was flushed");
         }

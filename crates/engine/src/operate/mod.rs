@@ -58,6 +58,8 @@ impl Operator {
         remote: Arc<Remote>,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
+        let disk = base.transfers.limits().disk;
+        base.catalog.bound(disk, base.registry.load().all());
         Arc::new(Self {
             registry: base.registry,
             catalog: base.catalog,
@@ -73,6 +75,7 @@ impl Operator {
     /// The configuration has changed.
     pub(crate) fn reconfigured(self: &Arc<Self>) {
         self.remote.refusals.forget(|_| true);
+        self.catalog.bound_each(self.registry.load().all());
         self.keep_origins();
     }
 }

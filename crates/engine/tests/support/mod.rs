@@ -89,6 +89,7 @@ pub(crate) fn repository(package: PackageType, base: &str) -> Repository {
             proxy: None,
             offline: false,
             max_size: None,
+            max_disk: None,
             limits: larder_core::RequestLimits::default(),
         })),
         access: AccessPolicy::default(),

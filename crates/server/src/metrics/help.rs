@@ -196,6 +196,16 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "downloads taken up again after a cut",
     ),
     (
+        "larder_repository_evicted_files_total",
+        "counter",
+        "held documents and files that went to keep to `limits.disk` or `max_disk`",
+    ),
+    (
+        "larder_repository_evicted_bytes_total",
+        "counter",
+        "their bytes",
+    ),
+    (
         "larder_repository_digest_mismatches_total",
         "counter",
         "bodies that were not what the index states",
@@ -308,6 +318,21 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "with less than this free, downloads are served and not kept",
     ),
     (
+        "larder_kept_bytes",
+        "gauge",
+        "bytes of all that is kept but uploaded files, as they were last counted and added to; not there without `limits.disk`",
+    ),
+    (
+        "larder_kept_limit_bytes",
+        "gauge",
+        "`limits.disk` in bytes; not there without it",
+    ),
+    (
+        "larder_repository_limit_bytes",
+        "gauge",
+        "`max_disk` of the repositories that have one",
+    ),
+    (
         "larder_object_store_up",
         "gauge",
         "1 if the S3 store answered when it was asked last, else 0; this and the next six are not there without `s3`",
@@ -358,6 +383,16 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "when larder's own certificate expires; not there without `tls`",
     ),
     ("larder_derivations_total", "counter", "documents rewritten"),
+    (
+        "larder_evicted_files_total",
+        "counter",
+        "held documents and files of all repositories that went to keep to `limits.disk` or `max_disk`",
+    ),
+    (
+        "larder_evicted_bytes_total",
+        "counter",
+        "bytes of the evicted documents and files",
+    ),
     (
         "larder_gc_blobs_deleted_total",
         "counter",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use larder_core::UnixMillis;
-use larder_engine::{ClusterReport, DiskSpace, StoreReport, UpstreamReport};
+use larder_engine::{ClusterReport, DiskSpace, DiskUse, StoreReport, UpstreamReport};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric as _, MetricEncoder,
@@ -30,6 +30,7 @@ pub(crate) struct Node {
     pub(crate) hot_set_limit: u64,
     pub(crate) disk: Option<DiskSpace>,
     pub(crate) store: StoreReport,
+    pub(crate) disk_use: DiskUse,
     /// Whether the last load of the configuration went well, and when it was.
     pub(crate) reload: (bool, UnixMillis),
     pub(crate) certificate_expiry: Option<UnixMillis>,
@@ -282,6 +283,7 @@ impl Scrape {
         page.gauge_if("disk_total_bytes", node.disk.map(|disk| disk.total))?;
         page.gauge_if("disk_reserve_bytes", node.disk.map(|disk| disk.reserve))?;
         store::write(page, &node.store)?;
+        store::bounds(page, &node.disk_use)?;
         let (went_well, at) = node.reload;
         page.gauge("config_reload_success", &i64::from(went_well))?;
         page.gauge("config_last_reload_timestamp_seconds", &seconds(at))?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use larder_engine::StoreReport;
+use larder_engine::{DiskUse, StoreReport};
 
 use super::page::Page;
 
@@ -19,6 +19,22 @@ pub(super) fn write(page: &mut Page<'_, '_>, store: &StoreReport) -> fmt::Result
     page.gauge("tier_limit_bytes", &tier.budget)?;
     page.counter("tier_fills", &tier.fills)?;
     page.counter("tier_evicted_blobs", &tier.evicted)
+}
+
+/// What is kept and may be kept, where that is bounded.
+pub(super) fn bounds(page: &mut Page<'_, '_>, disk: &DiskUse) -> fmt::Result {
+    page.gauge_if("kept_bytes", disk.kept)?;
+    page.gauge_if("kept_limit_bytes", disk.limit)?;
+    if disk.repositories.is_empty() {
+        return Ok(());
+    }
+    let mut limits = page.gauges("repository_limit_bytes")?;
+    for (repository, limit) in &disk.repositories {
+        limits
+            .encode_family(&[("repository", &**repository)])?
+            .encode_gauge(limit)?;
+    }
+    Ok(())
 }
 
 /// A store that fails, for the test of the page.

@@ -137,6 +137,7 @@ pub(super) mod tests {
             proxy: None,
             offline: false,
             max_size: None,
+            max_disk: None,
             limits: larder_core::RequestLimits::default(),
         }
     }

@@ -38,6 +38,7 @@ pub(crate) fn settings(base: &Url) -> UpstreamSettings {
         proxy: None,
         offline: false,
         max_size: None,
+        max_disk: None,
         limits: larder_core::RequestLimits::default(),
     }
 }

@@ -95,6 +95,7 @@ fn answer(local: &Local, content_type: &str, text: String) -> Answer {
         },
         location: None,
         hot: None,
+        reading: None,
     }
 }
 

@@ -62,6 +62,7 @@ pub(crate) async fn read(
             blob: file.blob.clone(),
             counters: Arc::clone(&entry.counters),
         }),
+        used: None,
     };
     let blob = file.blob.clone();
     let answer = Answer {
@@ -80,6 +81,7 @@ pub(crate) async fn read(
         },
         location: None,
         hot: Some(hot),
+        reading: None,
     };
     let blob = (!place.class.is_mutable()).then_some(&blob);
     Ok(presign::redirected(&*local.blobs, &entry.repository, blob, request, answer, now).await)

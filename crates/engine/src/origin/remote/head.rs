@@ -130,6 +130,7 @@ impl Remote {
             freshness,
             location: None,
             hot: None,
+            reading: None,
         };
         Ok(Some(passing_folder_on(
             &self.registry,

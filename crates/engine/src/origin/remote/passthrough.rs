@@ -102,6 +102,7 @@ impl Remote {
             },
             location: None,
             hot: None,
+            reading: None,
         }
     }
 }

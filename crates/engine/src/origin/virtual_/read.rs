@@ -397,6 +397,7 @@ impl Reading<'_> {
             },
             location: None,
             hot,
+            reading: None,
         }
     }
 
@@ -423,5 +424,6 @@ fn ticket(assembled: &Assembled) -> Option<HotTicket> {
         contacted_at: assembled.contacted_at,
         for_anyone: true,
         held: None,
+        used: None,
     })
 }

@@ -1,0 +1,202 @@
+//! What may be kept, how much is, and who waits for room (`limits.disk`, `max_disk`).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use larder_core::RepositoryName;
+use tokio::sync::{Notify, watch};
+
+use crate::repositories::RepositoryState;
+
+/// So long a download waits for those before it to be committed, or given up.
+const BEGINS_AFTER: Duration = Duration::from_secs(5);
+/// How often what was used is written down, and it is seen to whether bounds are passed.
+pub(super) const EVERY: Duration = Duration::from_secs(10);
+
+/// What may be kept.
+#[derive(Debug, Default)]
+pub(super) struct Bounds {
+    /// Bytes of all blobs but those of uploaded files.
+    pub(super) disk: Option<u64>,
+    pub(super) entries: Vec<Arc<RepositoryState>>,
+}
+
+impl Bounds {
+    /// Bytes of what the records of a repository name.
+    pub(super) fn of(&self, repository: &str) -> Option<u64> {
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| entry.repository.name.as_str() == repository);
+        entry?.repository.upstream()?.max_disk
+    }
+
+    pub(super) fn is_any(&self) -> bool {
+        let of_one = |entry: &Arc<RepositoryState>| {
+            let upstream = entry.repository.upstream();
+            upstream.is_some_and(|upstream| upstream.max_disk.is_some())
+        };
+        self.disk.is_some() || self.entries.iter().any(of_one)
+    }
+
+    pub(super) fn is_configured(&self, repository: &str) -> bool {
+        let is_it = |entry: &Arc<RepositoryState>| entry.repository.name.as_str() == repository;
+        self.entries.iter().any(is_it)
+    }
+}
+
+/// How much is kept: counted now and then, and added to in between.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    pub(super) total: u64,
+    pub(super) of: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Whether so much more of a repository is within bounds.
+    pub(super) fn has_room(&self, bounds: &Bounds, (repository, size): &Coming) -> bool {
+        let of_one = self.of.get(repository.as_str()).copied().unwrap_or(0);
+        bounds
+            .disk
+            .is_none_or(|most| self.total.saturating_add(*size) <= most)
+            && bounds
+                .of(repository.as_str())
+                .is_none_or(|most| of_one.saturating_add(*size) <= most)
+    }
+
+    pub(super) fn add(&mut self, (repository, size): &Coming) {
+        self.total = self.total.saturating_add(*size);
+        let of_one = self.of.entry(repository.to_string()).or_default();
+        *of_one = of_one.saturating_add(*size);
+    }
+}
+
+/// A blob that is about to be kept: whose, and its length.
+pub(super) type Coming = (RepositoryName, u64);
+
+/// What the catalog needs for it.
+#[derive(Debug)]
+pub(super) struct Eviction {
+    pub(super) bounds: ArcSwap<Bounds>,
+    tally: Mutex<Option<Tally>>,
+    /// When it was counted, and how long that took.
+    pub(super) counted: Mutex<Option<(Instant, Duration)>>,
+    /// Held by whoever counts and evicts.
+    pub(super) alone: tokio::sync::Mutex<()>,
+    pub(super) last_thorough: AtomicI64,
+    /// Bytes of what has arrived and waits to be committed.
+    queued: AtomicU64,
+    /// Some of it has been committed.
+    settled: Notify,
+    /// Files have gone that may still be open.
+    freed: watch::Sender<u64>,
+}
+
+impl Default for Eviction {
+    fn default() -> Self {
+        Self {
+            bounds: ArcSwap::default(),
+            tally: Mutex::default(),
+            counted: Mutex::default(),
+            alone: tokio::sync::Mutex::default(),
+            last_thorough: AtomicI64::new(i64::MIN),
+            queued: AtomicU64::new(0),
+            settled: Notify::new(),
+            freed: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Eviction {
+    /// Changes whenever files are deleted: who keeps files open lets those go that nobody may be served any more.
+    pub(super) fn freed(&self) -> watch::Receiver<u64> {
+        self.freed.subscribe()
+    }
+
+    /// So many bytes have arrived, and wait to be committed.
+    pub(super) fn queue(&self, bytes: u64) {
+        self.queued.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Bytes of what waits to be committed, or is being.
+    pub(super) fn queued(&self) -> u64 {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// They wait no longer.
+    pub(super) fn settle(&self, bytes: u64) {
+        self.queued.fetch_sub(bytes, Ordering::AcqRel);
+        self.settled.notify_waiters();
+    }
+
+    /// Waits until what is kept and what waits to be is within the bound of all together, and not for ever: what is under way then is
+    /// the only thing beyond it.
+    pub(super) async fn within(&self) {
+        let Some(most) = self.bounds.load().disk else {
+            return;
+        };
+        let settled = async {
+            loop {
+                let next = self.settled.notified();
+                tokio::pin!(next);
+                next.as_mut().enable();
+                let kept = self.with_tally(|tally| tally.as_ref().map_or(0, |tally| tally.total));
+                let queued = self.queued.load(Ordering::Acquire);
+                if queued == 0 || kept.saturating_add(queued) <= most {
+                    return;
+                }
+                next.await;
+            }
+        };
+        let _ = tokio::time::timeout(BEGINS_AFTER, settled).await;
+    }
+
+    pub(super) fn note_freed(&self) {
+        self.freed.send_modify(|times| *times += 1);
+    }
+
+    /// Whether it is time to count again, which takes a hundredth of the time at most.
+    pub(super) fn is_due(&self) -> bool {
+        let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.is_none_or(|(at, took)| at.elapsed() >= (took * 100).max(EVERY))
+    }
+
+    pub(super) fn with_tally<T>(&self, work: impl FnOnce(&mut Option<Tally>) -> T) -> T {
+        work(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes note of what is about to be kept, if all of it is known to be within bounds.
+    pub(super) fn takes_all(&self, bounds: &Bounds, coming: &[Coming]) -> bool {
+        self.with_tally(|tally| {
+            let Some(tally) = tally else { return false };
+            let mut next = tally.clone();
+            let fits = coming.iter().all(|one| {
+                let fits = next.has_room(bounds, one);
+                next.add(one);
+                fits
+            });
+            if fits {
+                *tally = next;
+            }
+            fits
+        })
+    }
+
+    /// Of each whether it is within bounds; those that are, are taken note of.
+    pub(super) fn take(&self, bounds: &Bounds, coming: &[Coming]) -> Vec<bool> {
+        self.with_tally(|tally| {
+            let tally = tally.get_or_insert_default();
+            let take = |one| {
+                let fits = tally.has_room(bounds, one);
+                if fits {
+                    tally.add(one);
+                }
+                fits
+            };
+            coming.iter().map(take).collect()
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! What waits to be committed: in its order, in groups, by one task.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Catalog;
+use super::commit::{Batch, Commit, RecordChange};
+use crate::budget::Lease;
+
+/// Fills that become durable together.
+const GROUP: usize = 64;
+
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Commits that become visible together, and the places of their open files.
+    Commits(Vec<Commit>, Vec<Lease>),
+    Barrier(oneshot::Sender<()>),
+}
+
+/// The way to the commit task.
+#[derive(Debug)]
+pub(super) struct CommitQueue(mpsc::UnboundedSender<Message>);
+
+impl CommitQueue {
+    pub(super) fn new(sender: mpsc::UnboundedSender<Message>) -> Self {
+        Self(sender)
+    }
+}
+
+/// Starts the task that makes fills durable.
+pub(super) fn start(catalog: &Arc<Catalog>, mut queue: mpsc::UnboundedReceiver<Message>) {
+    let catalog: Weak<Catalog> = Arc::downgrade(catalog);
+    tokio::spawn(async move {
+        let mut messages = Vec::with_capacity(GROUP);
+        while queue.recv_many(&mut messages, GROUP).await > 0 {
+            let Some(catalog) = catalog.upgrade() else {
+                return;
+            };
+            let mut commits = Vec::new();
+            let mut barriers = Vec::new();
+            let mut places = Vec::new();
+            for message in messages.drain(..) {
+                match message {
+                    Message::Commits(together, open) => {
+                        commits.extend(together);
+                        places.extend(open);
+                    }
+                    Message::Barrier(sender) => barriers.push(sender),
+                }
+            }
+            if !commits.is_empty() {
+                let bytes = bytes_of(&commits);
+                let batch = Batch {
+                    commits,
+                    ..Batch::default()
+                };
+                catalog.exclusive().await.commit(batch).await;
+                catalog.eviction.settle(bytes);
+            }
+            drop(places);
+            for barrier in barriers {
+                let _ = barrier.send(());
+            }
+        }
+    });
+}
+
+fn bytes_of(commits: &[Commit]) -> u64 {
+    let bytes = commits.iter().map(|commit| match &commit.change {
+        RecordChange::Store { spool, .. } => spool.descriptor.size,
+        _ => 0,
+    });
+    bytes.sum()
+}
+
+impl Catalog {
+    /// Makes commits durable behind the scenes, in groups and in their order.
+    pub(crate) fn enqueue(&self, commits: Vec<Commit>) {
+        if !commits.is_empty() {
+            // Fails only when the catalog is gone, and then there is nobody to tell.
+            self.eviction.queue(bytes_of(&commits));
+            let places = commits.iter().filter(|commit| commit.is_of_bytes());
+            let places = places.map(|commit| self.spool_place_now(&commit.wanted));
+            let places = places.collect();
+            let _ = self.queue.0.send(Message::Commits(commits, places));
+        }
+    }
+
+    /// Waits until everything enqueued so far is durable or has failed.
+    pub(crate) async fn barrier(&self) {
+        let (sender, receiver) = oneshot::channel();
+        if self.queue.0.send(Message::Barrier(sender)).is_ok() {
+            let _ = receiver.await;
+        }
+    }
+}
