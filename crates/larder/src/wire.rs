@@ -17,6 +17,7 @@ use larder_budget::{Budgets, Totals};
 use larder_core::{Pseudonym, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
 use larder_server::{LiveSettings, ServerLimits, ServerSettings, TlsFiles};
+use larder_storage::{BlobStore, StorageError};
 use larder_upstream::{HttpUpstream, Options};
 
 /// The program's version.
@@ -99,7 +100,7 @@ async fn serve(
         clock: Arc::new(SystemClock),
         link_key,
         public_urls: settings.public_urls.clone(),
-        limits: limits(&settings, shares),
+        limits: limits(&settings, shares, &*blobs.store)?,
         budgets,
     });
     let member = cluster::join(&settings, &engine, &metadata, VERSION).await?;
@@ -137,12 +138,21 @@ fn totals(shares: Shares) -> Totals {
     }
 }
 
-fn limits(settings: &Settings, shares: Shares) -> Limits {
-    Limits {
+fn limits(
+    settings: &Settings,
+    shares: Shares,
+    blobs: &dyn BlobStore,
+) -> Result<Limits, StorageError> {
+    let disk = match settings.limits.disk {
+        None => None,
+        Some(limit) => Some(limit.of(blobs.free_space()?.total)),
+    };
+    Ok(Limits {
         document_size: settings.limits.document_size,
         derived_files: shares.derived,
+        disk,
         ..Limits::default()
-    }
+    })
 }
 
 /// What this larder is: in one line, for whoever looks at the log of a machine that is new to them.

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use common::{data, directory, lines, load_text, loaded, refused, repository, sources};
-use larder::config::{Environment, Sources, load};
+use larder::config::{DiskLimit, Environment, Sources, load};
 use larder_core::{AllowPrivate, BuiltIn, DateSource, MissingDate, Revalidate, UpstreamAuth};
 
 fn one(keys: &str) -> String {
@@ -159,6 +159,48 @@ fn every_plus_key_of_a_remote_is_read() {
     );
     assert!(upstream.offline);
     assert_eq!(upstream.max_size, Some(2 << 30));
+}
+
+#[test]
+fn what_is_kept_is_bounded_in_bytes_or_as_a_part_of_the_file_system() {
+    let of = |limits: &str| loaded(&format!("{limits}remotes: {{}}\n")).limits.disk;
+    assert_eq!(of(""), None);
+    assert_eq!(
+        of("limits: {disk: 500GiB}\n"),
+        Some(DiskLimit::Bytes(500 << 30))
+    );
+    assert_eq!(of("limits: {disk: '80%'}\n"), Some(DiskLimit::Percent(80)));
+    let settings = loaded(
+        "limits: {disk: 80%}\nremotes:\n  a: {base_url: 'http://example.com', max_disk: 64GiB}\n",
+    );
+    let found = repository(&settings, "a");
+    assert_eq!(found.upstream().unwrap().max_disk, Some(64 << 30));
+    assert_eq!(settings.config_view["limits"]["disk"], "80%");
+    for bad in ["0%", "101%", "12.5%", "half", "-1", "100", "1023KiB", "[1]"] {
+        let said = refused(&format!("limits:\n  disk: {bad}\nremotes: {{}}\n"));
+        assert!(
+            said.contains("f.yaml:2: `limits.disk` must be"),
+            "{bad}: {said}"
+        );
+    }
+    for bad in ["50%", "0", "many"] {
+        let remote = "remotes:\n  a:\n    base_url: http://example.com\n    max_disk: ";
+        let said = refused(&format!("{remote}'{bad}'\n"));
+        let wanted = "f.yaml:4: `remotes.a.max_disk` must be a number of bytes";
+        assert!(said.contains(wanted), "{bad}: {said}");
+    }
+    let store = "s3: {endpoint: '127.0.0.1:1', bucket: b, access_key: a, secret_key: s}\n";
+    let said = refused(&format!("{store}limits: {{disk: 80%}}\nremotes: {{}}\n"));
+    assert!(
+        said.contains("f.yaml:2: `limits.disk`: with `s3`"),
+        "{said}"
+    );
+    let local = load_text("remotes:\n  own: {type: local, max_disk: 1GiB}\n").unwrap();
+    let said = lines(&local.warnings);
+    assert!(
+        said.contains("`remotes.own.max_disk` has no effect"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -315,7 +315,7 @@ fn seconds_meant(text: &str) -> Option<u64> {
 }
 
 /// Bytes, from `1048576`, `1MiB`, `1 MiB`, `1MB`, `1M` (decimal without the `i`).
-fn parse_size(text: &str) -> Option<u64> {
+pub(super) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let number: u64 = text[..digits].parse().ok()?;
     let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {

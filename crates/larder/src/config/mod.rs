@@ -3,6 +3,7 @@
 //! One way in: bytes → tree with places ([`yaml`]) → merged document ([`file`], [`merge`]) → settings ([`settings`]), with
 //! every error of every file reported at once. Knows what keys mean; starts nothing.
 
+mod bounds;
 mod changes;
 mod database;
 mod defaults;
@@ -38,6 +39,7 @@ mod written_secrets;
 mod yaml;
 mod yaml_hints;
 
+pub use bounds::DiskLimit;
 pub use changes::Changes;
 pub use defaults::built_in;
 pub use diagnostic::{Diagnostic, Place, Severity};

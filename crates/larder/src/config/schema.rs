@@ -53,7 +53,13 @@ pub(super) const TLS: &[&str] = &["cert", "key"];
 /// `auth`.
 pub(super) const AUTH: &[&str] = &["admin_token"];
 /// `limits`.
-pub(super) const LIMITS: &[&str] = &["document_size", "connections", "downloads", "upstream"];
+pub(super) const LIMITS: &[&str] = &[
+    "document_size",
+    "connections",
+    "downloads",
+    "disk",
+    "upstream",
+];
 /// `limits.upstream`, and `limits` of a remote.
 pub(super) const UPSTREAM: &[&str] = &["concurrency", "rate"];
 /// An entry of `remotes`.
@@ -95,6 +101,7 @@ pub(super) const REPOSITORY: &[&str] = &[
     "proxy",
     "offline",
     "max_size",
+    "max_disk",
     "allow_overwrite",
     "quota",
     "no_rollback",
@@ -132,6 +139,7 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
     "proxy",
     "offline",
     "max_size",
+    "max_disk",
     "no_rollback",
     "verify",
 ];

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use larder_core::{PackageType, PublicUrls, Repository, RepositoryKind, RequestLimits, Secret};
 use larder_storage::PostgresOptions;
 
+use super::bounds::{self, DiskLimit};
 use super::database::database;
 use super::diagnostic::{Diagnostic, Report};
 use super::env::Environment;
@@ -85,6 +86,8 @@ pub struct Limits {
     pub connections: usize,
     /// Downloads from upstreams at once.
     pub downloads: usize,
+    /// What is kept at most, but for uploaded files; `None`: as much as there is room for.
+    pub disk: Option<DiskLimit>,
 }
 
 impl Default for Limits {
@@ -93,6 +96,7 @@ impl Default for Limits {
             document_size: 256 << 20,
             connections: 10_000,
             downloads: 512,
+            disk: None,
         }
     }
 }
@@ -164,7 +168,7 @@ pub(super) fn validate(
     let top = Section::top(&document.top, report);
     let proxy = proxies::general(&top, &sources.environment, report);
     let database = database(&top, &sources.environment, report);
-    let (limits, of_upstreams) = limits(&top, report);
+    let (mut limits, of_upstreams) = limits(&top, report);
     let for_all = ForAll::new(proxy.as_ref(), of_upstreams);
     let entries = remotes.into_iter();
     let built = entries.filter_map(|entry| repository(entry, for_all, report));
@@ -181,6 +185,8 @@ pub(super) fn validate(
     let tls = tls(&top, report);
     let admin_token = admin_token(&top, sources, report);
     let s3 = s3::s3(&top, &sources.environment, report);
+    let section = top.section("limits", schema::LIMITS, &mut Report::default());
+    limits.disk = bounds::disk(section.as_ref(), s3.is_some(), report);
     let cluster = cluster::cluster(&top, sources, report);
     let tracing = traces::tracing(&top, &sources.environment, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);

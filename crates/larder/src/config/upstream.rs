@@ -8,6 +8,7 @@ use larder_core::{
 };
 use url::Url;
 
+use super::bounds;
 use super::defaults;
 use super::diagnostic::{Place, Report};
 use super::fields::Section;
@@ -69,6 +70,7 @@ pub(super) fn upstream(
     };
     let offline = section.truth("offline", report).unwrap_or(false);
     let max_size = section.size("max_size", report);
+    let max_disk = bounds::max_disk(section, report);
     let limits = request_limits::of_one(section, for_all.limits, report);
     let (base_urls, index_url) = roots?;
     let is_hub =
@@ -89,6 +91,7 @@ pub(super) fn upstream(
         proxy,
         offline,
         max_size,
+        max_disk,
         limits,
     })
 }

@@ -5,6 +5,7 @@
 use larder_core::{MemberUrls, REDACTED, Repository};
 use serde_json::{Map, Value as Json, json};
 
+use super::bounds::DiskLimit;
 use super::database;
 use super::merge::Document;
 use super::node::{Node, Value};
@@ -95,6 +96,12 @@ fn limits_view(settings: &Settings, said: Option<&Json>) -> Json {
         "connections": limits.connections,
         "downloads": limits.downloads,
     });
+    if let Some(disk) = limits.disk {
+        view["disk"] = match disk {
+            DiskLimit::Bytes(bytes) => json!(bytes),
+            DiskLimit::Percent(percent) => json!(format!("{percent}%")),
+        };
+    }
     let said = said.and_then(|said| said.get("upstream"));
     if let Some(said) = said.filter(|said| !said.is_null()) {
         view["upstream"] = said.clone();
