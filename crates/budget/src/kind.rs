@@ -29,13 +29,15 @@ pub enum BudgetKind {
     RequestBytes,
     /// Bytes of objects that are in memory on their way to the object store.
     StoreParts,
+    /// Files that jobs fetch.
+    JobFiles,
     /// Requests to one upstream host, where the operator has set a bound: not one of [`ALL`](Self::ALL), but a pool for each host.
     UpstreamRequests,
 }
 
 impl BudgetKind {
     /// All of which there is one pool, in the order in which they are declared and reported.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Downloads,
         Self::Documents,
         Self::Arrivals,
@@ -49,6 +51,7 @@ impl BudgetKind {
         Self::Uploads,
         Self::RequestBytes,
         Self::StoreParts,
+        Self::JobFiles,
     ];
 
     /// The word for it in metrics and in the log.
@@ -67,6 +70,7 @@ impl BudgetKind {
             Self::Uploads => "uploads",
             Self::RequestBytes => "request_bytes",
             Self::StoreParts => "store_parts",
+            Self::JobFiles => "job_files",
             Self::UpstreamRequests => "upstream_requests",
         }
     }

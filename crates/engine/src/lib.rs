@@ -5,7 +5,8 @@
 //! | module | knows |
 //! |---|---|
 //! | `lib.rs` | [`Engine`]: what the server and the program call |
-//! | `read.rs` | from a request to an [`Answer`] |
+//! | `jobs/` | what fetches many files beforehand, and how far it has come |
+//! | `built.rs`, `read.rs` | how the parts are put together; from a request to an [`Answer`] |
 //! | `operate/` | the operator's verbs and views: flush, collection, explanations, what is held, health, counters |
 //! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads, `virtual_/` merges what others have |
 //! | `document/` | what documents say of files, and the forms that are made of them |
@@ -25,6 +26,7 @@
 
 mod answer;
 mod budget;
+mod built;
 mod catalog;
 mod causes;
 mod claim;
@@ -33,6 +35,7 @@ mod counters;
 mod decided;
 mod document;
 mod fault;
+mod jobs;
 mod keys;
 mod loaded;
 mod news;
@@ -57,21 +60,18 @@ use bytes::Bytes;
 use futures_core::Stream;
 use larder_budget::{BudgetUse, Budgets};
 use larder_core::{Clock, Fault, PublicUrls, Repository, RepositoryName, Trail, UnixMillis};
-use larder_formats::LinkKey;
 use larder_storage::Heartbeats;
 use larder_upstream::on_behalf;
 use tokio::sync::watch;
 
 use catalog::Catalog;
-use document::Documents;
 use operate::{Explainer, Offers, Operator};
 use origin::local::{self, Local};
-use origin::remote::{self, Remote};
-use origin::virtual_::{self, Virtual};
+use origin::remote::Remote;
 use policy::addressed;
 use policy::admission::{self, Admission};
 use read::Pipeline;
-use repositories::{Registry, Repositories, RepositoryState};
+use repositories::{Registry, RepositoryState};
 use transfer::Transfers;
 
 pub use answer::{Answer, Body, Freshness, HotTicket, Representation};
@@ -82,7 +82,9 @@ pub use cluster::{
     ReplicaReport,
 };
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
+pub use jobs::{JobReport, JobRequest, Jobs, JobsPage};
 pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
+pub use larder_storage::{JobCounts, JobItem, JobRow};
 pub use operate::{
     BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
     HeldCursor, HeldPage, HeldRequest, HeldSummary, OfferPage, OfferRequest, OfferedArtifact,
@@ -100,11 +102,12 @@ pub struct Engine {
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
     transfers: Arc<Transfers>,
-    pipeline: Pipeline,
+    pipeline: Arc<Pipeline>,
     local: Arc<Local>,
     operator: Arc<Operator>,
     explainer: Explainer,
-    offers: Offers,
+    offers: Arc<Offers>,
+    jobs: Arc<Jobs>,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -112,48 +115,22 @@ pub struct Engine {
 impl Engine {
     /// Builds an engine and starts its commit task. Must be called within a Tokio runtime.
     pub fn new(parts: EngineParts) -> Arc<Self> {
-        let (clock, blobs, counters) = (parts.clock, parts.blobs, Arc::<Counters>::default());
-        let catalog = Catalog::new(
-            parts.metadata,
-            Arc::clone(&blobs),
-            Arc::clone(&clock),
-            Arc::clone(&counters),
-            Arc::clone(&parts.budgets),
-        );
-        let budgets = parts.budgets;
-        budgets.configured(&parts.repositories);
-        let configured = (parts.repositories, &parts.not_built);
-        let registry = registry(&catalog, configured, parts.public_urls, &parts.link_key);
-        let transfers = Transfers::new(transfer::Parts {
-            catalog: Arc::clone(&catalog),
-            blobs: Arc::clone(&blobs),
-            budgets: Arc::clone(&budgets),
-            limits: parts.limits,
-            clock: Arc::clone(&clock),
-        });
-        let documents = Documents::new(document::Parts {
-            catalog: Arc::clone(&catalog),
-            transfers: Arc::clone(&transfers),
-            blobs: Arc::clone(&blobs),
-            clock: Arc::clone(&clock),
-            link_key: parts.link_key,
-            budgets: Arc::clone(&budgets),
-            limits: parts.limits,
-            counters: Arc::clone(&counters),
-        });
-        let base = remote::Parts {
-            registry: Arc::clone(&registry),
-            catalog: Arc::clone(&catalog),
-            transfers: Arc::clone(&transfers),
-            documents,
-            blobs,
-            upstream: parts.upstream,
-            clock: Arc::clone(&clock),
-        };
+        let counters = Arc::<Counters>::default();
+        let (store, budgets) = (parts.metadata.clone(), Arc::clone(&parts.budgets));
+        let base = built::base(parts, &counters);
+        let (registry, catalog) = (Arc::clone(&base.registry), Arc::clone(&base.catalog));
+        let (transfers, clock) = (Arc::clone(&base.transfers), Arc::clone(&base.clock));
         let remote = Remote::new(base.clone());
-        let pipeline = pipeline(&base, &remote);
+        let pipeline = Arc::new(built::pipeline(&base, &remote));
         let explainer = Explainer::new(&base, &remote, &pipeline.virtuals);
-        let offers = Offers::new(&base, &remote);
+        let offers = Arc::new(Offers::new(&base, &remote));
+        let jobs = Jobs::new(jobs::Parts {
+            store,
+            pipeline: Arc::clone(&pipeline),
+            offers: Arc::clone(&offers),
+            budgets: Arc::clone(&budgets),
+            clock: Arc::clone(&clock),
+        });
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
@@ -166,6 +143,7 @@ impl Engine {
             operator,
             explainer,
             offers,
+            jobs,
             budgets,
             clock,
         })
@@ -430,6 +408,11 @@ impl Engine {
         self.catalog.freed()
     }
 
+    /// The jobs that fetch many files into the cache.
+    pub fn jobs(&self) -> &Arc<Jobs> {
+        &self.jobs
+    }
+
     /// Counters of the whole process.
     pub fn counters(&self) -> &Counters {
         self.operator.counters()
@@ -458,48 +441,5 @@ impl Engine {
     /// Failures of the upstreams of each repository by cause; those that have counted.
     pub fn upstream_failures(&self) -> Vec<(RepositoryName, Vec<(&'static str, u64)>)> {
         self.operator.upstream_failures()
-    }
-}
-
-/// The repositories that are configured when an engine is built.
-fn registry(
-    catalog: &Arc<Catalog>,
-    (repositories, not_built): (Vec<Arc<Repository>>, &BTreeMap<String, String>),
-    public_urls: PublicUrls,
-    link_key: &LinkKey,
-) -> Arc<Registry> {
-    let repositories = Repositories::telling(catalog.news()).next(
-        repositories,
-        not_built,
-        link_key,
-        &|name, addresses| catalog.origin(name, addresses),
-    );
-    Registry::new(repositories, public_urls, link_key.clone())
-}
-
-/// The pipeline over the origins of all kinds of repositories.
-fn pipeline(base: &remote::Parts, remote: &Arc<Remote>) -> Pipeline {
-    let local = Arc::new(Local {
-        catalog: Arc::clone(&base.catalog),
-        blobs: Arc::clone(&base.blobs),
-        clock: Arc::clone(&base.clock),
-    });
-    let virtuals = Virtual::new(virtual_::Parts {
-        registry: Arc::clone(&base.registry),
-        catalog: Arc::clone(&base.catalog),
-        documents: Arc::clone(&base.documents),
-        remote: Arc::clone(remote),
-        clock: Arc::clone(&base.clock),
-    });
-    Pipeline {
-        registry: Arc::clone(&base.registry),
-        catalog: Arc::clone(&base.catalog),
-        flights: Arc::clone(&base.transfers.flights),
-        documents: Arc::clone(&base.documents),
-        remote: Arc::clone(remote),
-        blobs: Arc::clone(&base.blobs),
-        local,
-        virtuals,
-        clock: Arc::clone(&base.clock),
     }
 }

@@ -120,6 +120,7 @@ async fn serve(
         tokio::spawn(reload_on_change(sources, settings, reloading)),
         tokio::spawn(collect_now_and_then(Arc::clone(&engine), member)),
         tokio::spawn(upkeep),
+        tokio::spawn(Arc::clone(engine.jobs()).run()),
     ];
     server.run(Arc::clone(&engine), stopped).await;
     aside.iter().for_each(tokio::task::JoinHandle::abort);

@@ -11,8 +11,9 @@ use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation, FlushReport,
-    FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, MirrorReport,
-    OfferPage, OfferRequest, StoreReport, UpstreamReport, Written,
+    FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, JobReport,
+    JobRequest, JobsPage, MirrorReport, OfferPage, OfferRequest, StoreReport, UpstreamReport,
+    Written,
 };
 use larder_formats::ErrorBody;
 use tokio::sync::watch;
@@ -113,6 +114,38 @@ pub trait Backend: Send + Sync + 'static {
         async { Ok(OfferPage::default()) }
     }
 
+    /// Makes a job that fetches many files.
+    fn create_job(
+        &self,
+        _request: JobRequest,
+    ) -> impl Future<Output = Result<JobReport, Fault>> + Send {
+        async { Err(no_jobs()) }
+    }
+
+    /// A job, with up to `limit` of its files from behind a path on.
+    fn job(
+        &self,
+        _id: &str,
+        _after: Option<&str>,
+        _limit: u32,
+    ) -> impl Future<Output = Result<JobReport, Fault>> + Send {
+        async { Err(no_jobs()) }
+    }
+
+    /// Up to `limit` jobs, the latest first, from before a job on.
+    fn jobs(
+        &self,
+        _before: Option<&str>,
+        _limit: u32,
+    ) -> impl Future<Output = Result<JobsPage, Fault>> + Send {
+        async { Ok(JobsPage::default()) }
+    }
+
+    /// Cancels a job.
+    fn cancel_job(&self, _id: &str) -> impl Future<Output = Result<JobReport, Fault>> + Send {
+        async { Err(no_jobs()) }
+    }
+
     /// How much is held, of one repository or of all.
     fn held_summary(
         &self,
@@ -180,6 +213,11 @@ pub(crate) async fn changed(freed: &mut Option<watch::Receiver<u64>>) {
     if !has_changed {
         std::future::pending::<()>().await;
     }
+}
+
+/// The answer of a pipeline that has no jobs.
+fn no_jobs() -> Fault {
+    Fault::not_built("jobs are not built here")
 }
 
 /// The answer of a pipeline that has no local repositories.

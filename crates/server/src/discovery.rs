@@ -1,9 +1,8 @@
-//! What is held and what upstreams offer (`GET /api/v1/artifacts[/{repo}]`), and the flush of one path (`DELETE` on a remote's path). Bulk
-//! caching and jobs are not built yet, and say so.
+//! What is held and what upstreams offer (`GET /api/v1/artifacts[/{repo}]`), and the flush of one path (`DELETE` on a remote's path).
 
 use std::fmt::Write as _;
 
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
 use larder_core::{ErrorCode, Fault, FaultKind, Mount, RepositoryKind, UnixMillis};
 use larder_engine::{
     HeldArtifact, HeldCursor, HeldRequest, HeldSize, OfferRequest, OfferedArtifact,
@@ -33,24 +32,13 @@ struct Listing {
     summary: bool,
 }
 
-/// `/api/v1/artifacts…` and `/api/v1/jobs/{id}`; `repository` is empty where the path names none.
+/// `/api/v1/artifacts[/{repo}]`; `repository` is empty where the path names none.
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, repository: &str) -> Handled {
-    let path = exchange.head.uri.path();
-    let lists = matches!(exchange.head.method, Method::GET | Method::HEAD)
-        && path.starts_with("/api/v1/artifacts");
-    let response = if lists {
-        listing(exchange, repository).await
-    } else {
-        Err(not_built("bulk caching and its jobs are"))
-    };
+    let response = listing(exchange, repository).await;
     let response = response.unwrap_or_else(|fault| {
         problem::response(&**exchange.backend, &fault, Audience::Repository(None))
     });
     Handled::other(response)
-}
-
-fn not_built(what: &str) -> Fault {
-    Fault::not_built(format!("{what} not built in this version of larder"))
 }
 
 async fn listing<B: Backend>(
@@ -160,7 +148,7 @@ fn artifact_json(artifact: &HeldArtifact) -> Value {
 }
 
 /// RFC 3339, in UTC.
-fn time(at: UnixMillis) -> Option<String> {
+pub(crate) fn time(at: UnixMillis) -> Option<String> {
     jiff::Timestamp::from_millisecond(at.0)
         .ok()
         .map(|at| format!("{at:.0}"))
@@ -252,14 +240,14 @@ impl Listing {
 }
 
 /// A number from 1; what is too large for one is capped like any other that is too large.
-fn limit(text: &str) -> Option<u32> {
+pub(crate) fn limit(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number
         .then(|| text.parse().unwrap_or(u32::MAX))
         .filter(|limit| *limit > 0)
 }
 
-fn cursor_text(cursor: &HeldCursor) -> String {
+pub(crate) fn cursor_text(cursor: &HeldCursor) -> String {
     let text = format!("{}\0{}\0{}", cursor.repository, cursor.row, cursor.path);
     text.bytes()
         .fold(String::with_capacity(2 * text.len()), |mut hex, byte| {
@@ -268,7 +256,7 @@ fn cursor_text(cursor: &HeldCursor) -> String {
         })
 }
 
-fn cursor_of(text: &str) -> Option<HeldCursor> {
+pub(crate) fn cursor_of(text: &str) -> Option<HeldCursor> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let pairs = text.as_bytes().chunks(2);
     let bytes = pairs

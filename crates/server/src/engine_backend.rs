@@ -5,8 +5,8 @@ use std::sync::Arc;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine, Explanation,
-    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, OfferPage,
-    OfferRequest, StoreReport, UpstreamReport, Written,
+    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, JobReport,
+    JobRequest, JobsPage, OfferPage, OfferRequest, StoreReport, UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 use tokio::sync::watch;
@@ -81,6 +81,22 @@ impl Backend for Arc<Engine> {
 
     async fn offered_artifacts(&self, request: OfferRequest) -> Result<OfferPage, Fault> {
         Engine::offered_artifacts(self, &request).await
+    }
+
+    async fn create_job(&self, request: JobRequest) -> Result<JobReport, Fault> {
+        Engine::jobs(self).create(request).await
+    }
+
+    async fn job(&self, id: &str, after: Option<&str>, limit: u32) -> Result<JobReport, Fault> {
+        Engine::jobs(self).get(id, after, limit).await
+    }
+
+    async fn jobs(&self, before: Option<&str>, limit: u32) -> Result<JobsPage, Fault> {
+        Engine::jobs(self).list(before, limit).await
+    }
+
+    async fn cancel_job(&self, id: &str) -> Result<JobReport, Fault> {
+        Engine::jobs(self).cancel(id).await
     }
 
     async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {

@@ -36,6 +36,7 @@ mod frames;
 mod framing;
 mod health_page;
 mod hot;
+mod jobs;
 mod lingering;
 mod listen;
 mod loops;

@@ -13,6 +13,7 @@ pub(crate) enum Endpoint {
     OciAlias,
     Flush,
     Discovery,
+    Jobs,
     Explain,
     Health,
     Ready,
@@ -79,18 +80,16 @@ pub(crate) const ROUTES: &[Route] = &[
     writes("/v2/{path}", WRITES, Endpoint::Oci),
     writes("/cache/flush", &[Method::PUT], Endpoint::Flush),
     reads("/api/v1/artifacts", READ, Endpoint::Discovery),
-    writes(
-        "/api/v1/artifacts/cache",
-        &[Method::POST],
-        Endpoint::Discovery,
-    ),
+    writes("/api/v1/artifacts/cache", &[Method::POST], Endpoint::Jobs),
     reads("/api/v1/artifacts/{repo}", READ, Endpoint::Discovery),
     writes(
         "/api/v1/artifacts/{repo}/cache",
         &[Method::POST],
-        Endpoint::Discovery,
+        Endpoint::Jobs,
     ),
-    reads("/api/v1/jobs/{id}", READ, Endpoint::Discovery),
+    reads("/api/v1/jobs", READ, Endpoint::Jobs),
+    reads("/api/v1/jobs/{id}", READ, Endpoint::Jobs),
+    writes("/api/v1/jobs/{id}", &[Method::DELETE], Endpoint::Jobs),
     reads("/api/v1/explain/{repo}/{path}", READ, Endpoint::Explain),
     reads("/health", READ, Endpoint::Health),
     reads("/ready", READ, Endpoint::Ready),
@@ -248,14 +247,15 @@ mod tests {
         );
         assert_eq!(get("/api/v1/artifacts"), Some(Endpoint::Discovery));
         assert_eq!(get("/api/v1/artifacts/npm"), Some(Endpoint::Discovery));
-        assert_eq!(get("/api/v1/jobs/7"), Some(Endpoint::Discovery));
+        assert_eq!(get("/api/v1/jobs"), Some(Endpoint::Jobs));
+        assert_eq!(get("/api/v1/jobs/7"), Some(Endpoint::Jobs));
         assert_eq!(
             get("/api/v1/explain/npm/@a%2fb/-/c.tgz"),
             Some(Endpoint::Explain)
         );
         assert_eq!(
             endpoint(&Method::POST, "/api/v1/artifacts/npm/cache"),
-            Some(Endpoint::Discovery)
+            Some(Endpoint::Jobs)
         );
         assert_eq!(endpoint(&Method::HEAD, "/live"), Some(Endpoint::Live));
     }

@@ -483,7 +483,7 @@ impl Listing<'_> {
     }
 }
 
-fn storage_unavailable(error: &larder_storage::StorageError) -> Fault {
+pub(crate) fn storage_unavailable(error: &larder_storage::StorageError) -> Fault {
     tracing::error!(%error, "storage failed");
     Fault::new(
         FaultKind::Unavailable,

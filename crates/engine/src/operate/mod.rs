@@ -27,6 +27,7 @@ use crate::transfer::flights::Flights;
 pub(crate) use explain::Explainer;
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, DiskSpace, Health};
+pub(crate) use held::storage_unavailable;
 pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
 pub(crate) use offered::Offers;
 pub use offered::{OfferPage, OfferRequest, OfferedArtifact};

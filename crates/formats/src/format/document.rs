@@ -216,6 +216,12 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
         true
     }
 
+    /// Whether the file at a decoded path is of no use without what its bytes name in [`claims`](Self::claims) (an image's manifest):
+    /// who has it fetched beforehand has these fetched, too.
+    fn needs_what_it_names(&self, _path: &str) -> bool {
+        false
+    }
+
     /// Makes `form` of a document, links leading back to larder. What it takes is counted on the meter of `links`.
     ///
     /// # Errors

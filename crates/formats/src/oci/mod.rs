@@ -152,6 +152,11 @@ impl DocumentFormat for Oci {
         }
         Offering::at(path)
     }
+
+    fn needs_what_it_names(&self, path: &str) -> bool {
+        let route = Route::parse(path);
+        route.is_ok_and(|route| matches!(route.target, Target::Tag(_) | Target::Manifest(_)))
+    }
 }
 
 impl Protocol for Oci {

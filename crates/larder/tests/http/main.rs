@@ -21,6 +21,7 @@ mod forget;
 mod guard;
 mod held;
 mod images;
+mod jobs;
 mod logged;
 mod loops;
 mod metrics;

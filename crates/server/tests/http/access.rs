@@ -18,7 +18,7 @@ async fn what_is_not_built_yet_says_so() {
         ("GET", "/api/v1/virtual/files/index.yaml", 404),
         ("GET", "/api/v1/virtual/unknown/index.yaml", 404),
         ("GET", "/api/v1/artifacts?source=upstream", 400),
-        ("POST", "/api/v1/artifacts/files/cache", 501),
+        ("POST", "/api/v1/artifacts/files/cache", 400),
         ("GET", "/api/v1/jobs/1", 501),
         ("PUT", "/api/v1/remote/uploads/x", 501),
         ("PUT", "/api/v1/remote/unknown/x", 404),

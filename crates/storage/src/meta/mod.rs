@@ -30,6 +30,7 @@ mod freed;
 mod heartbeats;
 mod held;
 mod invalid;
+mod jobs;
 mod local_files;
 mod local_lists;
 mod migrate;
@@ -53,6 +54,7 @@ pub use feed::{Heard, Listener, Notice, Writer};
 pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
 pub use invalid::{KeyRange, RecordKey, Unswept};
+pub use jobs::{JobClaim, JobCounts, JobItem, JobRow};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };

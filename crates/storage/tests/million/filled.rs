@@ -97,6 +97,10 @@ pub(crate) async fn fill_all(place: &Place) {
                SELECT 'files', 'gone/' || i, '', 1 FROM {numbers}; \
              {with} INSERT INTO multipart_uploads (object_key, upload_id, lease_until) \
                SELECT 'sha256/' || i, 'upload', i FROM {numbers}; \
+             {with} INSERT INTO jobs (id, repository, state, reason, created_at, ended_at, runner, lease_until) \
+               SELECT 'job' || i, 'files', 'done', '', i, CASE WHEN i % 100 > 0 THEN i END, '', 0 FROM {numbers}; \
+             {with} INSERT INTO job_items (job, path, state, bytes, reason) \
+               SELECT 'job' || (i % 20), 'file/' || i, CASE WHEN i % 10 = 0 THEN 'queued' ELSE 'cached' END, 1, '' FROM {numbers}; \
              INSERT INTO epochs (repository, epoch, invalid_before, swept_before) VALUES ('files', 1, 0, 0); {feed} COMMIT"
         ))
         .await;

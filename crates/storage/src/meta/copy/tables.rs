@@ -176,14 +176,63 @@ const LOCAL_USAGE: Table = Table {
     blob: None,
 };
 
+const JOBS_PAGE: &str = "SELECT id, repository, state, reason, created_at, ended_at, runner, lease_until FROM jobs \
+     WHERE id > $1 ORDER BY id LIMIT $2";
+const JOBS: Table = Table {
+    name: "jobs",
+    keys: 1,
+    kinds: &[
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Integer,
+        Kind::MaybeInteger,
+        Kind::Text,
+        Kind::Integer,
+    ],
+    page: JOBS_PAGE,
+    source_page: JOBS_PAGE,
+    put: "INSERT INTO jobs (id, repository, state, reason, created_at, ended_at, runner, lease_until) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET repository = excluded.repository, \
+         state = excluded.state, reason = excluded.reason, created_at = excluded.created_at, ended_at = excluded.ended_at, \
+         runner = excluded.runner, lease_until = excluded.lease_until",
+    delete: "DELETE FROM jobs WHERE id = $1",
+    count: "SELECT COUNT(*) FROM jobs",
+    blob: None,
+};
+
+const ITEMS_PAGE: &str = "SELECT job, path, state, bytes, reason FROM job_items WHERE (job, path) > ($1, $2) \
+     ORDER BY job, path LIMIT $3";
+const JOB_ITEMS: Table = Table {
+    name: "job_items",
+    keys: 2,
+    kinds: &[
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Integer,
+        Kind::Text,
+    ],
+    page: ITEMS_PAGE,
+    source_page: ITEMS_PAGE,
+    put: "INSERT INTO job_items (job, path, state, bytes, reason) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (job, path) DO UPDATE SET state = excluded.state, bytes = excluded.bytes, reason = excluded.reason",
+    delete: "DELETE FROM job_items WHERE job = $1 AND path = $2",
+    count: "SELECT COUNT(*) FROM job_items",
+    blob: None,
+};
+
 /// The tables in the order in which their rows may be written: who refers to a row comes after it.
-pub(super) const TABLES: [&Table; 6] = [
+pub(super) const TABLES: [&Table; 8] = [
     &BLOBS,
     &SECRETS,
     &ORIGINS,
     &ARTIFACTS,
     &LOCAL_FILES,
     &LOCAL_USAGE,
+    &JOBS,
+    &JOB_ITEMS,
 ];
 
 impl Table {

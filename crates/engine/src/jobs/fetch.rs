@@ -1,0 +1,155 @@
+//! One file of a job, by a request through the pipeline: with the rules, the checks and the one download that a client's would have.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use http::{HeaderMap, Method};
+use larder_budget::BudgetKind;
+use larder_core::{
+    ArtifactPath, ArtifactRecord, ErrorCode, Fault, FaultKind, Mount, Principal, RepositoryKind,
+};
+use larder_storage::{Body, JobItem};
+
+use super::Jobs;
+use crate::fault::storage_fault;
+use crate::policy::admission::{self, Admission};
+use crate::target::{ArtifactRequest, Target};
+
+/// How often a file is asked for whose upstream says when to ask again.
+const ATTEMPTS: u32 = 4;
+/// The longest that such a time is waited for.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// How often it is looked whether what has arrived is kept by now.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a file waits for its turn among those of all jobs.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+/// What larder calls itself in requests of its own; nothing that is kept depends on it.
+const BASE: &str = "http://localhost";
+
+impl Jobs {
+    /// Fetches a file; gives what came of it, and the paths of files that it is of no use without.
+    pub(super) async fn fetch(&self, repository: &str, path: String) -> (JobItem, Vec<String>) {
+        let (state, bytes, reason, more) = match self.fetch_patiently(repository, &path).await {
+            Ok((bytes, more)) => ("cached", bytes, String::new(), more),
+            Err(fault) => ("failed", 0, fault.message, Vec::new()),
+        };
+        let item = JobItem {
+            path,
+            state: state.to_owned(),
+            bytes,
+            reason,
+        };
+        (item, more)
+    }
+
+    async fn fetch_patiently(
+        &self,
+        repository: &str,
+        path: &str,
+    ) -> Result<(u64, Vec<String>), Fault> {
+        let kind = BudgetKind::JobFiles;
+        let turn = self.budgets.lease_within(kind, repository, 1, LONGEST_WAIT);
+        let _turn = turn.await.map_err(|_| {
+            let message = "other files of jobs have taken all places for a day";
+            Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message)
+        })?;
+        let mut attempt = 1;
+        loop {
+            let fault = match self.fetch_once(repository, path).await {
+                Err(fault) if attempt < ATTEMPTS => fault,
+                result => return result,
+            };
+            let Some(pause) = fault.retry_after.filter(|_| is_for_now(&fault)) else {
+                return Err(fault);
+            };
+            tokio::time::sleep(pause.clamp(Duration::from_millis(100), LONGEST_PAUSE)).await;
+            attempt += 1;
+        }
+    }
+
+    async fn fetch_once(&self, repository: &str, path: &str) -> Result<(u64, Vec<String>), Fault> {
+        let path = ArtifactPath::from_decoded(path).map_err(admission::path_fault)?;
+        let headers = HeaderMap::new();
+        let request = ArtifactRequest {
+            repository,
+            raw_path: path.encoded(),
+            query: None,
+            method: &Method::GET,
+            headers: &headers,
+            principal: Principal::Anonymous,
+            mount: Mount::api(BASE, RepositoryKind::Remote, repository),
+            body: bytes::Bytes::new(),
+        };
+        let Admission::Read(admitted) = admission::admit(&self.pipeline.registry, &request)? else {
+            // What larder answers or refuses by itself.
+            self.pipeline.answer(request).await?;
+            let message = "larder answers this path by itself: there is nothing to fetch";
+            let kind = FaultKind::BadRequest;
+            return Err(Fault::new(kind, ErrorCode::BadRequest, message));
+        };
+        let wanted = Arc::clone(admitted.wanted());
+        let answer = self.pipeline.answer(request).await?;
+        if let body @ (Body::Growing(_) | Body::Stream(_)) = answer.body.get().clone() {
+            let mut chunks = body.chunks();
+            while let Some(chunk) = chunks.next().await {
+                chunk.map_err(|_| {
+                    let message = "the download broke off, or was not what it should be";
+                    Fault::new(FaultKind::BadGateway, ErrorCode::UpstreamCut, message)
+                })?;
+            }
+        }
+        let record = self.kept(&wanted).await?;
+        let more = self.needed(&wanted, &record).await?;
+        Ok((record.blob().map_or(0, |blob| blob.size), more))
+    }
+
+    /// The record of what has been answered, once it is there.
+    async fn kept(&self, wanted: &Arc<Target>) -> Result<Arc<ArtifactRecord>, Fault> {
+        loop {
+            let is_coming = self.pipeline.flights.running(&wanted.key).is_some();
+            let record = self.pipeline.catalog.record(&wanted.key).await;
+            let mut record = record.map_err(|error| storage_fault(&wanted.entry, &error))?;
+            if let Some(pointer) = &record
+                && let Some((held, _)) = self
+                    .pipeline
+                    .remote
+                    .copies
+                    .follow_pointer(wanted, pointer)
+                    .await
+            {
+                record = Some(held);
+            }
+            if let Some(record) = record.filter(|record| record.has_body()) {
+                return Ok(record);
+            }
+            if !is_coming {
+                let message = "it was fetched and is not kept: it is larger than max_size, or the disk is nearly full";
+                let kind = FaultKind::InsufficientStorage;
+                return Err(Fault::new(kind, ErrorCode::StorageFull, message));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The paths of the files that a file is of no use without.
+    async fn needed(
+        &self,
+        wanted: &Arc<Target>,
+        record: &Arc<ArtifactRecord>,
+    ) -> Result<Vec<String>, Fault> {
+        if !wanted.format.needs_what_it_names(&wanted.spec.key_path) {
+            return Ok(Vec::new());
+        }
+        let table = self.pipeline.documents.claim_table(wanted, record).await?;
+        Ok(table.iter().map(|(path, _)| path.to_owned()).collect())
+    }
+}
+
+/// Whether whoever said no said so for the time being.
+fn is_for_now(fault: &Fault) -> bool {
+    matches!(
+        fault.kind,
+        FaultKind::Unavailable | FaultKind::Upstream(429 | 503)
+    )
+}

@@ -1,0 +1,122 @@
+//! Whose turn it is to work on jobs, and how far it has come. One job at a time, the oldest first, by whoever holds the lease of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use larder_core::RepositoryName;
+use larder_storage::{JobClaim, StorageError};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Jobs, MOST_ITEMS};
+
+/// Files of a job that are fetched at once, where there are places for so many.
+const AT_ONCE: usize = 4;
+/// How long a job is left to a process that is not heard of.
+const LEASE: Duration = Duration::from_secs(20);
+const RENEW: Duration = Duration::from_secs(5);
+/// How often it is looked whether another process has left something to do.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Jobs {
+    /// Works on jobs, for ever. When it is dropped, what is being fetched is fetched once more by whoever takes the job up.
+    pub async fn run(self: Arc<Self>) {
+        let mut told = false;
+        loop {
+            let until = self.clock.now().plus(LEASE);
+            let claimed = self.store.claim_job(&self.runner, self.clock.now(), until);
+            let worked = match claimed.await {
+                Ok(Some(claim)) => self.work_on(&claim).await.map(|()| true),
+                Ok(None) => Ok(false),
+                Err(error) => Err(error),
+            };
+            match worked {
+                Ok(true) => told = false,
+                Ok(false) => {
+                    told = false;
+                    self.rest().await;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "jobs cannot go on; they are tried again every second");
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        }
+    }
+
+    async fn rest(&self) {
+        tokio::select! {
+            () = self.woken.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+
+    /// Works on a job until it has ended, is cancelled, or is another process's.
+    async fn work_on(&self, claim: &JobClaim) -> Result<(), StorageError> {
+        let id = &*claim.id;
+        let name = RepositoryName::parse(&claim.repository).ok();
+        let registry = &self.pipeline.registry;
+        if name.is_none_or(|name| registry.load().get(&name).is_none()) {
+            let reason = format!("there is no repository named {}", claim.repository);
+            return self.ended(claim, ("failed", reason.as_str())).await;
+        }
+        let mut renewal = interval(RENEW);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut waiting = VecDeque::new();
+        let mut running = FuturesUnordered::new();
+        loop {
+            if waiting.is_empty() && running.len() < AT_ONCE {
+                let free = (AT_ONCE - running.len()) as u32;
+                waiting.extend(self.store.begin_job_items(id, free).await?);
+            }
+            while running.len() < AT_ONCE
+                && let Some(path) = waiting.pop_front()
+            {
+                running.push(self.fetch(&claim.repository, path));
+            }
+            if running.is_empty() {
+                return self.ended(claim, ("done", "")).await;
+            }
+            tokio::select! {
+                Some((mut item, more)) = running.next() => {
+                    let has_room = more.is_empty()
+                        || self.store.job_counts(id).await?.all() as usize + more.len() <= MOST_ITEMS;
+                    if !has_room {
+                        "failed".clone_into(&mut item.state);
+                        item.reason = format!("it needs more files than the {MOST_ITEMS} that a job has at most");
+                    }
+                    let more: &[String] = if has_room { &more } else { &[] };
+                    self.store.end_job_item(id, &item, more).await?;
+                }
+                _ = renewal.tick() => if !self.renewed(id).await? { return Ok(()) },
+                () = self.cancelled.notified() => if !self.renewed(id).await? { return Ok(()) },
+            }
+        }
+    }
+
+    async fn renewed(&self, id: &str) -> Result<bool, StorageError> {
+        let until = self.clock.now().plus(LEASE);
+        self.store.renew_job(id, &self.runner, until).await
+    }
+
+    async fn ended(&self, claim: &JobClaim, how: (&str, &str)) -> Result<(), StorageError> {
+        let now = self.clock.now();
+        let ended = self
+            .store
+            .end_job(&claim.id, &self.runner, how, now)
+            .await?;
+        if ended {
+            tracing::info!(
+                job = claim.id,
+                repository = claim.repository,
+                state = how.0,
+                "a job has ended"
+            );
+        }
+        Ok(())
+    }
+}
