@@ -10,10 +10,10 @@ use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation, FlushReport,
-    FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket, JobReport,
-    JobRequest, JobsPage, MirrorReport, OfferPage, OfferRequest, StoreReport, UpstreamReport,
-    Written,
+    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation,
+    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket,
+    JobReport, JobRequest, JobsPage, MirrorReport, OfferPage, OfferRequest, StoreReport,
+    UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 use tokio::sync::watch;

@@ -41,8 +41,8 @@ pub use meta::{
     Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts,
     JobItem, JobRow, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
     LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Migration, NamedBlobs, Notice,
-    OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied, TlsMode, Unswept, UsedRow,
-    Writer,
+    OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied, TlsMode, Unswept,
+    UsedRow, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{
