@@ -20,6 +20,7 @@ fn remote(package: PackageType) -> Option<Repository> {
         package,
         description: String::new(),
         kind: Kind::Remote(Box::new(UpstreamSettings {
+            max_disk: None,
             base_urls: vec![base.clone()],
             index_url: base,
             credentials: None,

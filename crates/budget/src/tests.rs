@@ -540,7 +540,8 @@ async fn each_kind_has_a_pool_of_its_own() {
             64,
             8,
             1 << 20,
-            80 << 20
+            80 << 20,
+            4
         ]
     );
 }

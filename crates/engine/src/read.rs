@@ -84,8 +84,8 @@ impl Pipeline {
             }
             Admission::Local(entry) => local::read(&self.local, &entry, &request).await,
             Admission::PassThrough { wanted, pass } => {
-                let why = Some(NotHeld::PassedThrough);
-                self.catalog.note_asked(&wanted.key, why);
+                self.catalog
+                    .note_asked(&wanted.key, Some(NotHeld::PassedThrough));
                 self.remote.pass_through(&wanted, &pass, &request).await
             }
             Admission::Other { entry, operation } => self.serve_other(&entry, operation, &request),

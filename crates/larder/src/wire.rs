@@ -71,10 +71,7 @@ async fn serve(
     let ignoring = tokio::spawn(ignore_user_signals());
     let mut signals = EndSignals::new();
     let budgets = Arc::new(Budgets::new(totals(shares)));
-    let options = Options {
-        budgets: Arc::clone(&budgets),
-        ..Options::new(format!("larder/{VERSION}"))
-    };
+    let options = options(&budgets);
     let pseudonym = options.pseudonym;
     // The lock is held until the process ends.
     let Prepared {
@@ -128,6 +125,14 @@ async fn serve(
     metadata.close().await;
     tracing::info!("stopped: what was downloaded is on disk");
     Ok(())
+}
+
+/// How upstreams are asked.
+fn options(budgets: &Arc<Budgets>) -> Options {
+    Options {
+        budgets: Arc::clone(budgets),
+        ..Options::new(format!("larder/{VERSION}"))
+    }
 }
 
 /// What may be leased at once.

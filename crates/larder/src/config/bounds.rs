@@ -2,6 +2,7 @@
 
 use super::diagnostic::Report;
 use super::fields::{Section, parse_size};
+use super::schema;
 
 /// Less than this would be used up by one document.
 const LEAST: u64 = 1 << 20;
@@ -25,13 +26,10 @@ impl DiskLimit {
     }
 }
 
-/// `limits.disk`, where `limits` is there. `has_store`: blobs are kept in an object store, which has no size.
-pub(super) fn disk(
-    limits: Option<&Section<'_>>,
-    has_store: bool,
-    report: &mut Report,
-) -> Option<DiskLimit> {
-    let limits = limits?;
+/// `limits.disk`. `has_store`: blobs are kept in an object store, which has no size.
+pub(super) fn disk(top: &Section<'_>, has_store: bool, report: &mut Report) -> Option<DiskLimit> {
+    // What is wrong with the section itself has been said by who read the other limits.
+    let limits = top.section("limits", schema::LIMITS, &mut Report::default())?;
     let (text, place) = limits.text("disk", report)?;
     let limit = match text.strip_suffix('%') {
         Some(number) => percent(number).map(DiskLimit::Percent),

@@ -185,8 +185,7 @@ pub(super) fn validate(
     let tls = tls(&top, report);
     let admin_token = admin_token(&top, sources, report);
     let s3 = s3::s3(&top, &sources.environment, report);
-    let section = top.section("limits", schema::LIMITS, &mut Report::default());
-    limits.disk = bounds::disk(section.as_ref(), s3.is_some(), report);
+    limits.disk = bounds::disk(&top, s3.is_some(), report);
     let cluster = cluster::cluster(&top, sources, report);
     let tracing = traces::tracing(&top, &sources.environment, report);
     let hot_set = top.size("hot_set", report).unwrap_or(DEFAULT_HOT_SET);

@@ -133,13 +133,15 @@ async fn a_job_goes_on_after_a_kill_and_fetches_nothing_twice_that_was_kept() {
     let mut larder = TestLarder::start(&remote("generic", &origin, "")).await;
     // All places are taken by these when the first hundred are there.
     let held = &paths[100..104];
-    held.iter()
-        .for_each(|path| origin.hold(&format!("/{path}")));
+    for path in held {
+        origin.hold(&format!("/{path}"));
+    }
     let job = begin(&larder, "generic", &json!({"paths": paths})).await;
     until(&larder, &job, |job| counts(job)[2] == 100).await;
     larder.kill9();
-    held.iter()
-        .for_each(|path| origin.release(&format!("/{path}")));
+    for path in held {
+        origin.release(&format!("/{path}"));
+    }
     larder.restart().await;
     let ended = until_ended(&larder, &job).await;
     assert_eq!(
@@ -160,9 +162,9 @@ async fn a_job_goes_on_after_a_kill_and_fetches_nothing_twice_that_was_kept() {
 async fn a_cancelled_job_skips_the_rest() {
     let (origin, paths) = filled(50).await;
     let larder = TestLarder::start(&remote("generic", &origin, "")).await;
-    paths[10..14]
-        .iter()
-        .for_each(|path| origin.hold(&format!("/{path}")));
+    for path in &paths[10..14] {
+        origin.hold(&format!("/{path}"));
+    }
     let job = begin(&larder, "generic", &json!({"paths": paths})).await;
     until(&larder, &job, |job| counts(job)[2] == 10).await;
     let answer = send("DELETE", &larder.url(&job), &[]).await;
@@ -170,9 +172,9 @@ async fn a_cancelled_job_skips_the_rest() {
         (answer.status, answer.json()["state"].as_str()),
         (200, Some("cancelled"))
     );
-    paths[10..14]
-        .iter()
-        .for_each(|path| origin.release(&format!("/{path}")));
+    for path in &paths[10..14] {
+        origin.release(&format!("/{path}"));
+    }
     // The next one has its turn, and the cancelled one stays as it is.
     let next = begin(&larder, "generic", &json!({"paths": [paths[49]]})).await;
     until_ended(&larder, &next).await;

@@ -368,6 +368,11 @@ mod tests {
                 reserve: 5,
                 failing: false,
             }),
+            disk_use: DiskUse {
+                limit: Some(60),
+                kept: Some(40),
+                repositories: vec![("npm".into(), 9)],
+            },
             store: store::sample(),
             reload: (false, UnixMillis(1_500)),
             certificate_expiry: Some(UnixMillis(9_000)),

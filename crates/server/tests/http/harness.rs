@@ -259,6 +259,7 @@ impl FakeBackend {
                 no_store: false,
             },
             location: None,
+            reading: None,
             hot: None,
         };
         Ok(match script {
@@ -332,6 +333,7 @@ impl FakeBackend {
                 no_store: false,
             },
             location: None,
+            reading: None,
             hot: spec.hot.then(|| {
                 let mut ticket = scripted::ticket(&self.0.epoch, fresh_until, contacted_at);
                 ticket.for_anyone = !spec.not_for_anyone;
