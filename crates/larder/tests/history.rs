@@ -4,7 +4,8 @@
 mod support;
 
 use larder_core::UnixMillis;
-use larder_storage::{Figures, MetadataStore, SINCE_THE_BEGINNING};
+use larder_storage::{Figures, MetadataStore, PostgresOptions, SINCE_THE_BEGINNING, TlsMode};
+use larder_testkit::servers::postgres::{PASSWORD, Postgres, USER};
 use larder_testkit::{Origin, Resource};
 use support::packages::entry;
 use support::{Setup, TestLarder, get, send};
@@ -17,10 +18,27 @@ fn config(origin: &Origin) -> String {
     format!("remotes:\n{files}{other}")
 }
 
+/// The database: on the server, or in the data directory.
+async fn database(larder: &TestLarder, on_server: Option<&str>) -> MetadataStore {
+    let Some(database) = on_server else {
+        let path = larder.data_dir().join("larder.sqlite");
+        return MetadataStore::open(&path).await.expect("the database");
+    };
+    let options = PostgresOptions {
+        hosts: vec![("127.0.0.1".to_owned(), Postgres::shared().port())],
+        user: USER.to_owned(),
+        password: PASSWORD.to_owned(),
+        database: database.to_owned(),
+        tls: TlsMode::default(),
+        ca_file: None,
+    };
+    let connected = MetadataStore::connect(&options).await;
+    connected.expect("the database")
+}
+
 /// Of one repository, or of all together: since the beginning, and the sums of the points of both lengths.
-async fn written(larder: &TestLarder, name: &str) -> [Figures; 3] {
-    let path = larder.data_dir().join("larder.sqlite");
-    let meta = MetadataStore::open(&path).await.expect("the database");
+async fn written(larder: &TestLarder, on_server: Option<&str>, name: &str) -> [Figures; 3] {
+    let meta = database(larder, on_server).await;
     let mut sums = [Figures::default(); 3];
     for (sum, step) in sums.iter_mut().zip([SINCE_THE_BEGINNING, 300, 7_200]) {
         let rows = meta.figures(name, step, UnixMillis(0)).await;
@@ -38,7 +56,18 @@ async fn ask(larder: &TestLarder, path: &str, status: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn known_traffic_is_written_down_exactly_and_adds_up_over_restarts() {
+async fn known_traffic_is_written_down_exactly_into_a_file() {
+    known_traffic_is_written_down_exactly(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn known_traffic_is_written_down_exactly_on_a_server() {
+    let database = Postgres::shared().database();
+    known_traffic_is_written_down_exactly(Some(&database)).await;
+}
+
+/// And adds up over restarts.
+async fn known_traffic_is_written_down_exactly(on_server: Option<&str>) {
     let origin = Origin::start().await;
     origin.put("/files/a", Resource::new(vec![1; 1_000]));
     origin.put("/files/b", Resource::new(vec![2; 3_000_000]));
@@ -77,7 +106,7 @@ async fn known_traffic_is_written_down_exactly_and_adds_up_over_restarts() {
         served_bytes: 5 * 1_000 + 4 * 3_000_000 + 2 * 70,
         fetched_bytes: 1_000 + 3_000_000 + 70,
     };
-    let [total, day, month] = written(&larder, "files").await;
+    let [total, day, month] = written(&larder, on_server, "files").await;
     assert_eq!((total, day, month), (files, files, files));
     let other = Figures {
         requests: 1,
@@ -86,8 +115,11 @@ async fn known_traffic_is_written_down_exactly_and_adds_up_over_restarts() {
         fetched_bytes: 1_000,
         ..Figures::default()
     };
-    assert_eq!(written(&larder, "other").await, [other; 3]);
-    assert_eq!(written(&larder, "").await, [files.plus(other); 3]);
+    assert_eq!(written(&larder, on_server, "other").await, [other; 3]);
+    assert_eq!(
+        written(&larder, on_server, "").await,
+        [files.plus(other); 3]
+    );
     larder.restart().await;
     ask(&larder, "files/a", 200).await;
     assert!(larder.terminate().success());
@@ -97,6 +129,12 @@ async fn known_traffic_is_written_down_exactly_and_adds_up_over_restarts() {
         served_bytes: 1_000,
         ..Figures::default()
     };
-    assert_eq!(written(&larder, "files").await, [files.plus(hit); 3]);
-    assert_eq!(written(&larder, "").await, [files.plus(hit).plus(other); 3]);
+    assert_eq!(
+        written(&larder, on_server, "files").await,
+        [files.plus(hit); 3]
+    );
+    assert_eq!(
+        written(&larder, on_server, "").await,
+        [files.plus(hit).plus(other); 3]
+    );
 }
