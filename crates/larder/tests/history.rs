@@ -1,5 +1,9 @@
 //! What the program writes down of known traffic, read as another program would: after its end, and after a restart.
-#![expect(clippy::expect_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 
