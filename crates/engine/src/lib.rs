@@ -84,10 +84,12 @@ pub use cluster::{
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use jobs::{JobReport, JobRequest, Jobs, JobsPage};
 pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
-pub use larder_storage::{JobCounts, JobItem, JobRow};
+pub use larder_storage::{Figures, JobCounts, JobItem, JobRow};
 pub use operate::{
-    BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
-    HeldCursor, HeldPage, HeldRequest, HeldSummary, OfferPage, OfferRequest, OfferedArtifact,
+    BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Forecast, Health, HeldArtifact,
+    HeldCursor, HeldPage, HeldRequest, HeldSummary, History, HistoryPoint, Ledger, MissingPath,
+    OfferPage, OfferRequest, OfferedArtifact, Outage, RecentError, RecentErrors, RefusedGroup,
+    Span, TrafficSource,
 };
 pub use origin::local::Written;
 pub use parts::EngineParts;
@@ -95,6 +97,7 @@ pub use policy::clearance::Cleared;
 pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use target::ArtifactRequest;
+pub use transfer::flights::FlightReport;
 
 /// The pipeline and its components. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -108,6 +111,7 @@ pub struct Engine {
     explainer: Explainer,
     offers: Arc<Offers>,
     jobs: Arc<Jobs>,
+    ledger: Arc<Ledger>,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -134,6 +138,7 @@ impl Engine {
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
+        let ledger = Ledger::new(&operator);
         Arc::new(Self {
             registry,
             catalog,
@@ -144,6 +149,7 @@ impl Engine {
             explainer,
             offers,
             jobs,
+            ledger,
             budgets,
             clock,
         })
@@ -270,6 +276,7 @@ impl Engine {
         let _ = tokio::time::timeout(grace, idle).await;
         self.transfers.flights.stop_all();
         let _ = tokio::time::timeout(Duration::from_secs(10), self.catalog.settled()).await;
+        self.ledger.close().await;
     }
 
     /// How long a body this request may have, in bytes, asked before any of it is read: only what is passed through has one. `None` if
@@ -411,6 +418,11 @@ impl Engine {
     /// The jobs that fetch many files into the cache.
     pub fn jobs(&self) -> &Arc<Jobs> {
         &self.jobs
+    }
+
+    /// What larder keeps of its own past: what was counted, the last errors, what was refused, what is missing.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Counters of the whole process.
