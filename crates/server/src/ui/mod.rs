@@ -26,6 +26,7 @@ mod repositories;
 mod repository;
 mod session;
 mod sign_in;
+mod trends;
 mod visit;
 
 use std::time::Instant;

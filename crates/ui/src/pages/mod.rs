@@ -11,6 +11,7 @@ mod outage;
 mod overview;
 mod repositories;
 mod repository;
+mod trends;
 
 pub use configuration::{Configuration, Key, Warning};
 pub use explain::{Explain, Explained, Step};
@@ -20,8 +21,9 @@ pub use jobs::{Job, JobItem, JobSummary, Jobs};
 pub use login::Login;
 pub use message::Message;
 pub use outage::{Missing, Outage};
-pub use overview::{Disk, Flight, Live, Overview, Problem, RecentError, Trend, Trends};
+pub use overview::{Disk, Flight, Live, Overview, Problem, RecentError};
 pub use repositories::{Repositories, RepositoryRow};
 pub use repository::{
     Counter, Facts, Mirror, RefusedGroup, Repository, RepositoryHead, Rule, SetUp, Tab,
 };
+pub use trends::{Trend, Trends};
