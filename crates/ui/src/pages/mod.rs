@@ -13,10 +13,12 @@ mod repositories;
 mod repository;
 mod trends;
 
-pub use configuration::{Configuration, Key, Warning};
+pub use configuration::{Configuration, Key, Keys, Warning};
 pub use explain::{Explain, Explained, Step};
 pub use flush::{Flush, Flushed};
-pub use health::{Backend, Certificate, Health, Limit, Refusals, Reload, Replica, Replicas};
+pub use health::{
+    Backend, Certificate, Health, Limit, Refusals, Reload, Replica, Replicas, UpstreamRow,
+};
 pub use jobs::{Job, JobItem, JobSummary, Jobs};
 pub use login::Login;
 pub use message::Message;
