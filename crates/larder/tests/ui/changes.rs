@@ -54,7 +54,7 @@ async fn a_session_begins_with_the_token_and_ends_with_the_form() {
 async fn a_flush_asks_twice_and_then_forgets() {
     let (_origin, larder) = with_a_file().await;
     get(&larder.artifact("files", "dir/a.bin")).await;
-    assert_eq!(held(&larder, "files").await, 1);
+    until_held(&larder, "files", 1).await;
     let visitor = sign_in(&larder).await;
     let headers = [("cookie", &*visitor.cookie)];
     let csrf = ("csrf", &*visitor.csrf);
@@ -86,6 +86,7 @@ async fn a_flush_asks_twice_and_then_forgets() {
 async fn hazard_a_form_that_is_not_of_this_visitor_changes_nothing() {
     let (_origin, larder) = with_a_file().await;
     get(&larder.artifact("files", "dir/a.bin")).await;
+    until_held(&larder, "files", 1).await;
     let visitor = sign_in(&larder).await;
     let other = sign_in(&larder).await;
     assert_ne!(visitor.csrf, other.csrf);

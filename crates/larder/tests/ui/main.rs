@@ -106,6 +106,15 @@ fn config(origin: &Origin) -> String {
     )
 }
 
+/// Waits until a repository holds so many artifacts: a file is kept a moment after it has been sent.
+async fn until_held(larder: &TestLarder, repository: &str, count: usize) {
+    let began = std::time::Instant::now();
+    while held(larder, repository).await != count {
+        assert!(began.elapsed() < support::PATIENCE, "not held");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
 /// How many artifacts a repository holds.
 async fn held(larder: &TestLarder, repository: &str) -> usize {
     let answer = get(&larder.url(&format!("api/v1/artifacts/{repository}"))).await;
