@@ -10,10 +10,11 @@ use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation,
-    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket,
-    JobReport, JobRequest, JobsPage, MirrorReport, OfferPage, OfferRequest, StoreReport,
-    UpstreamReport, Written,
+    Answer, ArtifactRequest, ArtifactView, Body, Cleared, ClusterReport, DiskSpace, DiskUse,
+    Explanation, FlushReport, FlushRequest, FolderPage, FolderRequest, Health, HeldPage,
+    HeldRequest, HeldSize, HeldSummary, HotTicket, ImageRequest, ImageView, JobReport, JobRequest,
+    JobsPage, MirrorReport, OfferPage, OfferRequest, PackageRequest, PackageView, SearchPage,
+    SearchRequest, StoreReport, UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
 use tokio::sync::watch;
@@ -112,6 +113,47 @@ pub trait Backend: Send + Sync + 'static {
         _request: OfferRequest,
     ) -> impl Future<Output = Result<OfferPage, Fault>> + Send {
         async { Ok(OfferPage::default()) }
+    }
+
+    /// One level of a repository.
+    fn folder(
+        &self,
+        _request: FolderRequest,
+    ) -> impl Future<Output = Result<FolderPage, Fault>> + Send {
+        async { Ok(FolderPage::default()) }
+    }
+
+    /// What is held and found by a part of its path, or by its digest.
+    fn search(
+        &self,
+        _request: SearchRequest,
+    ) -> impl Future<Output = Result<SearchPage, Fault>> + Send {
+        async { Ok(SearchPage::default()) }
+    }
+
+    /// One path with all that is known of it.
+    fn artifact(
+        &self,
+        _repository: &str,
+        _path: &str,
+    ) -> impl Future<Output = Result<ArtifactView, Fault>> + Send {
+        async { Err(no_views()) }
+    }
+
+    /// The versions that a held index names.
+    fn package(
+        &self,
+        _request: PackageRequest,
+    ) -> impl Future<Output = Result<PackageView, Fault>> + Send {
+        async { Err(no_views()) }
+    }
+
+    /// The held tags of an image, and what one of its manifests consists of.
+    fn image(
+        &self,
+        _request: ImageRequest,
+    ) -> impl Future<Output = Result<ImageView, Fault>> + Send {
+        async { Err(no_views()) }
     }
 
     /// Makes a job that fetches many files.
@@ -218,6 +260,11 @@ pub(crate) async fn changed(freed: &mut Option<watch::Receiver<u64>>) {
 /// The answer of a pipeline that has no jobs.
 fn no_jobs() -> Fault {
     Fault::not_built("jobs are not built here")
+}
+
+/// The answer of a pipeline that cannot be looked into.
+fn no_views() -> Fault {
+    Fault::not_built("pages of single files are not built here")
 }
 
 /// The answer of a pipeline that has no local repositories.

@@ -37,12 +37,12 @@ pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
-    BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport, DerivedRecord,
-    Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts,
-    JobItem, JobRow, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
-    LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Migration, NamedBlobs, Notice,
-    OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied, TlsMode, Unswept,
-    UsedRow, Writer,
+    BlobHolder, BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport,
+    DerivedRecord, Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim,
+    JobCounts, JobItem, JobRow, KeyRange, LeftOut, Listener, LocalChange, LocalChild,
+    LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Migration,
+    NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally,
+    RowsCopied, TlsMode, Unswept, UsedRow, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

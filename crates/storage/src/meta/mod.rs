@@ -17,6 +17,7 @@ use crate::spare::Spare;
 
 mod artifacts;
 mod blobs;
+mod by_blob;
 mod change;
 mod check;
 mod collect;
@@ -43,6 +44,7 @@ mod uploads;
 mod uses;
 
 pub use artifacts::PageRow;
+pub use by_blob::BlobHolder;
 pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
 pub use copy::{BlobName, CopyCounts, LeftOut, Migration, NamedBlobs, RowTally, RowsCopied};
