@@ -22,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("larder-sendfile", &[]),
     ("larder-formats", &["larder-core"]),
     ("larder-storage", &["larder-budget", "larder-core"]),
+    ("larder-ui", &["larder-core"]),
     ("larder-budget", &["larder-core"]),
     ("larder-upstream", &["larder-budget", "larder-core"]),
     (
@@ -43,6 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "larder-engine",
             "larder-formats",
             "larder-sendfile",
+            "larder-ui",
         ],
     ),
     (
@@ -86,6 +88,7 @@ const HOMES: &[(&str, &str)] = &[
     ("socket2", "larder-server"),
     ("prometheus-client", "larder-server"),
     ("lol_html", "larder-formats"),
+    ("askama", "larder-ui"),
     ("fancy-regex", "larder-core"),
     ("clap", "larder"),
     ("tracing-subscriber", "larder"),
@@ -796,7 +799,8 @@ fn no_decision_depends_on_what_a_fault_is_called() {
 
 /// The crates in which something could wait for its turn, or be remembered.
 const CRATES: &[&str] = &[
-    "budget", "core", "engine", "formats", "larder", "sendfile", "server", "storage", "upstream",
+    "budget", "core", "engine", "formats", "larder", "sendfile", "server", "storage", "ui",
+    "upstream",
 ];
 
 /// Who waits for what is scarce waits in one queue, and what is remembered is weighed in bytes.

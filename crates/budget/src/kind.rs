@@ -31,13 +31,15 @@ pub enum BudgetKind {
     StoreParts,
     /// Files that jobs fetch.
     JobFiles,
+    /// Pages that are kept up to date while somebody looks at them.
+    PageStreams,
     /// Requests to one upstream host, where the operator has set a bound: not one of [`ALL`](Self::ALL), but a pool for each host.
     UpstreamRequests,
 }
 
 impl BudgetKind {
     /// All of which there is one pool, in the order in which they are declared and reported.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Downloads,
         Self::Documents,
         Self::Arrivals,
@@ -52,6 +54,7 @@ impl BudgetKind {
         Self::RequestBytes,
         Self::StoreParts,
         Self::JobFiles,
+        Self::PageStreams,
     ];
 
     /// The word for it in metrics and in the log.
@@ -71,6 +74,7 @@ impl BudgetKind {
             Self::RequestBytes => "request_bytes",
             Self::StoreParts => "store_parts",
             Self::JobFiles => "job_files",
+            Self::PageStreams => "page_streams",
             Self::UpstreamRequests => "upstream_requests",
         }
     }

@@ -44,6 +44,8 @@ const LOOKUPS_OF_ONE: u64 = LOOKUPS / 4;
 const STORE_PARTS: u64 = 80 << 20;
 /// Files that jobs fetch at once: clients' downloads keep nearly all places to themselves.
 const JOB_FILES: u64 = 4;
+/// Pages that are kept up to date at once: each has a connection of its own. They have one holder, who gets three quarters of it.
+const PAGE_STREAMS: u64 = 64;
 /// Places for documents, and for HEADs: half of those for downloads, and at least this many.
 const FEWEST_PLACES: u64 = 16;
 /// How many of one repository may wait for one thing.
@@ -112,6 +114,7 @@ impl Budgets {
                 BudgetKind::RequestBytes => (totals.request_bytes as u64, WAIT_SHORTLY),
                 BudgetKind::StoreParts => (STORE_PARTS, WAIT_LONG),
                 BudgetKind::JobFiles => (JOB_FILES, WAIT_LONG),
+                BudgetKind::PageStreams => (PAGE_STREAMS, WAIT_SHORTLY),
                 BudgetKind::UpstreamRequests => (u64::MAX, WAIT_FOR_UPSTREAMS),
             };
             // Who looks a name up has a place for what it asks already: those are counted there.

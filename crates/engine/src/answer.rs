@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
-use larder_core::{ArtifactRecord, BlobDescriptor, CacheStatus, Source, UnixMillis};
+use larder_core::{
+    ArtifactRecord, BlobDescriptor, CacheStatus, Fault, FaultKind, Source, UnixMillis,
+};
 
-use crate::catalog::{Reading, Use};
+use crate::catalog::{NotHeld, Reading, Use};
 use crate::counters::{RepositoryCounters, count};
 use crate::policy::clearance::{Cleared, Pass};
 
@@ -34,6 +36,23 @@ pub struct Answer {
     pub hot: Option<HotTicket>,
     /// Held until the body has been sent, where it is bytes that may be evicted.
     pub reading: Option<Reading>,
+}
+
+/// Why what was asked for could not be answered from what is held; `None`: it could, or a rule or larder itself is in the way. What has
+/// come from upstream may be kept by now: whoever writes this down looks.
+pub(crate) fn not_held(answered: &Result<Answer, Fault>) -> Option<NotHeld> {
+    match answered {
+        Ok(answer) => (answer.source == Source::Remote).then_some(NotHeld::NotKept),
+        // Quarantine holds back what may well be there.
+        Err(fault) if fault.held_until.is_some() => None,
+        Err(fault) => match fault.kind {
+            FaultKind::NotFound | FaultKind::Upstream(404 | 410) => Some(NotHeld::Absent),
+            FaultKind::Upstream(_) | FaultKind::BadGateway | FaultKind::GatewayTimeout => {
+                Some(NotHeld::Failed)
+            }
+            _ => None,
+        },
+    }
 }
 
 /// The headers of a representation, before ranges and conditions.

@@ -86,10 +86,12 @@ pub use cluster::{
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use jobs::{JobReport, JobRequest, Jobs, JobsPage};
 pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
-pub use larder_storage::{JobCounts, JobItem, JobRow};
+pub use larder_storage::{Figures, JobCounts, JobItem, JobRow};
 pub use operate::{
-    BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
-    HeldCursor, HeldPage, HeldRequest, HeldSummary, OfferPage, OfferRequest, OfferedArtifact,
+    BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Forecast, Health, HeldArtifact,
+    HeldCursor, HeldPage, HeldRequest, HeldSummary, History, HistoryPoint, Ledger, MissingPath,
+    OfferPage, OfferRequest, OfferedArtifact, Outage, RecentError, RecentErrors, RefusedGroup,
+    Span, TrafficSource,
 };
 pub use origin::local::Written;
 pub use parts::EngineParts;
@@ -97,6 +99,7 @@ pub use policy::clearance::Cleared;
 pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use target::ArtifactRequest;
+pub use transfer::flights::FlightReport;
 pub use views::{
     ArtifactView, FolderFile, FolderPage, FolderRequest, HeldCopy, ImagePart, ImageRequest,
     ImageView, Manifest, Naming, PackageFile, PackageRequest, PackageView, SearchHit, SearchKind,
@@ -116,6 +119,7 @@ pub struct Engine {
     offers: Arc<Offers>,
     jobs: Arc<Jobs>,
     views: Views,
+    ledger: Arc<Ledger>,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -143,6 +147,7 @@ impl Engine {
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
+        let ledger = Ledger::new(&operator);
         Arc::new(Self {
             registry,
             catalog,
@@ -154,6 +159,7 @@ impl Engine {
             offers,
             jobs,
             views,
+            ledger,
             budgets,
             clock,
         })
@@ -280,6 +286,7 @@ impl Engine {
         let _ = tokio::time::timeout(grace, idle).await;
         self.transfers.flights.stop_all();
         let _ = tokio::time::timeout(Duration::from_secs(10), self.catalog.settled()).await;
+        self.ledger.close().await;
     }
 
     /// How long a body this request may have, in bytes, asked before any of it is read: only what is passed through has one. `None` if
@@ -426,6 +433,11 @@ impl Engine {
     /// What people look at who want to know what is held.
     pub fn views(&self) -> &Views {
         &self.views
+    }
+
+    /// What larder keeps of its own past: what was counted, the last errors, what was refused, what is missing.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Counters of the whole process.

@@ -11,8 +11,8 @@ use larder_core::{
 use larder_formats::{Form, Operation};
 use larder_storage::{BlobStore, GrowingBody};
 
-use crate::answer::{Answer, Body, HeldBlob};
-use crate::catalog::{Catalog, Epoch, Reading, Use};
+use crate::answer::{Answer, Body, HeldBlob, not_held};
+use crate::catalog::{Catalog, Epoch, NotHeld, Reading, Use};
 use crate::counters::count;
 use crate::decided;
 use crate::document::Documents;
@@ -25,8 +25,7 @@ use crate::origin::remote::Remote;
 use crate::origin::remote::patience::Waited;
 use crate::origin::virtual_::{self, Answering, Virtual};
 use crate::origin::{Held, Need, Origin};
-use crate::policy::admission;
-use crate::policy::admission::{Admission, Admitted};
+use crate::policy::admission::{self, Admission, Admitted};
 use crate::policy::clearance::{Cleared, clear, clear_non_artifact};
 use crate::policy::ruling::{Facts, dates_of};
 use crate::policy::visibility::Visibility;
@@ -71,16 +70,22 @@ impl Pipeline {
             return Box::pin(virtual_::serve(&self.virtuals, self, &owner, &request)).await;
         }
         match admission::admit(&self.registry, &request)? {
-            Admission::Read(admitted) => match admitted.form() {
-                Form::Verbatim => self.serve_verbatim(&admitted, &request).await,
-                Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
+            Admission::Read(admitted) => {
+                let answered = match admitted.form() {
+                    Form::Verbatim => self.serve_verbatim(&admitted, &request).await,
+                    Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
+                };
+                let key = &admitted.wanted().key;
+                self.catalog.note_asked(key, not_held(&answered));
+                answered.map_err(|fault| fault.about(key))
             }
-            .map_err(|fault| fault.about(&admitted.wanted().key)),
             Admission::Local(entry) if !matches!(*request.method, Method::GET | Method::HEAD) => {
                 Err(local::other_method(&entry))
             }
             Admission::Local(entry) => local::read(&self.local, &entry, &request).await,
             Admission::PassThrough { wanted, pass } => {
+                self.catalog
+                    .note_asked(&wanted.key, Some(NotHeld::PassedThrough));
                 self.remote.pass_through(&wanted, &pass, &request).await
             }
             Admission::Other { entry, operation } => self.serve_other(&entry, operation, &request),
@@ -108,8 +113,8 @@ impl Pipeline {
             }
             Operation::Answer(answer) => {
                 let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
-                let length = answer.body.len() as u64;
-                let mut made = plain(status, Body::Memory(answer.body), Some(length), self.now());
+                let length = Some(answer.body.len() as u64);
+                let mut made = plain(status, Body::Memory(answer.body), length, self.now());
                 made.representation.content_type = Some(answer.content_type.to_owned());
                 Ok(made)
             }

@@ -235,7 +235,14 @@ pub(crate) fn live_settings(settings: &Settings) -> LiveSettings {
         host_names: host_names(settings),
         config_view: settings.config_view.clone(),
         config_lines: Arc::clone(&settings.config_lines),
+        config_warnings: Arc::new(warnings(settings)),
     }
+}
+
+/// What loading had to say, by the files' names alone: their paths are nobody else's business.
+fn warnings(settings: &Settings) -> Vec<String> {
+    let said = settings.warnings.iter().cloned();
+    said.map(|said| said.by_file_name().to_string()).collect()
 }
 
 /// The names that are larder's own, as far as a browser's `Host` is concerned.

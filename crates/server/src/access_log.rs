@@ -97,6 +97,8 @@ impl Line<'_> {
     }
 
     fn warn(&self, fault: &Fault, metrics: &Metrics, now: UnixMillis) {
+        let request = (self.repository, self.path, self.id);
+        metrics.note_error(fault, false, request, now);
         if let Some(requests) = metrics.refused().note(self.repository, fault, false, now) {
             warn(self.id, self.repository, fault, requests);
         }
@@ -183,11 +185,9 @@ impl BrokenOff {
             )
         };
         let fault = known.cloned().unwrap_or_else(unknown);
-        if let Some(requests) = self
-            .metrics
-            .refused()
-            .note(repository, &fault, true, (self.now)())
-        {
+        let (request, now) = ((&**repository, &*self.path, *id), (self.now)());
+        self.metrics.note_error(&fault, true, request, now);
+        if let Some(requests) = self.metrics.refused().note(repository, &fault, true, now) {
             warn(*id, repository, &fault, requests);
         }
         tracing::info!(

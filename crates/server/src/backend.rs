@@ -10,11 +10,15 @@ use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, ArtifactView, Body, Cleared, ClusterReport, DiskSpace, DiskUse,
-    Explanation, FlushReport, FlushRequest, FolderPage, FolderRequest, Health, HeldPage,
-    HeldRequest, HeldSize, HeldSummary, HotTicket, ImageRequest, ImageView, JobReport, JobRequest,
-    JobsPage, MirrorReport, OfferPage, OfferRequest, PackageRequest, PackageView, SearchPage,
-    SearchRequest, StoreReport, UpstreamReport, Written,
+    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation,
+    FlightReport, FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary,
+    History, HotTicket, JobReport, JobRequest, JobsPage, MirrorReport, OfferPage, OfferRequest,
+    Outage, RecentError, RecentErrors, RefusedGroup, Span, StoreReport, TrafficSource,
+    UpstreamReport, Written,
+};
+use larder_engine::{
+    ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
+    SearchPage, SearchRequest,
 };
 use larder_formats::ErrorBody;
 use tokio::sync::watch;
@@ -237,6 +241,45 @@ pub trait Backend: Send + Sync + 'static {
     /// Changes whenever files are deleted that answers of before may hold open; `None`: that never happens.
     fn freed(&self) -> Option<watch::Receiver<u64>> {
         None
+    }
+
+    /// From now on requests are counted there; gives where errors are to be noted, if they are.
+    fn observed_by(&self, _source: Arc<dyn TrafficSource>) -> Option<Arc<RecentErrors>> {
+        None
+    }
+
+    /// What was counted of one repository, or of all together.
+    fn history(
+        &self,
+        _repository: Option<&str>,
+        _span: Span,
+    ) -> impl Future<Output = Result<History, Fault>> + Send {
+        async { Err(Fault::not_built("no history is kept here")) }
+    }
+
+    /// The last errors, the last of all first.
+    fn recent_errors(&self) -> Vec<RecentError> {
+        Vec::new()
+    }
+
+    /// What the rules of a repository have refused, in groups of what one pattern would admit.
+    fn refused(&self, _repository: &str) -> Result<Vec<RefusedGroup>, Fault> {
+        Ok(Vec::new())
+    }
+
+    /// What is being downloaded here.
+    fn flights(&self) -> Vec<FlightReport> {
+        Vec::new()
+    }
+
+    /// What would be answered if the repository's upstream were away, with up to `limit` of what would not be, behind a page before.
+    fn outage(
+        &self,
+        _repository: &str,
+        _after: Option<&str>,
+        _limit: u32,
+    ) -> impl Future<Output = Result<Outage, Fault>> + Send {
+        async { Err(Fault::not_built("no history is kept here")) }
     }
 
     /// Counters for `/metrics`.

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, ArtifactView, Body, Cleared, ClusterReport, DiskSpace, DiskUse,
-    Engine, Explanation, FlushReport, FlushRequest, FolderPage, FolderRequest, Health, HeldPage,
-    HeldRequest, HeldSummary, HotTicket, ImageRequest, ImageView, JobReport, JobRequest, JobsPage,
-    OfferPage, OfferRequest, PackageRequest, PackageView, SearchPage, SearchRequest, StoreReport,
-    UpstreamReport, Written,
+    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine, Explanation,
+    FlightReport, FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, History,
+    HotTicket, JobReport, JobRequest, JobsPage, OfferPage, OfferRequest, Outage, RecentError,
+    RecentErrors, RefusedGroup, Span, StoreReport, TrafficSource, UpstreamReport, Written,
+};
+use larder_engine::{
+    ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
+    SearchPage, SearchRequest,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 use tokio::sync::watch;
@@ -147,6 +150,36 @@ impl Backend for Arc<Engine> {
 
     fn freed(&self) -> Option<watch::Receiver<u64>> {
         Some(Engine::freed(self))
+    }
+
+    fn observed_by(&self, source: Arc<dyn TrafficSource>) -> Option<Arc<RecentErrors>> {
+        self.ledger().counted_by(source);
+        Some(Arc::clone(self.ledger().errors()))
+    }
+
+    async fn history(&self, repository: Option<&str>, span: Span) -> Result<History, Fault> {
+        self.ledger().history(repository, span).await
+    }
+
+    fn recent_errors(&self) -> Vec<RecentError> {
+        self.ledger().recent_errors()
+    }
+
+    fn refused(&self, repository: &str) -> Result<Vec<RefusedGroup>, Fault> {
+        self.ledger().refused(repository)
+    }
+
+    fn flights(&self) -> Vec<FlightReport> {
+        self.ledger().flights()
+    }
+
+    async fn outage(
+        &self,
+        repository: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Outage, Fault> {
+        self.ledger().outage(repository, after, limit).await
     }
 
     fn counters(&self) -> CounterSnapshot {

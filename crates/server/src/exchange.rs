@@ -15,7 +15,7 @@ use crate::state::{Connection, Shared};
 /// One request on its way to a handler.
 pub(crate) struct Exchange<'a, B> {
     pub(crate) backend: &'a Arc<B>,
-    pub(crate) shared: &'a Shared,
+    pub(crate) shared: &'a Arc<Shared>,
     pub(crate) connection: &'a Connection,
     pub(crate) head: &'a request::Parts,
     /// The `Host` that was used.

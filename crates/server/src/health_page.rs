@@ -104,7 +104,7 @@ fn replica_json(replica: &ReplicaReport, report: &ClusterReport) -> Value {
 }
 
 /// What the operator should see to.
-fn alarms(report: &ClusterReport) -> Vec<&'static str> {
+pub(crate) fn alarms(report: &ClusterReport) -> Vec<&'static str> {
     let differs = report.configurations() > 1;
     let skewed = report.replicas.iter().any(ReplicaReport::is_skewed);
     let drift = differs.then_some("replicas have different configurations");

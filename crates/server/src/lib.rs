@@ -14,9 +14,11 @@
 //! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
 //! | why a path is answered as it is | `explain.rs` |
 //! | how files come into local repositories | `upload.rs` |
+//! | what people see in a browser | `ui/` |
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
+mod accept;
 mod access_log;
 mod activity;
 mod admin;
@@ -66,6 +68,7 @@ mod state;
 mod streams;
 mod striped;
 mod tls;
+mod ui;
 mod unknown;
 mod upload;
 mod warm;

@@ -197,6 +197,10 @@ impl BoundServer {
     /// Serves until `shutdown` ends; then lets running answers finish, within `limits.drain_timeout`.
     pub async fn run<B: Backend>(self, backend: B, shutdown: impl Future<Output = ()>) {
         let limits = self.shared.limits;
+        let metrics = &self.shared.metrics;
+        if let Some(errors) = backend.observed_by(Arc::clone(metrics) as _) {
+            metrics.tell_of_errors(errors);
+        }
         let acceptor = self.acceptor(backend);
         let mut connections = JoinSet::new();
         acceptor

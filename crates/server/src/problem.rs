@@ -115,7 +115,7 @@ fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-fn status_of(kind: FaultKind) -> StatusCode {
+pub(crate) fn status_of(kind: FaultKind) -> StatusCode {
     match kind {
         FaultKind::BadRequest => StatusCode::BAD_REQUEST,
         FaultKind::Unauthorized => StatusCode::UNAUTHORIZED,

@@ -6,12 +6,13 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, VARY};
+use http::header::{CONTENT_TYPE, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use larder_core::{PackageType, Pattern, Repository, RepositoryKind, SafeUrl, fold_segments};
 use larder_engine::UpstreamStanding;
 use larder_formats::{ClientLines, client_lines, repository_url};
 
+use crate::accept::quality;
 use crate::admin::text;
 use crate::backend::Backend;
 use crate::body::ResponseBody;
@@ -304,45 +305,15 @@ fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Whether `Accept` puts HTML above plain text (RFC 9110 section 12.5.1): browsers do; `*/*`, and no field at all, do not.
+/// Whether `Accept` puts HTML above plain text: browsers do; `*/*`, and no field at all, do not.
 fn prefers_html(headers: &HeaderMap) -> bool {
-    let fields: Vec<&str> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .collect();
-    quality(&fields, "html") > quality(&fields, "plain")
-}
-
-/// The quality of `text/{subtype}`, in thousandths, by the most specific range that names it.
-fn quality(fields: &[&str], subtype: &str) -> u32 {
-    let ranges = fields
-        .iter()
-        .flat_map(|field| field.split(','))
-        .filter_map(|range| {
-            let mut parts = range.split(';').map(str::trim);
-            let (kind, of_kind) = parts.next()?.split_once('/')?;
-            let specific = match (
-                kind.to_ascii_lowercase().as_str(),
-                of_kind.to_ascii_lowercase().as_str(),
-            ) {
-                ("text", named) if named == subtype => 2,
-                ("text", "*") => 1,
-                ("*", "*") => 0,
-                _ => return None,
-            };
-            let weight =
-                parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-            let weight = weight.map_or(Some(1.0), |weight| weight.parse::<f32>().ok())?;
-            Some((specific, (weight.clamp(0.0, 1.0) * 1000.0) as u32))
-        });
-    ranges
-        .max_by_key(|(specific, _)| *specific)
-        .map_or(0, |(_, weight)| weight)
+    quality(headers, "text", "html") > quality(headers, "text", "plain")
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
 
     #[test]

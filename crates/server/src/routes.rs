@@ -23,6 +23,7 @@ pub(crate) enum Endpoint {
     Metrics,
     OpenApi,
     Peer,
+    Ui,
 }
 
 /// A line of the table.
@@ -102,6 +103,10 @@ pub(crate) const ROUTES: &[Route] = &[
     // Clients that put the path of a mirror in front of the whole API.
     reads("/{repo}/v2/{path}", READ, Endpoint::OciAlias),
     writes("/{repo}/v2/{path}", WRITES, Endpoint::OciAlias),
+    // Behind those: a repository may be called `ui`, and no page is called `v2`.
+    reads("/ui/{path}", READ, Endpoint::Ui),
+    // Has a guard of its own: who signs in, or is signed in, has no header of its own to send (`ui/guard.rs`).
+    reads("/ui/{path}", &[Method::POST], Endpoint::Ui),
 ];
 
 /// Whether a raw path is one of those that only ask how larder does.
@@ -258,6 +263,9 @@ mod tests {
             Some(Endpoint::Jobs)
         );
         assert_eq!(endpoint(&Method::HEAD, "/live"), Some(Endpoint::Live));
+        assert_eq!(get("/ui"), Some(Endpoint::Ui));
+        assert_eq!(get("/ui/repositories/npm"), Some(Endpoint::Ui));
+        assert_eq!(get("/ui/v2/a/manifests/latest"), Some(Endpoint::OciAlias));
     }
 
     #[test]
@@ -278,10 +286,11 @@ mod tests {
     fn exactly_the_routes_that_change_something_say_so() {
         for route in ROUTES {
             let safe = route.methods.iter().all(Method::is_safe);
-            let passes_through = route.endpoint == Endpoint::Artifact;
+            // The one passes a question through, the other has a guard of its own.
+            let is_apart = matches!(route.endpoint, Endpoint::Artifact | Endpoint::Ui);
             assert_eq!(
                 route.changes_state,
-                !safe && !passes_through,
+                !safe && !is_apart,
                 "{} {:?}",
                 route.template,
                 route.methods

@@ -55,6 +55,8 @@ pub struct LiveSettings {
     /// Where each key of a repository stands (`file:line`, by `remotes.NAME.KEY`), as far as it is written down: for
     /// `GET /api/v1/explain`.
     pub config_lines: Arc<BTreeMap<String, String>>,
+    /// What loading the configuration had to say, as `larder check` prints it: warnings and notes, without secrets.
+    pub config_warnings: Arc<Vec<String>>,
 }
 
 /// PEM files of the server's certificate.

@@ -36,13 +36,14 @@ pub use blob::{Source as ObjectSource, Staged};
 pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
+pub use meta::BlobHolder;
 pub use meta::{
-    BlobHolder, BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport,
-    DerivedRecord, Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim,
-    JobCounts, JobItem, JobRow, KeyRange, LeftOut, Listener, LocalChange, LocalChild,
-    LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Migration,
-    NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally,
-    RowsCopied, TlsMode, Unswept, UsedRow, Writer,
+    AskedRow, BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport,
+    DerivedRecord, Durability, Expected, FigureRow, Figures, Heard, Heartbeat, Heartbeats, HeldRow,
+    HeldSize, JobClaim, JobCounts, JobItem, JobRow, KeyRange, LeftOut, Listener, LocalChange,
+    LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore,
+    Migration, NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey,
+    RowTally, RowsCopied, SINCE_THE_BEGINNING, TlsMode, Unswept, UsedRow, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

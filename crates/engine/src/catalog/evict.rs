@@ -11,6 +11,7 @@ use larder_storage::{Change, StorageError};
 use tokio::sync::watch;
 
 use super::Catalog;
+use super::NotHeld;
 use super::bounds::{Bounds, Coming, EVERY, Tally};
 use super::victims::Victims;
 use crate::repositories::RepositoryState;
@@ -255,7 +256,8 @@ impl Catalog {
                 break;
             }
             let mut of_each: HashMap<RepositoryName, (Vec<_>, u64)> = HashMap::new();
-            for (key, size) in batch {
+            for (key, size, used_at) in batch {
+                self.note_gone(&key, used_at, NotHeld::Evicted);
                 let (keys, bytes) = of_each.entry(key.repository.clone()).or_default();
                 keys.push(key);
                 *bytes += size;

@@ -13,6 +13,7 @@
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
 //! | `bounds.rs`, `evict.rs` | how much may be kept, and what goes for it |
 //! | `uses.rs`, `victims.rs` | when records were last asked for, and which go first |
+//! | `figures.rs` | what larder counts itself, and what it was asked for and does not hold |
 //! | `trouble.rs` | storage that does not take what it should |
 //!
 //! Nobody else sees the database, the in-process copies or the epochs. A change says what it replaces, and is left out where that is no
@@ -24,6 +25,7 @@ mod bus;
 mod commit;
 mod epochs;
 mod evict;
+mod figures;
 mod listing;
 mod local;
 mod queue;
@@ -56,6 +58,7 @@ pub(crate) use bus::Foreign;
 pub(crate) use commit::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
 pub use evict::DiskUse;
+pub(crate) use figures::NotHeld;
 pub(crate) use trouble::Trouble;
 pub use uses::Reading;
 pub(crate) use uses::Use;
@@ -86,6 +89,7 @@ pub(crate) struct Catalog {
     last_room_made: AtomicI64,
     uses: uses::Uses,
     eviction: bounds::Eviction,
+    asked: figures::Asked,
 }
 
 impl Catalog {
@@ -117,6 +121,7 @@ impl Catalog {
             last_room_made: AtomicI64::new(i64::MIN),
             uses: uses::Uses::default(),
             eviction: bounds::Eviction::default(),
+            asked: figures::Asked::default(),
         });
         catalog.start_eviction();
         queue::start(&catalog, receiver);

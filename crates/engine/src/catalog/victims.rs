@@ -18,8 +18,8 @@ const EXPIRED: u32 = 2_000;
 /// one who asks renews the copy.
 const EXPIRED_UNUSED: Duration = Duration::from_mins(10);
 
-/// A record that goes, and its bytes.
-pub(super) type Victim = (SourceKey, u64);
+/// A record that goes, its bytes, and when it was used last.
+pub(super) type Victim = (SourceKey, u64, UnixMillis);
 
 /// One repository's records in the order of their use.
 struct Queue {
@@ -105,10 +105,10 @@ impl<'a> Victims<'a> {
                 variant: variant.into(),
             };
             // One that has expired comes once more in its turn.
-            let is_chosen = batch.iter().any(|(chosen, _)| *chosen == key);
+            let is_chosen = batch.iter().any(|(chosen, ..)| *chosen == key);
             if !is_chosen && self.uses.let_go(&key, row.used_at) {
                 left = left.saturating_sub(row.size.max(1));
-                batch.push((key, row.size));
+                batch.push((key, row.size, row.used_at));
             }
         }
         Ok(batch)

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
+use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKey, UnixMillis};
 use larder_formats::Naming;
 use larder_storage::{Change, KeyRange, RecordKey, StorageError, Unswept};
 
+use crate::catalog::NotHeld;
 use crate::fault::storage_fault;
 use crate::keys;
-use crate::operate::Operator;
+use crate::operate::{Operator, Span};
 use crate::repositories::RepositoryState;
 
 /// Keys that are looked at together.
@@ -182,8 +183,12 @@ impl Operator {
         self.remote.refusals.forget(flushed);
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
         self.catalog.barrier().await;
+        let used = self.used_lately(entry).await;
         let dropped = self.drop_records(&flush, report).await;
         let dropped = dropped.map_err(|error| storage_fault(entry, &error))?;
+        for (key, last) in used.iter().filter(|(key, _)| flushed(key)) {
+            self.catalog.note_gone(key, *last, NotHeld::Flushed);
+        }
         if !dropped.documents.is_empty() {
             let doubted = self.doubt_what_they_name(&flush, &dropped.documents).await;
             doubted.map_err(|error| storage_fault(entry, &error))?;
@@ -196,6 +201,18 @@ impl Operator {
         self.catalog.end_flush(entry);
         self.cache.held_sizes.outdate();
         Ok(dropped.is_to_be_swept)
+    }
+
+    /// What is held and was asked for lately: whoever asks for it after the flush depends on the upstream.
+    async fn used_lately(&self, entry: &RepositoryState) -> Vec<(SourceKey, UnixMillis)> {
+        let since = Span::Month.first_of(self.catalog.now());
+        let used = self.catalog.used_since(&entry.repository.name, since).await;
+        let used = used.inspect_err(|error| {
+            tracing::debug!(%error, "it is not known what was asked for of what is flushed");
+        });
+        let used = used.unwrap_or_default().into_iter();
+        used.map(|row| (key(entry, row.key.0, row.key.1), row.used_at))
+            .collect()
     }
 
     /// Drops the records that are meant, found by their keys: the rows are not read.

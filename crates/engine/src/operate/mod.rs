@@ -7,6 +7,7 @@ mod forget;
 mod health;
 mod hearsay;
 mod held;
+mod ledger;
 mod offered;
 mod reports;
 
@@ -29,6 +30,10 @@ pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, DiskSpace, Health};
 pub(crate) use held::storage_unavailable;
 pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
+pub use ledger::{
+    Forecast, History, HistoryPoint, Ledger, MissingPath, Outage, RecentError, RecentErrors,
+    RefusedGroup, Span, TrafficSource,
+};
 pub(crate) use offered::Offers;
 pub use offered::{OfferPage, OfferRequest, OfferedArtifact};
 

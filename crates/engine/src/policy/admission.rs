@@ -427,6 +427,7 @@ pub(crate) fn classify(
             count(&entry.counters.pattern_limits);
         }
         entry.counters.denied.fetch_add(1, Ordering::Relaxed);
+        entry.refused.note(path, &denied);
         denied::fault(entry, path, &denied)
     })
 }

@@ -3,6 +3,7 @@
 pub(crate) mod allowances;
 pub(crate) mod learnt;
 pub(crate) mod mirror;
+pub(crate) mod refused;
 pub(crate) mod told;
 pub(crate) mod upstreams;
 
@@ -20,6 +21,7 @@ use crate::news::NewsDesk;
 use crate::repositories::allowances::Allowances;
 use crate::repositories::learnt::Learnt;
 use crate::repositories::mirror::Mirror;
+use crate::repositories::refused::RefusedPaths;
 use crate::repositories::upstreams::{FailureCounters, UpstreamState};
 
 /// A repository as the engine keeps it.
@@ -35,6 +37,8 @@ pub(crate) struct RepositoryState {
     /// Raised by flush and reload only.
     pub(crate) flushes: Arc<AtomicU64>,
     pub(crate) counters: Arc<RepositoryCounters>,
+    /// What its rules have kept out.
+    pub(crate) refused: Arc<RefusedPaths>,
     /// The places of its upstream, in the operator's order.
     pub(crate) mirrors: Vec<Arc<Mirror>>,
     /// How other hosts are doing that documents lead to.
@@ -183,6 +187,7 @@ impl Repositories {
                 flushes: old.map_or_else(Arc::default, |e| Arc::clone(&e.flushes)),
                 quota: self.allowances.of(&repository),
                 counters: old.map_or_else(Arc::default, |e| Arc::clone(&e.counters)),
+                refused: Arc::default(),
                 failures: old.map_or_else(Arc::default, |e| Arc::clone(&e.failures)),
                 elsewhere: Arc::default(),
                 learnt: Arc::default(),

@@ -33,6 +33,11 @@ impl Audience {
         Seat(self)
     }
 
+    /// How many wait at present.
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().taken
+    }
+
     /// Whether nobody waits at present.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.borrow().taken == 0

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_core::{
     ArtifactRecord, CacheStatus, ErrorCode, Fault, FaultKind, ForwardReason, Recovery, Source,
-    SourceKey,
+    SourceKey, UnixMillis,
 };
 use larder_storage::{Body, End, Fence};
 use larder_upstream::UpstreamResponse;
@@ -14,9 +14,11 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::keys;
 use crate::loaded::Arrival;
 use crate::transfer::audience::Audience;
 use crate::transfer::fill::Fill;
+use crate::transfer::flights::FlightReport;
 
 /// How much a flight is to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +149,24 @@ impl Flight {
     /// Ends the flight for those who wait. It may stay joinable until its record is visible.
     pub(crate) fn finish(&self, result: Result<Settled, Fault>) {
         self.state.send_replace(State::Done(result));
+    }
+
+    /// How far it has come; `None`: it has ended.
+    pub(super) fn report(&self, now: UnixMillis) -> Option<FlightReport> {
+        let (bytes, total, reading) = match &*self.state.borrow() {
+            State::Pending => (0, None, 0),
+            State::Filling(fill) => (fill.progress().available, fill.total(), fill.readers()),
+            State::Done(_) => return None,
+        };
+        let ago = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Some(FlightReport {
+            repository: self.key.repository.to_string(),
+            path: keys::path_of(&self.key.path, &self.key.variant).to_owned(),
+            bytes,
+            total,
+            started_at: UnixMillis(now.0.saturating_sub(ago)),
+            readers: (reading + self.audience.len()) as u64,
+        })
     }
 
     /// Whether it has ended, though its record may not be visible yet.

@@ -4,10 +4,27 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use larder_core::SourceKey;
+use larder_core::{SourceKey, UnixMillis};
 
 use crate::catalog::Landing;
 use crate::transfer::flight::Flight;
+
+/// A download under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlightReport {
+    /// The repository's name.
+    pub repository: String,
+    /// The path below the repository, decoded.
+    pub path: String,
+    /// Bytes that have arrived.
+    pub bytes: u64,
+    /// Bytes that are to arrive, if that is known.
+    pub total: Option<u64>,
+    /// When it began.
+    pub started_at: UnixMillis,
+    /// How many wait for it or read it.
+    pub readers: u64,
+}
 
 /// The flights under way.
 #[derive(Debug, Default)]
@@ -20,6 +37,20 @@ impl Flights {
 
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Those that have not ended, that first which began first.
+    pub(crate) fn shown(&self, now: UnixMillis) -> Vec<FlightReport> {
+        let all: Vec<Arc<Flight>> = self.lock().values().cloned().collect();
+        let mut shown: Vec<FlightReport> = all.iter().filter_map(|f| f.report(now)).collect();
+        shown.sort_by(|one, other| {
+            (one.started_at, &one.repository, &one.path).cmp(&(
+                other.started_at,
+                &other.repository,
+                &other.path,
+            ))
+        });
+        shown
     }
 
     /// The running flight of that key, if a newcomer can use it.

@@ -8,6 +8,7 @@
 //! | `help.rs` | what each metric means |
 //! | `process.rs` | what the kernel says of the process |
 //! | `store.rs` | the store of blobs, where it is one of objects |
+//! | `traffic.rs` | what the engine writes down of it |
 
 mod budgets;
 mod cluster;
@@ -15,16 +16,18 @@ mod help;
 mod page;
 mod process;
 mod store;
+mod traffic;
 mod upstreams;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
-use larder_core::{CacheStatus, ForwardReason, Source};
+use larder_core::{CacheStatus, Fault, ForwardReason, RequestId, Source, UnixMillis};
+use larder_engine::RecentErrors;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
@@ -126,6 +129,27 @@ impl RepositoryRequests {
         }
     }
 
+    /// What people are told of it.
+    pub(crate) fn totals(&self) -> RequestTotals {
+        let of = |kind: RequestKind| -> u64 {
+            let cells = &self.cells[kind as usize];
+            cells.iter().map(|cell| cell.load(Relaxed)).sum()
+        };
+        let hot: u64 = self.hot.iter().map(Striped::sum).sum();
+        let hits = of(RequestKind::Hit) + of(RequestKind::Stale) + hot;
+        let others = [
+            RequestKind::Miss,
+            RequestKind::Collapsed,
+            RequestKind::Revalidated,
+            RequestKind::Bypass,
+        ];
+        RequestTotals {
+            requests: hits + others.into_iter().map(of).sum::<u64>(),
+            hits,
+            sent: self.sent.iter().map(BytesSent::sum).sum(),
+        }
+    }
+
     pub(crate) fn count_loop(&self) {
         self.loops.fetch_add(1, Relaxed);
     }
@@ -139,6 +163,17 @@ impl RepositoryRequests {
         self.hot.iter().for_each(Striped::reset);
         self.sent.iter().for_each(|sent| sent.0.reset());
     }
+}
+
+/// Requests for artifacts that were answered, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RequestTotals {
+    /// All of them.
+    pub(crate) requests: u64,
+    /// Those that were answered from what was held, without a question to the upstream.
+    pub(crate) hits: u64,
+    /// Bytes of bodies that were sent.
+    pub(crate) sent: u64,
 }
 
 fn class(status: StatusCode) -> usize {
@@ -156,6 +191,8 @@ pub(crate) struct Metrics {
     connections_stalled: AtomicU64,
     in_flight: AtomicI64,
     refused: Refused,
+    /// Where errors are noted for operators to see, once that is known.
+    errors: OnceLock<Arc<RecentErrors>>,
     latency: Family<[(&'static str, &'static str); 1], Histogram>,
 }
 
@@ -194,6 +231,7 @@ impl Metrics {
             connections_stalled: AtomicU64::new(0),
             in_flight: AtomicI64::new(0),
             refused: Refused::default(),
+            errors: OnceLock::new(),
             latency: Family::new_with_constructor(buckets),
         })
     }
@@ -201,6 +239,24 @@ impl Metrics {
     /// What has been refused.
     pub(crate) fn refused(&self) -> &Refused {
         &self.refused
+    }
+
+    /// From now on errors are noted there, too.
+    pub(crate) fn tell_of_errors(&self, errors: Arc<RecentErrors>) {
+        let _ = self.errors.set(errors);
+    }
+
+    /// Notes what a client was told, if it is an error. `broke_off`: it ended a body.
+    pub(crate) fn note_error(
+        &self,
+        fault: &Fault,
+        broke_off: bool,
+        (repository, path, id): (&str, &str, RequestId),
+        now: UnixMillis,
+    ) {
+        if let Some(errors) = self.errors.get() {
+            errors.note(fault, broke_off, (repository, path, id.to_string()), now);
+        }
     }
 
     /// The counters of a configured repository; of none with the empty name.
@@ -218,6 +274,15 @@ impl Metrics {
         };
         self.repositories.rcu(with_new);
         self.repositories.load().get(name).cloned().unwrap_or(new)
+    }
+
+    /// What was asked of each repository, by name.
+    pub(crate) fn totals(&self) -> BTreeMap<String, RequestTotals> {
+        let all = self.repositories.load();
+        let named = all.iter().filter(|(name, _)| !name.is_empty());
+        named
+            .map(|(name, requests)| (name.clone(), requests.totals()))
+            .collect()
     }
 
     /// The time to the head of an answer that did not come out of the hot set.

@@ -27,6 +27,9 @@ const LEAST_USED: &str = "SELECT path, variant, size, used_at, rowid FROM artifa
 /// One that was asked for after it had expired is in use.
 const EXPIRED: &str = "SELECT path, variant, size, used_at, rowid FROM artifacts \
      WHERE repository = $1 AND expires_at < $2 AND blob IS NOT NULL AND used_at < $3 ORDER BY expires_at LIMIT $4";
+/// Those that were used last, first.
+const USED_SINCE: &str = "SELECT path, variant, size, used_at, rowid FROM artifacts \
+     WHERE repository = $1 AND blob IS NOT NULL AND used_at >= $2 ORDER BY used_at DESC LIMIT $3";
 /// Of uploaded files nothing is counted.
 const CACHED_BYTES: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs WHERE condemned_by IS NULL \
      AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = blobs.digest)";
@@ -96,6 +99,20 @@ impl MetadataStore {
             i64::from(limit).into(),
         ];
         self.used_rows(EXPIRED, &values).await
+    }
+
+    /// Up to `limit` records of a repository that have bytes and were asked for since a moment, those first that were asked for last.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn used_since(
+        &self,
+        repository: &str,
+        since: UnixMillis,
+        limit: u32,
+    ) -> Result<Vec<UsedRow>, StorageError> {
+        let values = [repository.into(), since.0.into(), i64::from(limit).into()];
+        self.used_rows(USED_SINCE, &values).await
     }
 
     async fn used_rows(

@@ -223,8 +223,66 @@ const JOB_ITEMS: Table = Table {
     blob: None,
 };
 
+const FIGURES_PAGE: &str = "SELECT repository, point, step, at, requests, hits, misses, stale, errors, refused, served, fetched, stored, free, \
+     began_at FROM figures WHERE (repository, point) > ($1, $2) ORDER BY repository, point LIMIT $3";
+const FIGURES: Table = Table {
+    name: "figures",
+    keys: 2,
+    kinds: &[
+        Kind::Text,
+        Kind::Text,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::MaybeInteger,
+        Kind::MaybeInteger,
+        Kind::Integer,
+    ],
+    page: FIGURES_PAGE,
+    source_page: FIGURES_PAGE,
+    put: "INSERT INTO figures (repository, point, step, at, requests, hits, misses, stale, errors, refused, served, fetched, stored, free, \
+         began_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+         ON CONFLICT (repository, point) DO UPDATE SET step = excluded.step, at = excluded.at, requests = excluded.requests, \
+         hits = excluded.hits, misses = excluded.misses, stale = excluded.stale, errors = excluded.errors, refused = excluded.refused, \
+         served = excluded.served, fetched = excluded.fetched, stored = excluded.stored, free = excluded.free, began_at = excluded.began_at",
+    delete: "DELETE FROM figures WHERE repository = $1 AND point = $2",
+    count: "SELECT COUNT(*) FROM figures",
+    blob: None,
+};
+
+const ASKED_PAGE: &str = "SELECT repository, path, variant, requests, first_at, last_at, why FROM asked \
+     WHERE (repository, path, variant) > ($1, $2, $3) ORDER BY repository, path, variant LIMIT $4";
+const ASKED: Table = Table {
+    name: "asked",
+    keys: 3,
+    kinds: &[
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Integer,
+        Kind::Text,
+    ],
+    page: ASKED_PAGE,
+    source_page: ASKED_PAGE,
+    put: "INSERT INTO asked (repository, path, variant, requests, first_at, last_at, why) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+         ON CONFLICT (repository, path, variant) DO UPDATE SET requests = excluded.requests, first_at = excluded.first_at, \
+         last_at = excluded.last_at, why = excluded.why",
+    delete: "DELETE FROM asked WHERE repository = $1 AND path = $2 AND variant = $3",
+    count: "SELECT COUNT(*) FROM asked",
+    blob: None,
+};
+
 /// The tables in the order in which their rows may be written: who refers to a row comes after it.
-pub(super) const TABLES: [&Table; 8] = [
+pub(super) const TABLES: [&Table; 10] = [
     &BLOBS,
     &SECRETS,
     &ORIGINS,
@@ -233,6 +291,8 @@ pub(super) const TABLES: [&Table; 8] = [
     &LOCAL_USAGE,
     &JOBS,
     &JOB_ITEMS,
+    &FIGURES,
+    &ASKED,
 ];
 
 impl Table {

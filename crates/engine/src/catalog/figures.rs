@@ -1,0 +1,216 @@
+//! What larder counts itself, and what it was asked for and does not hold: written down and read again (docs/adr/0099).
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError};
+
+use larder_core::{RepositoryName, SourceKey, UnixMillis};
+use larder_storage::{AskedRow, FigureRow, StorageError, UsedRow};
+
+use super::Catalog;
+
+/// What is remembered of each repository, here until it is written down and in the database.
+pub(crate) const MOST_ASKED: u32 = 10_000;
+
+/// Why something is not held that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum NotHeld {
+    /// It was served and not kept.
+    NotKept,
+    /// The upstream said that it is not there.
+    Absent,
+    /// It could not be had.
+    Failed,
+    /// The format says that it is not kept.
+    PassedThrough,
+    /// It went to make room.
+    Evicted,
+    /// The operator has dropped it.
+    Flushed,
+}
+
+const WORDS: [(NotHeld, &str); 6] = [
+    (NotHeld::NotKept, "not_kept"),
+    (NotHeld::Absent, "absent"),
+    (NotHeld::Failed, "failed"),
+    (NotHeld::PassedThrough, "passed_through"),
+    (NotHeld::Evicted, "evicted"),
+    (NotHeld::Flushed, "flushed"),
+];
+
+impl NotHeld {
+    pub(crate) const fn as_str(self) -> &'static str {
+        WORDS[self as usize].1
+    }
+}
+
+type Staged = HashMap<(Box<str>, Box<str>), (u64, UnixMillis, NotHeld)>;
+
+/// What of all repositories waits to be written down.
+const MOST_STAGED: usize = 50_000;
+/// What has a longer path is not remembered.
+const LONGEST: usize = 1_024;
+
+/// What was asked for and is to be written down.
+#[derive(Debug, Default)]
+pub(super) struct Asked(Mutex<(HashMap<RepositoryName, Staged>, usize)>);
+
+impl Asked {
+    fn note(&self, key: &SourceKey, (times, last): (u64, UnixMillis), why: NotHeld) {
+        if key.path.len() > LONGEST {
+            return;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of_each, count) = &mut *all;
+        let staged = of_each.entry(key.repository.clone()).or_default();
+        let place = (Box::from(&*key.path), Box::from(&*key.variant));
+        let is_full = staged.len() >= MOST_ASKED as usize || *count >= MOST_STAGED;
+        let known = match staged.entry(place) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if is_full => return,
+            Entry::Vacant(free) => {
+                *count += 1;
+                free.insert((0, last, why))
+            }
+        };
+        *known = (known.0 + times, known.1.max(last), why);
+    }
+
+    fn take(&self) -> HashMap<RepositoryName, Staged> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *all).0
+    }
+}
+
+impl Catalog {
+    /// Something was asked for that was not answered from what is held, if there is a `why`. Written down later, if it is not held then.
+    pub(crate) fn note_asked(&self, key: &SourceKey, why: Option<NotHeld>) {
+        if let Some(why) = why {
+            self.asked.note(key, (1, self.now()), why);
+        }
+    }
+
+    /// Something is held no longer that was asked for last at a moment.
+    pub(crate) fn note_gone(&self, key: &SourceKey, last: UnixMillis, why: NotHeld) {
+        self.asked.note(key, (1, last), why);
+    }
+
+    /// Writes down what was asked for. What cannot be written is forgotten: it will be asked for again.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn write_asked(&self) -> Result<(), StorageError> {
+        for (repository, staged) in self.asked.take() {
+            let rows = staged.iter().map(|((path, variant), (times, last, why))| {
+                (&**path, &**variant, *times, *last, why.as_str())
+            });
+            let rows: Vec<_> = rows.collect();
+            let added = self
+                .metadata
+                .add_asked(repository.as_str(), &rows, MOST_ASKED);
+            added.await?;
+        }
+        Ok(())
+    }
+
+    /// What a repository was asked for since a moment and does not hold, the last first.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn asked(
+        &self,
+        repository: &RepositoryName,
+        since: UnixMillis,
+    ) -> Result<Vec<AskedRow>, StorageError> {
+        let asked = self.metadata.asked(repository.as_str(), since, MOST_ASKED);
+        asked.await
+    }
+
+    /// Up to `limit` records of a repository that have bytes and had expired by `now`.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn expired(
+        &self,
+        repository: &RepositoryName,
+        now: UnixMillis,
+        limit: u32,
+    ) -> Result<Vec<UsedRow>, StorageError> {
+        let unused = UnixMillis(i64::MAX);
+        let expired = self
+            .metadata
+            .expired(repository.as_str(), now, unused, limit);
+        expired.await
+    }
+
+    /// What a repository holds and was asked for since a moment, the last first: what a flush takes away. No more than are remembered.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn used_since(
+        &self,
+        repository: &RepositoryName,
+        since: UnixMillis,
+    ) -> Result<Vec<UsedRow>, StorageError> {
+        let used = self
+            .metadata
+            .used_since(repository.as_str(), since, MOST_ASKED);
+        used.await
+    }
+
+    /// Forgets what was asked for last before a moment.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn forget_asked(&self, before: UnixMillis) -> Result<(), StorageError> {
+        self.metadata.forget_asked(before).await
+    }
+
+    /// Adds to points of what was counted.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn add_figures(
+        &self,
+        rows: &[(String, i64, FigureRow)],
+    ) -> Result<(), StorageError> {
+        self.metadata.add_figures(rows, self.now()).await
+    }
+
+    /// The points of a repository (empty: of all together) of so many seconds that begin at a moment or later.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn figures(
+        &self,
+        repository: &str,
+        step: i64,
+        from: UnixMillis,
+    ) -> Result<Vec<FigureRow>, StorageError> {
+        self.metadata.figures(repository, step, from).await
+    }
+
+    /// Deletes the points of so many seconds that begin before a moment.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn forget_figures(
+        &self,
+        step: i64,
+        before: UnixMillis,
+    ) -> Result<(), StorageError> {
+        self.metadata.forget_figures(step, before).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_own_place_in_the_table() {
+        for (position, (why, _)) in WORDS.iter().enumerate() {
+            assert_eq!(*why as usize, position);
+        }
+    }
+}

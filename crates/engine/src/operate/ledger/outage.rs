@@ -1,0 +1,229 @@
+//! What nobody would get if an upstream were away from now on. How the share is made is said in docs/operate/history.md.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use larder_core::{
+    ErrorCode, Fault, FaultKind, RepositoryKind, SourceKey, UnixMillis, stale_allowed,
+};
+use larder_storage::{AskedRow, StorageError};
+
+use super::figures::Span;
+use crate::catalog::Catalog;
+use crate::keys;
+use crate::operate::storage_unavailable;
+use crate::repositories::RepositoryState;
+
+/// Expired documents that are looked at.
+const EXPIRED: u32 = 1_000;
+/// The word for those that are held and too old to be served.
+const TOO_OLD: &str = "too_old";
+
+/// What would be answered if a repository's upstream were away.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outage {
+    /// The repository's name.
+    pub repository: String,
+    /// Requests are counted from here on.
+    pub since: UnixMillis,
+    /// Requests of that time.
+    pub requests: u64,
+    /// Of them those for paths that would not be answered.
+    pub missing_requests: u64,
+    /// Which part would be answered, from 0 to 1; `None`: nothing was asked for.
+    pub share: Option<f64>,
+    /// How many paths would not be answered.
+    pub missing_paths: u64,
+    /// Some of them, those first that were asked for most.
+    pub missing: Vec<MissingPath>,
+    /// Where the next page begins; `None`: there is none.
+    pub next: Option<String>,
+}
+
+/// A path that was asked for and would not be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingPath {
+    /// The path below the repository, decoded.
+    pub path: String,
+    /// How often it was asked for while it was not held; 0: that was not counted.
+    pub requests: u64,
+    /// When it was asked for last, as far as is known.
+    pub last_asked: UnixMillis,
+    /// Why it is not to be had, in a word: `not_kept` (served and not kept), `absent` (the upstream said that it is not there), `failed` (it
+    /// could not be had), `passed_through` (the format keeps no such thing), `evicted`, `flushed`, `too_old` (held, and older than
+    /// `stale.max_age` allows).
+    pub why: String,
+}
+
+impl MissingPath {
+    fn rank(&self) -> (Reverse<u64>, Reverse<UnixMillis>, &str) {
+        (Reverse(self.requests), Reverse(self.last_asked), &self.path)
+    }
+
+    /// Where a page that begins behind it begins.
+    fn place(&self) -> String {
+        format!("{}-{}-{}", self.requests, self.last_asked.0, self.path)
+    }
+
+    /// What stands at such a place.
+    fn at(place: &str) -> Option<Self> {
+        let mut parts = place.splitn(3, '-');
+        Some(Self {
+            requests: parts.next()?.parse().ok()?,
+            last_asked: UnixMillis(parts.next()?.parse().ok()?),
+            path: parts.next()?.to_owned(),
+            why: String::new(),
+        })
+    }
+}
+
+/// Of a repository that was asked so often, with a page.
+pub(super) async fn of(
+    catalog: &Catalog,
+    entry: &RepositoryState,
+    requests: u64,
+    (after, limit): (Option<&str>, u32),
+) -> Result<Outage, Fault> {
+    let name = &entry.repository.name;
+    if entry.repository.kind() != RepositoryKind::Remote {
+        let message = format!(
+            "{name} has no upstream of its own: an outage is one of a remote repository's upstream"
+        );
+        return Err(bad(message).in_repository(name));
+    }
+    let after = match after {
+        None => None,
+        Some(place) => Some(MissingPath::at(place).ok_or_else(|| {
+            bad("\"after\" is not the end of a page of this list".to_owned()).in_repository(name)
+        })?),
+    };
+    let now = catalog.now();
+    let since = Span::Month.first_of(now);
+    let failed = |error: StorageError| storage_unavailable(&error);
+    let mut missing = missing(catalog, entry, since).await.map_err(failed)?;
+    missing.sort_by(|one, other| one.rank().cmp(&other.rank()));
+    let missing_requests: u64 = missing.iter().map(|path| path.requests).sum();
+    // Jobs and virtual repositories ask, too, and are not counted here as requests.
+    let of = requests.max(missing_requests);
+    let is_behind = |path: &MissingPath| match &after {
+        Some(after) => path.rank() > after.rank(),
+        None => true,
+    };
+    let missing_paths = missing.len() as u64;
+    let limit = limit.max(1) as usize;
+    let mut page: Vec<MissingPath> = missing
+        .into_iter()
+        .filter(is_behind)
+        .take(limit + 1)
+        .collect();
+    let has_more = page.len() > limit;
+    page.truncate(limit);
+    Ok(Outage {
+        repository: name.to_string(),
+        since,
+        requests: of,
+        missing_requests,
+        share: (of > 0).then(|| (of - missing_requests) as f64 / of as f64),
+        missing_paths,
+        next: page.last().filter(|_| has_more).map(MissingPath::place),
+        missing: page,
+    })
+}
+
+/// What would not be answered, each path once.
+async fn missing(
+    catalog: &Catalog,
+    entry: &RepositoryState,
+    since: UnixMillis,
+) -> Result<Vec<MissingPath>, StorageError> {
+    let now = catalog.now();
+    let asked = catalog.asked(&entry.repository.name, since).await?;
+    let mut all: HashMap<String, MissingPath> = HashMap::new();
+    for row in asked {
+        let of_present = keys::is_of_present_upstream(entry, &row.variant);
+        if !of_present || is_answered(entry, &row, now) {
+            continue;
+        }
+        let found = MissingPath {
+            path: keys::path_of(&row.path, &row.variant).to_owned(),
+            requests: within(&row, since, now),
+            last_asked: row.last_at,
+            why: row.why,
+        };
+        add(&mut all, found);
+    }
+    for found in too_old(catalog, entry, since).await? {
+        add(&mut all, found);
+    }
+    Ok(all.into_values().collect())
+}
+
+fn add(all: &mut HashMap<String, MissingPath>, found: MissingPath) {
+    match all.get_mut(&found.path) {
+        Some(known) => {
+            known.requests += found.requests;
+            known.last_asked = known.last_asked.max(found.last_asked);
+        }
+        None => {
+            all.insert(found.path.clone(), found);
+        }
+    }
+}
+
+/// Whether it is answered though it has no bytes of its own: a name whose content is held by its digest.
+fn is_answered(entry: &RepositoryState, row: &AskedRow, now: UnixMillis) -> bool {
+    let record = row.record.as_ref();
+    record.is_some_and(|record| stale_allowed(record, &entry.repository.cache, now))
+}
+
+/// How often it was asked for in the time that is looked at: if it is known for longer, the part of it that falls into that time.
+fn within(row: &AskedRow, since: UnixMillis, now: UnixMillis) -> u64 {
+    let (known, looked_at) = (now.since(row.first_at), now.since(since));
+    if known <= looked_at {
+        return row.requests;
+    }
+    let part = looked_at.as_secs_f64() / known.as_secs_f64();
+    ((row.requests as f64 * part).round() as u64).max(1)
+}
+
+/// Documents that are held, and older than an expired one may be.
+async fn too_old(
+    catalog: &Catalog,
+    entry: &RepositoryState,
+    since: UnixMillis,
+) -> Result<Vec<MissingPath>, StorageError> {
+    let policy = &entry.repository.cache;
+    if policy.stale_max_age.is_none() {
+        return Ok(Vec::new());
+    }
+    let (name, now) = (&entry.repository.name, catalog.now());
+    let mut found = Vec::new();
+    for row in catalog.expired(name, now, EXPIRED).await? {
+        let (path, variant) = row.key;
+        let key = SourceKey {
+            repository: name.clone(),
+            path: path.into(),
+            variant: variant.into(),
+        };
+        if !keys::is_of_present_upstream(entry, &key.variant) {
+            continue;
+        }
+        let Some(record) = catalog.record(&key).await? else {
+            continue;
+        };
+        let last_asked = row.used_at.max(record.contacted_at);
+        if last_asked >= since && !stale_allowed(&record, policy, now) {
+            found.push(MissingPath {
+                path: keys::path_of(&key.path, &key.variant).to_owned(),
+                requests: 0,
+                last_asked,
+                why: TOO_OLD.to_owned(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn bad(message: String) -> Fault {
+    Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message).by_rule("outage")
+}

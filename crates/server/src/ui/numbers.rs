@@ -1,0 +1,174 @@
+//! What several pages show: what is held and asked for, how repositories and upstreams do.
+
+use std::collections::BTreeMap;
+
+use larder_core::{Repository, RepositoryKind};
+use larder_engine::{DiskSpace, HeldSummary, UpstreamReport, UpstreamStanding};
+use larder_ui::pages::{Disk, Live, Mirror, RepositoryHead, RepositoryRow};
+use larder_ui::{Bytes, Count, Moment, Share};
+
+use super::visit::Visit;
+use crate::backend::{Backend, CounterSnapshot};
+use crate::metrics::RequestTotals;
+
+/// The counters that pages show, as they stand.
+pub(crate) struct Numbers {
+    pub(crate) engine: CounterSnapshot,
+    pub(crate) requests: BTreeMap<String, RequestTotals>,
+    pub(crate) upstreams: Vec<UpstreamReport>,
+}
+
+impl Numbers {
+    pub(crate) fn read<B: Backend>(visit: &Visit<'_, B>) -> Self {
+        Self {
+            engine: visit.backend().counters(),
+            requests: visit.exchange.shared.metrics.totals(),
+            upstreams: visit.backend().upstreams(),
+        }
+    }
+
+    /// What moves while one looks.
+    pub(crate) fn live(&self) -> Live {
+        live(&self.engine, &self.requests)
+    }
+
+    /// A counter of a repository, by its name.
+    pub(crate) fn counter(&self, repository: &str, name: &str) -> u64 {
+        counter(&self.engine, repository, name)
+    }
+
+    pub(crate) fn of(&self, repository: &str) -> RequestTotals {
+        self.requests.get(repository).copied().unwrap_or_default()
+    }
+
+    /// How a repository is, in a word.
+    pub(crate) fn state<B: Backend>(
+        &self,
+        visit: &Visit<'_, B>,
+        repository: &Repository,
+    ) -> &'static str {
+        let name = repository.name.as_str();
+        if visit.backend().not_built(name).is_some() {
+            return "not served";
+        }
+        let Some(upstream) = repository.upstream() else {
+            return "ok";
+        };
+        if upstream.offline {
+            return "offline";
+        }
+        let own = self.upstreams.iter().filter(|r| r.repository == name);
+        let (mut failing, mut answering) = (false, false);
+        for report in own {
+            failing |= report.standing == UpstreamStanding::Failing;
+            answering |= report.standing == UpstreamStanding::Ok;
+        }
+        match (answering, failing) {
+            (true, _) => "ok",
+            (false, true) => "failing",
+            (false, false) => "unknown",
+        }
+    }
+
+    /// What every page about a repository begins with.
+    pub(crate) fn head<B: Backend>(
+        &self,
+        visit: &Visit<'_, B>,
+        repository: &Repository,
+    ) -> RepositoryHead {
+        RepositoryHead {
+            name: repository.name.to_string(),
+            kind: repository.kind().as_str(),
+            package: repository.package.as_str(),
+            description: repository.description.clone(),
+            state: self.state(visit, repository),
+        }
+    }
+
+    /// A repository in a table.
+    pub(crate) fn row<B: Backend>(
+        &self,
+        visit: &Visit<'_, B>,
+        repository: &Repository,
+        held: &HeldSummary,
+    ) -> RepositoryRow {
+        let name = repository.name.as_str();
+        let size = held
+            .repositories
+            .iter()
+            .find(|held| held.repository == name);
+        let has_files = repository.kind() != RepositoryKind::Virtual;
+        let requests = self.of(name);
+        RepositoryRow {
+            name: name.to_owned(),
+            kind: repository.kind().as_str(),
+            package: repository.package.as_str(),
+            description: repository.description.clone(),
+            state: self.state(visit, repository),
+            files: has_files.then(|| Count(size.map_or(0, |size| size.files))),
+            bytes: has_files.then(|| Bytes(size.map_or(0, |size| size.bytes))),
+            requests: Count(requests.requests),
+            hit_ratio: Share::of(requests.hits, requests.requests),
+        }
+    }
+}
+
+/// What moves while one looks.
+pub(crate) fn live(engine: &CounterSnapshot, requests: &BTreeMap<String, RequestTotals>) -> Live {
+    let sum = |of: fn(&RequestTotals) -> u64| requests.values().map(of).sum::<u64>();
+    let all = sum(|totals| totals.requests);
+    let fetched = engine.repositories.iter();
+    let fetched = fetched.map(|(name, _)| counter(engine, name, "upstream_bytes"));
+    Live {
+        flights: Count(engine.flights_active),
+        requests: Count(all),
+        hit_ratio: Share::of(sum(|totals| totals.hits), all),
+        sent: Bytes(sum(|totals| totals.sent)),
+        fetched: Bytes(fetched.sum()),
+    }
+}
+
+fn counter(engine: &CounterSnapshot, repository: &str, name: &str) -> u64 {
+    let mut all = engine.repositories.iter();
+    let counters = all.find(|(known, _)| known == repository);
+    let found = counters.and_then(|(_, all)| all.iter().find(|(known, _)| *known == name));
+    found.map_or(0, |(_, value)| *value)
+}
+
+/// The room there is.
+pub(crate) fn disk<B: Backend>(backend: &B, space: Option<DiskSpace>) -> Option<Disk> {
+    let space = space?;
+    let used = backend.disk_use();
+    Some(Disk {
+        free: Bytes(space.free),
+        total: Bytes(space.total),
+        reserve: Bytes(space.reserve),
+        keeping: space.is_keeping(),
+        limit: used.limit.map(Bytes),
+        kept: used.kept.map(Bytes),
+        full_in_days: None,
+    })
+}
+
+/// A place of an upstream. What is counted of each mirror is added where there are several.
+pub(crate) fn mirror(report: &UpstreamReport, engine: &CounterSnapshot) -> Mirror {
+    let mut mirrors = engine.mirrors.iter();
+    let own = mirrors
+        .find(|mirror| mirror.repository == report.repository && mirror.mirror == report.upstream);
+    let counter = |name: &str| {
+        let mut counters = own?.counters.iter();
+        let (_, value) = counters.find(|(known, _)| *known == name)?;
+        Some(Count(*value))
+    };
+    let last = report.last_error.as_ref();
+    Mirror {
+        upstream: report.upstream.clone(),
+        state: report.standing.as_str(),
+        since: report.since.map(Moment),
+        requests: counter("requests"),
+        failures: counter("failures"),
+        in_order: own.is_none_or(|mirror| mirror.healthy),
+        last_error: last.map(|failure| failure.reason.clone()),
+        last_error_at: last.map(|failure| Moment(failure.at)),
+    }
+}

@@ -1,0 +1,117 @@
+//! `/ui/`: how everything does.
+
+use std::cmp::Reverse;
+
+use larder_core::Repository;
+use larder_engine::{Health, HeldSummary, UpstreamStanding};
+use larder_ui::pages::{Overview, Problem, RepositoryRow};
+use larder_ui::{Bytes, Count, Moment};
+
+use super::numbers::{Numbers, disk};
+use super::visit::{Outcome, Visit};
+use crate::backend::Backend;
+
+/// Repositories that are shown here at most; the others have a page of their own.
+const MOST: usize = 20;
+
+pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
+    let backend = visit.backend();
+    let (health, held) = (backend.health().await, backend.held_summary(None).await);
+    // A database that does not answer is said below; the rest of the page needs none.
+    let held = held.unwrap_or_default();
+    let numbers = Numbers::read(visit);
+    let repositories = backend.repositories();
+    let problems = problems(visit, &numbers, &health);
+    let (rows, in_all) = (rows(visit, &numbers, &held), repositories.len());
+    let sizes = held.repositories.iter();
+    let (files, bytes) = sizes.fold((0, 0), |(files, bytes), size| {
+        (files + size.files, bytes + size.bytes)
+    });
+    visit.page(&Overview {
+        serving: health.can_serve(),
+        started: Moment(visit.exchange.shared.started),
+        live: numbers.live(),
+        replicas: backend
+            .cluster()
+            .map_or(1, |cluster| cluster.replicas.len() + 1),
+        files: Count(files),
+        bytes: Bytes(bytes),
+        disk: disk(backend, health.disk),
+        trends: None,
+        problems,
+        flights: Vec::new(),
+        errors: None,
+        repositories: rows,
+        repositories_in_all: in_all,
+    })
+}
+
+/// Those that are asked most, then by size and name.
+fn rows<B: Backend>(
+    visit: &Visit<'_, B>,
+    numbers: &Numbers,
+    held: &HeldSummary,
+) -> Vec<RepositoryRow> {
+    let all = visit.backend().repositories();
+    let row = |repository: &std::sync::Arc<Repository>| numbers.row(visit, repository, held);
+    let mut rows: Vec<RepositoryRow> = all.iter().map(row).collect();
+    rows.sort_by_key(|row| Reverse((row.requests, row.bytes)));
+    rows.truncate(MOST);
+    rows
+}
+
+/// What an operator should see to.
+fn problems<B: Backend>(visit: &Visit<'_, B>, numbers: &Numbers, health: &Health) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let general = |what: &str, message: String| Problem {
+        what: what.to_owned(),
+        message,
+        repository: None,
+        at: None,
+    };
+    for (what, state) in [("Database", &health.metadata), ("Store", &health.blobs)] {
+        if !state.ok {
+            let detail = state.detail.clone();
+            problems.push(general(
+                what,
+                detail.unwrap_or_else(|| "it does not answer".to_owned()),
+            ));
+        }
+    }
+    if health.disk.is_some_and(|disk| !disk.is_keeping()) {
+        problems.push(general(
+            "Disk",
+            "there is too little room: downloads are served and not kept".to_owned(),
+        ));
+    }
+    let reload = visit.exchange.shared.reload.load();
+    if let Some(error) = reload.as_deref().and_then(|reload| reload.error.clone()) {
+        let message = format!("the last change is not in force: {error}");
+        problems.push(general("Configuration", message));
+    }
+    let failing = numbers.upstreams.iter();
+    let failing = failing.filter(|report| report.standing == UpstreamStanding::Failing);
+    problems.extend(failing.map(|report| {
+        Problem {
+            what: format!("Upstream {}", report.upstream),
+            message: report
+                .last_error
+                .as_ref()
+                .map_or_else(|| "it fails".to_owned(), |last| last.reason.clone()),
+            repository: Some(report.repository.clone()),
+            at: report.since.map(Moment),
+        }
+    }));
+    let unserved = visit.backend().repositories();
+    let unserved = unserved.iter().filter_map(|repository| {
+        let reason = visit.backend().not_built(repository.name.as_str())?;
+        Some(Problem {
+            what: "Not served".to_owned(),
+            message: reason,
+            repository: Some(repository.name.to_string()),
+            at: None,
+        })
+    });
+    problems.extend(unserved);
+    problems
+}

@@ -1,0 +1,110 @@
+//! `/ui/login` and `/ui/logout`.
+
+use http::header::SET_COOKIE;
+use http::{HeaderValue, StatusCode};
+use hyper::body::Incoming;
+use larder_core::{ErrorCode, Fault, FaultKind};
+use larder_ui::pages::Login;
+
+use super::form::Form;
+use super::visit::{Outcome, Visit};
+use super::{guard, session};
+use crate::backend::Backend;
+use crate::origin_guard::same;
+
+/// The form. `refused`: what was wrong with the last attempt.
+pub(crate) fn show<B: Backend>(visit: &Visit<'_, B>, refused: Option<(String, &str)>) -> Outcome {
+    let (refused, to) = match refused {
+        Some((refused, to)) => (Some(refused), to.to_owned()),
+        None => (None, visit.parameter("to")),
+    };
+    let status = match refused {
+        Some(_) => StatusCode::UNAUTHORIZED,
+        None => StatusCode::OK,
+    };
+    visit.page_with(
+        status,
+        &Login {
+            to: safe(&to).to_owned(),
+            refused,
+            is_open: visit.live.admin_token.is_some(),
+            signed_in: visit.session.is_some(),
+        },
+    )
+}
+
+pub(crate) async fn sign_in<B: Backend>(visit: &Visit<'_, B>, body: &mut Incoming) -> Outcome {
+    guard::origin(visit)?;
+    let form = Form::read(visit, body).await?;
+    let Some(token) = &visit.live.admin_token else {
+        let message =
+            "there is no admin token to sign in with: set auth.admin_token (LARDER_ADMIN_TOKEN)";
+        let fault = Fault::new(FaultKind::Unauthorized, ErrorCode::Unauthorized, message);
+        return Err(fault.by_rule("auth.admin_token"));
+    };
+    let client = visit.exchange.client.address;
+    if !same(form.field("token").as_bytes(), token.expose().as_bytes()) {
+        tracing::warn!(%client, "somebody tried to sign in to the web interface with a wrong token");
+        let said = "This is not the admin token of the configuration.".to_owned();
+        return show(visit, Some((said, form.field("to"))));
+    }
+    tracing::info!(%client, "signed in to the web interface");
+    let cookie = session::begin(token, visit.backend().now(), visit.is_https());
+    with_cookie(visit, safe(form.field("to")), cookie)
+}
+
+pub(crate) async fn sign_out<B: Backend>(visit: &Visit<'_, B>, body: &mut Incoming) -> Outcome {
+    guard::change(visit, body).await?;
+    with_cookie(visit, "/ui/", Some(session::end(visit.is_https())))
+}
+
+fn with_cookie<B: Backend>(visit: &Visit<'_, B>, to: &str, cookie: Option<String>) -> Outcome {
+    let mut response = visit.redirect(to);
+    let cookie = cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok());
+    let cookie = cookie.ok_or_else(|| {
+        let message = "the session cannot be made";
+        Fault::new(FaultKind::Internal, ErrorCode::Internal, message)
+    })?;
+    response.headers_mut().insert(SET_COOKIE, cookie);
+    Ok(response)
+}
+
+/// Only to a page of larder's: anything else is the overview.
+fn safe(to: &str) -> &str {
+    let is_page = to.starts_with("/ui/")
+        && to
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+        && !to.contains("//")
+        && !to
+            .split(['?', '#'])
+            .next()
+            .unwrap_or_default()
+            .contains("..");
+    if is_page { to } else { "/ui/" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hazard_nobody_is_sent_elsewhere_by_signing_in() {
+        for page in ["/ui/", "/ui/jobs/7?cursor=a..b", "/ui/repositories/npm"] {
+            assert_eq!(safe(page), page);
+        }
+        for other in [
+            "",
+            "/",
+            "//evil.example/ui/",
+            "https://evil.example/ui/",
+            "/ui/..//evil.example",
+            "/ui/../api",
+            "/ui/\\evil.example",
+            "/ui/a\r\nb",
+            "/uix",
+        ] {
+            assert_eq!(safe(other), "/ui/", "{other}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! One visit of a page: who it is, whether pages are wanted or JSON, and how a page becomes a response.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_TYPE, LOCATION, VARY, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use larder_core::{ErrorCode, Fault, FaultKind, Principal, Repository};
+use larder_ui::pages::Message;
+use larder_ui::{Frame, HEADERS, Page, Sign};
+
+use super::session::{self, Session};
+use crate::accept::quality;
+use crate::backend::Backend;
+use crate::body::ResponseBody;
+use crate::exchange::Exchange;
+use crate::origin_guard::may_see_configuration;
+use crate::problem::{self, Audience, Said, status_of};
+use crate::respond::insert;
+use crate::settings::LiveSettings;
+use crate::unknown;
+
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What comes of a visit.
+pub(crate) type Outcome = Result<Response<ResponseBody>, Fault>;
+
+/// One visit.
+pub(crate) struct Visit<'a, B> {
+    pub(crate) exchange: &'a Exchange<'a, B>,
+    pub(crate) live: Arc<LiveSettings>,
+    pub(crate) session: Option<Session>,
+    wants_json: bool,
+    /// From the page to the place of `/ui`: `..`, `../..`. It is right behind any path that a proxy puts in front.
+    root: String,
+}
+
+impl<'a, B: Backend> Visit<'a, B> {
+    /// `rest`: the raw path behind `/ui/`.
+    pub(crate) fn new(exchange: &'a Exchange<'a, B>, rest: &str) -> Self {
+        let live = exchange.shared.live.load_full();
+        let headers = &exchange.head.headers;
+        let session = live
+            .admin_token
+            .as_ref()
+            .and_then(|token| session::of(headers, token, exchange.backend.now()));
+        // `/ui` is no folder yet: what is relative to it is relative to the root.
+        let depth = if exchange.head.uri.path() == "/ui" {
+            0
+        } else {
+            rest.matches('/').count() + 1
+        };
+        Self {
+            exchange,
+            live,
+            session,
+            wants_json: wants_json(exchange),
+            root: match depth {
+                0 => ".".to_owned(),
+                depth => vec![".."; depth].join("/"),
+            },
+        }
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.exchange.head.method
+    }
+
+    pub(crate) fn backend(&self) -> &B {
+        self.exchange.backend
+    }
+
+    /// Whether the visitor came by HTTPS, as far as a proxy in front tells.
+    pub(crate) fn is_https(&self) -> bool {
+        self.exchange.client.base.starts_with("https://")
+    }
+
+    /// Signed in, or with the token itself.
+    pub(crate) fn principal(&self) -> Principal {
+        if self.session.is_some() {
+            Principal::Admin
+        } else {
+            self.exchange.principal
+        }
+    }
+
+    /// Lets those pass who may see the rules of the configuration.
+    pub(crate) fn may_see_configuration(&self) -> Result<(), Fault> {
+        may_see_configuration(self.principal(), &self.live).map_err(|fault| Fault {
+            message:
+                "this shows the rules of the configuration: sign in with the admin token first"
+                    .to_owned(),
+            ..fault
+        })
+    }
+
+    /// The address of larder that this visitor's clients use; no slash at its end.
+    pub(crate) fn base(&self) -> String {
+        let used = &self.exchange.client.base;
+        let base = self.live.public_urls.of_client(used);
+        let base = base.map_or(used.as_str(), |url| url.as_str());
+        base.trim_end_matches('/').to_owned()
+    }
+
+    /// The parameter of the query, decoded; empty if it is not there.
+    pub(crate) fn parameter(&self, name: &str) -> String {
+        let query = self.exchange.head.uri.query().unwrap_or_default();
+        let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+        let found = parameters.find(|(known, _)| known == name);
+        found.map_or_else(String::new, |(_, value)| value.into_owned())
+    }
+
+    /// The repository of that name.
+    pub(crate) fn repository(&self, name: &str) -> Result<Arc<Repository>, Fault> {
+        let found = self.backend().repository(name);
+        found.ok_or_else(|| unknown::unknown(self.backend(), name, false))
+    }
+
+    pub(crate) fn frame(&self) -> Frame {
+        let sign = match (&self.session, &self.live.admin_token) {
+            (Some(_), _) => Sign::In,
+            (None, Some(_)) => Sign::Out,
+            (None, None) => Sign::Closed,
+        };
+        let here = self.exchange.head.uri.path_and_query();
+        Frame {
+            root: self.root.clone(),
+            version: self.exchange.shared.version,
+            sign,
+            csrf: self
+                .session
+                .as_ref()
+                .map_or_else(String::new, |session| session.csrf.clone()),
+            now: self.backend().now(),
+            here: here.map_or_else(|| "/ui/".to_owned(), ToString::to_string),
+        }
+    }
+
+    /// A page, as HTML or as JSON.
+    pub(crate) fn page(&self, page: &impl Page) -> Outcome {
+        self.page_with(StatusCode::OK, page)
+    }
+
+    /// The same with another status.
+    pub(crate) fn page_with(&self, status: StatusCode, page: &impl Page) -> Outcome {
+        let (kind, body) = if self.wants_json {
+            (JSON, serde_json::to_string(page).map_err(|_| unwritten())?)
+        } else {
+            (HTML, page.html(&self.frame()).map_err(|_| unwritten())?)
+        };
+        let mut response = Response::new(ResponseBody::bytes(body.into()));
+        *response.status_mut() = status;
+        Ok(dressed(response, kind))
+    }
+
+    /// Goes on to another page; `to` is an address below the root, with its slash.
+    pub(crate) fn redirect(&self, to: &str) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::empty());
+        *response.status_mut() = StatusCode::SEE_OTHER;
+        insert(
+            response.headers_mut(),
+            LOCATION,
+            format!("{}{to}", self.root),
+        );
+        dressed(response, HTML)
+    }
+
+    /// What is shown instead of a page.
+    pub(crate) fn refuse(&self, fault: &Fault) -> Response<ResponseBody> {
+        let plain = || {
+            let mut response = problem::response(self.backend(), fault, Audience::Repository(None));
+            let vary = HeaderValue::from_static("Accept");
+            response.headers_mut().insert(VARY, vary);
+            response
+        };
+        if self.wants_json {
+            return plain();
+        }
+        let message = Message {
+            title: title(fault.kind).to_owned(),
+            error: fault.message.clone(),
+            code: fault.code.to_string(),
+            repository: fault.repository.clone(),
+            rule: fault.rule.clone(),
+            sign_in: fault.kind == FaultKind::Unauthorized,
+        };
+        match self.page_with(status_of(fault.kind), &message) {
+            Ok(mut response) => {
+                if fault.kind == FaultKind::Unauthorized {
+                    let scheme = HeaderValue::from_static("Bearer realm=\"larder\"");
+                    response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+                }
+                let said = Said(Arc::new(fault.clone()));
+                response.extensions_mut().insert(said);
+                response
+            }
+            Err(_) => plain(),
+        }
+    }
+}
+
+/// Whether JSON is asked for: by name. Who takes anything gets a page.
+fn wants_json<B>(exchange: &Exchange<'_, B>) -> bool {
+    let headers = &exchange.head.headers;
+    quality(headers, "application", "json") > quality(headers, "text", "html")
+}
+
+/// With the headers of a page.
+fn dressed(mut response: Response<ResponseBody>, kind: &'static str) -> Response<ResponseBody> {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    for (name, value) in HEADERS {
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+    }
+    response
+}
+
+fn title(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::NotFound => "Not found",
+        FaultKind::Unauthorized => "Sign in first",
+        FaultKind::Forbidden | FaultKind::Misdirected => "Not allowed",
+        FaultKind::NotImplemented => "Not built yet",
+        FaultKind::Unavailable => "Not now",
+        FaultKind::BadRequest | FaultKind::MethodNotAllowed | FaultKind::TooLarge => {
+            "Not like this"
+        }
+        _ => "That did not work",
+    }
+}
+
+fn unwritten() -> Fault {
+    let message = "the page cannot be written";
+    Fault::new(FaultKind::Internal, ErrorCode::Internal, message)
+}

@@ -1,0 +1,35 @@
+//! Forgetting copies of a repository: the question, and what came of it.
+
+use serde::Serialize;
+
+use crate::page::page;
+use crate::pages::RepositoryHead;
+use crate::values::Count;
+
+/// The form, and when it is sent for the first time the question whether it is meant.
+#[derive(Debug, Clone, Serialize)]
+pub struct Flush {
+    /// The repository.
+    pub repository: RepositoryHead,
+    /// `all`, `index` or `files`.
+    pub cache_type: String,
+    /// The regular expression that was given; empty stands for everything.
+    pub pattern: String,
+    /// Whether this is the question.
+    pub confirm: bool,
+}
+
+page!(Flush, "flush.html", crate::Section::Repositories);
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Flushed {
+    /// The repository.
+    pub repository: RepositoryHead,
+    /// Documents that were forgotten.
+    pub index: Count,
+    /// Files that were forgotten.
+    pub files: Count,
+}
+
+page!(Flushed, "flushed.html", crate::Section::Repositories);
