@@ -23,4 +23,4 @@ pub use files::{StaticFile, static_file};
 pub use headers::HEADERS;
 pub use page::{Entry, Frame, Page, RenderError, Section, Sign};
 pub use sparkline::sparkline;
-pub use values::{Bytes, Count, Markup, Moment, Share, Span};
+pub use values::{Bytes, Count, Markup, Moment, Saved, Share, Span};

@@ -42,6 +42,18 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A difference of bytes, which may be less than nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Saved(pub i64);
+
+impl fmt::Display for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "\u{2212}" } else { "" };
+        write!(f, "{sign}{}", Bytes(self.0.unsigned_abs()))
+    }
+}
+
 /// A number of things: shown as `12 345`, with narrow spaces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -171,6 +183,7 @@ mod tests {
         ] {
             assert_eq!(Bytes(bytes).to_string(), shown, "{bytes}");
         }
+        assert_eq!(Saved(-1_536).to_string(), "\u{2212}1.5 KiB");
     }
 
     #[test]

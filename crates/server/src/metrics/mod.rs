@@ -129,27 +129,6 @@ impl RepositoryRequests {
         }
     }
 
-    /// What people are told of it.
-    pub(crate) fn totals(&self) -> RequestTotals {
-        let of = |kind: RequestKind| -> u64 {
-            let cells = &self.cells[kind as usize];
-            cells.iter().map(|cell| cell.load(Relaxed)).sum()
-        };
-        let hot: u64 = self.hot.iter().map(Striped::sum).sum();
-        let hits = of(RequestKind::Hit) + of(RequestKind::Stale) + hot;
-        let others = [
-            RequestKind::Miss,
-            RequestKind::Collapsed,
-            RequestKind::Revalidated,
-            RequestKind::Bypass,
-        ];
-        RequestTotals {
-            requests: hits + others.into_iter().map(of).sum::<u64>(),
-            hits,
-            sent: self.sent.iter().map(BytesSent::sum).sum(),
-        }
-    }
-
     pub(crate) fn count_loop(&self) {
         self.loops.fetch_add(1, Relaxed);
     }
@@ -163,17 +142,6 @@ impl RepositoryRequests {
         self.hot.iter().for_each(Striped::reset);
         self.sent.iter().for_each(|sent| sent.0.reset());
     }
-}
-
-/// Requests for artifacts that were answered, since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct RequestTotals {
-    /// All of them.
-    pub(crate) requests: u64,
-    /// Those that were answered from what was held, without a question to the upstream.
-    pub(crate) hits: u64,
-    /// Bytes of bodies that were sent.
-    pub(crate) sent: u64,
 }
 
 fn class(status: StatusCode) -> usize {
@@ -274,15 +242,6 @@ impl Metrics {
         };
         self.repositories.rcu(with_new);
         self.repositories.load().get(name).cloned().unwrap_or(new)
-    }
-
-    /// What was asked of each repository, by name.
-    pub(crate) fn totals(&self) -> BTreeMap<String, RequestTotals> {
-        let all = self.repositories.load();
-        let named = all.iter().filter(|(name, _)| !name.is_empty());
-        named
-            .map(|(name, requests)| (name.clone(), requests.totals()))
-            .collect()
     }
 
     /// The time to the head of an answer that did not come out of the hot set.

@@ -13,7 +13,7 @@ use larder_core::{ErrorCode, Fault, FaultKind};
 use larder_engine::Body;
 use tokio::time::Instant;
 
-use super::numbers::live;
+use super::numbers::{live, traffic};
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
 use crate::body::ResponseBody;
@@ -83,7 +83,7 @@ impl<B: Backend> Stream<B> {
         if now >= self.ends || self.shared.is_stopping() {
             return None;
         }
-        let live = live(&self.backend.counters(), &self.shared.metrics.totals());
+        let live = live(&self.backend.counters(), &traffic(&self.shared.metrics));
         let texts: BTreeMap<&str, String> = live.texts().into_iter().collect();
         let data = serde_json::to_string(&texts).ok()?;
         Some(Bytes::from(format!("data: {data}\n\n")))

@@ -28,6 +28,7 @@ mod repository;
 mod session;
 mod shown;
 mod sign_in;
+mod trends;
 mod views;
 mod visit;
 

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use larder_core::{Repository, RepositoryKind};
-use larder_engine::{DiskSpace, HeldSummary, UpstreamReport, UpstreamStanding};
+use larder_engine::{
+    DiskSpace, Figures, HeldSummary, TrafficSource as _, UpstreamReport, UpstreamStanding,
+};
 use larder_ui::pages::{Disk, Live, Mirror, RepositoryHead, RepositoryRow};
 use larder_ui::{Bytes, Count, Moment, Share};
 
 use super::visit::Visit;
 use crate::backend::{Backend, CounterSnapshot};
-use crate::metrics::RequestTotals;
+use crate::metrics::Metrics;
 
 /// The counters that pages show, as they stand.
 pub(crate) struct Numbers {
     pub(crate) engine: CounterSnapshot,
-    pub(crate) requests: BTreeMap<String, RequestTotals>,
+    pub(crate) requests: BTreeMap<String, Figures>,
     pub(crate) upstreams: Vec<UpstreamReport>,
 }
 
@@ -22,7 +24,7 @@ impl Numbers {
     pub(crate) fn read<B: Backend>(visit: &Visit<'_, B>) -> Self {
         Self {
             engine: visit.backend().counters(),
-            requests: visit.exchange.shared.metrics.totals(),
+            requests: traffic(&visit.exchange.shared.metrics),
             upstreams: visit.backend().upstreams(),
         }
     }
@@ -37,7 +39,7 @@ impl Numbers {
         counter(&self.engine, repository, name)
     }
 
-    pub(crate) fn of(&self, repository: &str) -> RequestTotals {
+    pub(crate) fn of(&self, repository: &str) -> Figures {
         self.requests.get(repository).copied().unwrap_or_default()
     }
 
@@ -108,22 +110,28 @@ impl Numbers {
             files: has_files.then(|| Count(size.map_or(0, |size| size.files))),
             bytes: has_files.then(|| Bytes(size.map_or(0, |size| size.bytes))),
             requests: Count(requests.requests),
-            hit_ratio: Share::of(requests.hits, requests.requests),
+            hit_ratio: requests.hit_ratio().map(Share),
         }
     }
 }
 
+/// What was asked of each repository since the start, by name. What names none is none of it.
+pub(crate) fn traffic(metrics: &Metrics) -> BTreeMap<String, Figures> {
+    let all = metrics.traffic().into_iter();
+    all.filter(|(name, _)| !name.is_empty()).collect()
+}
+
 /// What moves while one looks.
-pub(crate) fn live(engine: &CounterSnapshot, requests: &BTreeMap<String, RequestTotals>) -> Live {
-    let sum = |of: fn(&RequestTotals) -> u64| requests.values().map(of).sum::<u64>();
-    let all = sum(|totals| totals.requests);
+pub(crate) fn live(engine: &CounterSnapshot, requests: &BTreeMap<String, Figures>) -> Live {
+    let all = requests.values();
+    let all = all.fold(Figures::default(), |all, one| all.plus(*one));
     let fetched = engine.repositories.iter();
     let fetched = fetched.map(|(name, _)| counter(engine, name, "upstream_bytes"));
     Live {
         flights: Count(engine.flights_active),
-        requests: Count(all),
-        hit_ratio: Share::of(sum(|totals| totals.hits), all),
-        sent: Bytes(sum(|totals| totals.sent)),
+        requests: Count(all.requests),
+        hit_ratio: all.hit_ratio().map(Share),
+        sent: Bytes(all.served_bytes),
         fetched: Bytes(fetched.sum()),
     }
 }

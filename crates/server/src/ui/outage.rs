@@ -3,34 +3,80 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use larder_core::{Fault, Repository};
-use larder_ui::Count;
-use larder_ui::pages::Outage;
+use larder_core::{ErrorCode, Fault, FaultKind, Repository};
+use larder_engine::JobRequest;
+use larder_ui::pages::{Missing, Outage};
+use larder_ui::{Count, Moment, Share};
 
 use super::guard;
 use super::numbers::Numbers;
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
 
+/// Paths on a page.
+const PAGE: u32 = 100;
+/// Paths that are asked for at a time when all are wanted, and that one job fetches.
+const AT_ONCE: u32 = 1_000;
+const MOST: usize = 10_000;
+/// What the upstream has said not to have: no job would bring it.
+const ABSENT: &str = "absent";
+
 pub(crate) async fn show<B: Backend>(
     visit: &Visit<'_, B>,
     repository: &Arc<Repository>,
 ) -> Outcome {
+    let name = repository.name.as_str();
+    let after = Some(visit.parameter("after")).filter(|after| !after.is_empty());
+    let outage = visit.backend().outage(name, after.as_deref(), PAGE).await?;
+    let missing = outage.missing.into_iter().map(|missing| Missing {
+        path: missing.path,
+        requests: Count(missing.requests),
+        last: Moment(missing.last_asked),
+        why: missing.why,
+    });
     visit.page(&Outage {
         repository: Numbers::read(visit).head(visit, repository),
-        recorded: false,
-        requests: Count(0),
-        answered: None,
-        missing: Vec::new(),
-        next: None,
+        since: Moment(outage.since),
+        requests: Count(outage.requests),
+        missing_requests: Count(outage.missing_requests),
+        answered: outage.share.map(Share),
+        missing_paths: Count(outage.missing_paths),
+        missing: missing.collect(),
+        next: outage.next,
     })
 }
 
+/// Makes a job of everything that is missing.
 pub(crate) async fn warm<B: Backend>(
     visit: &Visit<'_, B>,
-    _repository: &Arc<Repository>,
+    repository: &Arc<Repository>,
     body: &mut Incoming,
 ) -> Outcome {
     guard::change(visit, body).await?;
-    Err(Fault::not_built("what is missing is not recorded here"))
+    let name = repository.name.as_str();
+    let mut paths = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = visit.backend().outage(name, after.as_deref(), AT_ONCE);
+        let page = page.await?;
+        let wanted = page.missing.into_iter().filter(|path| path.why != ABSENT);
+        paths.extend(wanted.map(|missing| missing.path));
+        after = page.next;
+        if after.is_none() || paths.len() >= MOST {
+            break;
+        }
+    }
+    paths.truncate(MOST);
+    if paths.is_empty() {
+        let message = "nothing is missing that the upstream has: there is nothing to fetch";
+        let fault = Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message);
+        return Err(fault.in_repository(&repository.name));
+    }
+    let request = JobRequest {
+        repository: name.to_owned(),
+        paths: Some(paths),
+        ..JobRequest::default()
+    };
+    let report = visit.backend().create_job(request).await?;
+    Ok(visit.redirect(&format!("/ui/jobs/{}", report.job.id)))
 }

@@ -4,21 +4,26 @@ use std::cmp::Reverse;
 
 use larder_core::Repository;
 use larder_engine::{Health, HeldSummary, UpstreamStanding};
-use larder_ui::pages::{Overview, Problem, RepositoryRow};
+use larder_ui::pages::{Disk, Flight, Overview, Problem, RecentError, RepositoryRow};
 use larder_ui::{Bytes, Count, Moment};
 
 use super::numbers::{Numbers, disk};
+use super::trends::Spans;
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
 
 /// Repositories that are shown here at most; the others have a page of their own.
 const MOST: usize = 20;
+/// Downloads and errors that are shown at most.
+const MOST_FLIGHTS: usize = 30;
+const MOST_ERRORS: usize = 20;
 
 pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     let backend = visit.backend();
     let (health, held) = (backend.health().await, backend.held_summary(None).await);
     // A database that does not answer is said below; the rest of the page needs none.
     let held = held.unwrap_or_default();
+    let spans = Spans::read(visit, None).await.ok();
     let numbers = Numbers::read(visit);
     let repositories = backend.repositories();
     let problems = problems(visit, &numbers, &health);
@@ -36,14 +41,45 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
             .map_or(1, |cluster| cluster.replicas.len() + 1),
         files: Count(files),
         bytes: Bytes(bytes),
-        disk: disk(backend, health.disk),
-        trends: None,
+        disk: disk(backend, health.disk).map(|disk| Disk {
+            full_in_days: spans.as_ref().and_then(Spans::full_in_days),
+            ..disk
+        }),
+        trends: spans.as_ref().map(Spans::shown),
         problems,
-        flights: Vec::new(),
-        errors: None,
+        flights: flights(visit),
+        errors: Some(errors(visit)),
         repositories: rows,
         repositories_in_all: in_all,
     })
+}
+
+/// The downloads that run longest.
+fn flights<B: Backend>(visit: &Visit<'_, B>) -> Vec<Flight> {
+    let running = visit.backend().flights().into_iter().take(MOST_FLIGHTS);
+    let shown = running.map(|flight| Flight {
+        repository: flight.repository,
+        path: flight.path,
+        bytes: Bytes(flight.bytes),
+        total: flight.total.map(Bytes),
+        started: Moment(flight.started_at),
+        readers: Count(flight.readers),
+    });
+    shown.collect()
+}
+
+fn errors<B: Backend>(visit: &Visit<'_, B>) -> Vec<RecentError> {
+    let errors = visit.backend().recent_errors().into_iter();
+    let shown = errors.take(MOST_ERRORS).map(|error| RecentError {
+        at: Moment(error.at),
+        repository: error.repository,
+        path: error.path,
+        code: error.code.to_string(),
+        message: error.message,
+        request_id: error.request_id,
+        times: Count(error.times),
+    });
+    shown.collect()
 }
 
 /// Those that are asked most, then by size and name.

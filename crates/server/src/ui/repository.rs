@@ -7,10 +7,11 @@ use http::Method;
 use hyper::body::Incoming;
 use larder_core::{Pattern, Repository, RepositoryKind};
 use larder_formats::{client_lines, repository_url};
-use larder_ui::pages::{self, Counter, Facts, Mirror, Rule, SetUp};
-use larder_ui::{Bytes, Count, Share, Span};
+use larder_ui::pages::{self, Counter, Facts, Mirror, RefusedGroup, Rule, SetUp};
+use larder_ui::{Bytes, Count, Moment, Share, Span};
 
 use super::numbers::{Numbers, mirror};
+use super::trends::Spans;
 use super::visit::{Outcome, Visit};
 use super::{flush, nothing, outage, views};
 use crate::backend::Backend;
@@ -69,7 +70,11 @@ async fn show<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>) ->
             .collect(),
         member_of: parents.map(|parent| parent.name.to_string()).collect(),
         counters: counters(&numbers, name),
-        refused: None,
+        refused: refused(visit, name),
+        trends: Spans::read(visit, Some(name))
+            .await
+            .ok()
+            .map(|spans| spans.shown()),
     })
 }
 
@@ -117,8 +122,8 @@ async fn facts<B: Backend>(
         bytes: has_files.then(|| Bytes(size.as_ref().map_or(0, |size| size.bytes))),
         most: most.map(Bytes),
         requests: Count(requests.requests),
-        hit_ratio: Share::of(requests.hits, requests.requests),
-        sent: Bytes(requests.sent),
+        hit_ratio: requests.hit_ratio().map(Share),
+        sent: Bytes(requests.served_bytes),
         fetched: Bytes(numbers.counter(name, "upstream_bytes")),
         quota_limit: said("upstream_quota_limit"),
         quota_left: said("upstream_quota_remaining"),
@@ -134,6 +139,21 @@ fn counters(numbers: &Numbers, name: &str) -> Vec<Counter> {
         value: Count(*value),
     };
     counters.unwrap_or_default().iter().map(shown).collect()
+}
+
+/// What the rules kept out.
+fn refused<B: Backend>(visit: &Visit<'_, B>, name: &str) -> Option<Vec<RefusedGroup>> {
+    let groups = visit.backend().refused(name).ok()?.into_iter();
+    let shown = groups.map(|group| RefusedGroup {
+        count: Count(group.count),
+        last: Moment(group.last),
+        rule: group.rule,
+        examples: group.examples,
+        refused_by: group.refused_by,
+        pattern: group.pattern,
+        add_to: group.add_to,
+    });
+    Some(shown.collect())
 }
 
 /// What may be asked for, and how copies are kept, each with the line of the configuration that says so.

@@ -16,6 +16,7 @@ mod package;
 mod repositories;
 mod repository;
 mod search;
+mod trends;
 
 pub use artifact::{
     Artifact, HeldCopy as ArtifactCopy, ImageOf, Naming as ArtifactNaming, PackageOf,
@@ -31,10 +32,11 @@ pub use jobs::{Job, JobItem, JobSummary, Jobs};
 pub use login::Login;
 pub use message::Message;
 pub use outage::{Missing, Outage};
-pub use overview::{Disk, Flight, Live, Overview, Problem, RecentError, Trend, Trends};
+pub use overview::{Disk, Flight, Live, Overview, Problem, RecentError};
 pub use package::{Package, PackageFile, Tag as PackageTag};
 pub use repositories::{Repositories, RepositoryRow};
 pub use repository::{
     Counter, Facts, Mirror, RefusedGroup, Repository, RepositoryHead, Rule, SetUp, Tab,
 };
 pub use search::{Hit as SearchFound, Search};
+pub use trends::{Trend, Trends};

@@ -11,13 +11,17 @@ use crate::values::{Count, Moment, Share};
 pub struct Outage {
     /// The repository.
     pub repository: RepositoryHead,
-    /// Whether this is recorded.
-    pub recorded: bool,
-    /// Requests of the last 30 days.
+    /// From when on requests count.
+    pub since: Moment,
+    /// Requests since then.
     pub requests: Count,
-    /// The part of them that would be answered.
+    /// Those of them that would not be answered.
+    pub missing_requests: Count,
+    /// The part that would be.
     pub answered: Option<Share>,
-    /// Paths that would not be answered, those that were asked for most first.
+    /// How many paths would not be answered.
+    pub missing_paths: Count,
+    /// Some of them, those that were asked for most first.
     pub missing: Vec<Missing>,
     /// Where the next page begins; `None`: there is none.
     pub next: Option<String>,
@@ -30,8 +34,26 @@ page!(Outage, "outage.html", crate::Section::Repositories);
 pub struct Missing {
     /// The path below the repository.
     pub path: String,
-    /// How often it was asked for.
+    /// How often it was asked for; 0: not counted.
     pub requests: Count,
     /// The last time.
     pub last: Moment,
+    /// Why it is not held, in a word.
+    pub why: String,
+}
+
+impl Missing {
+    /// The same in words.
+    pub fn reason(&self) -> &str {
+        match &*self.why {
+            "not_kept" => "served and not kept",
+            "absent" => "the upstream does not have it",
+            "failed" => "the upstream failed",
+            "passed_through" => "passed through, never kept",
+            "evicted" => "gone to make room",
+            "flushed" => "flushed",
+            "too_old" => "held, but too old to serve",
+            other => other,
+        }
+    }
 }

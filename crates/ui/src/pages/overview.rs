@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::page::page;
 use crate::pages::repositories::RepositoryRow;
-use crate::sparkline::sparkline;
-use crate::values::{Bytes, Count, Markup, Moment, Share};
+use crate::pages::trends::Trends;
+use crate::values::{Bytes, Count, Moment, Share};
 
 /// The page.
 #[derive(Debug, Clone, Serialize)]
@@ -89,51 +89,8 @@ pub struct Disk {
     pub limit: Option<Bytes>,
     /// Bytes of those that it does.
     pub kept: Option<Bytes>,
-    /// In how many days the room ends if it goes on like this; `None`: not in sight.
+    /// In how many days the room ends if it goes on like this; `None`: that is not in sight.
     pub full_in_days: Option<u64>,
-}
-
-/// How things were over the last day and the last month.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Trends {
-    /// Bytes sent to clients that did not have to be fetched: in the last day.
-    pub saved_day: Bytes,
-    /// In the last 30 days.
-    pub saved_month: Bytes,
-    /// Since the counting began.
-    pub saved_ever: Bytes,
-    /// One line each.
-    pub rows: Vec<Trend>,
-}
-
-/// One number over time.
-#[derive(Debug, Clone, Serialize)]
-pub struct Trend {
-    /// What it is.
-    pub name: &'static str,
-    /// Points of the last day, oldest first; `None` where nothing is known.
-    pub day: Vec<Option<f64>>,
-    /// What the day comes to.
-    pub day_total: String,
-    /// Points of the last 30 days.
-    pub month: Vec<Option<f64>>,
-    /// What they come to.
-    pub month_total: String,
-    /// The top of the scale; `None`: the largest point.
-    #[serde(skip)]
-    pub top: Option<f64>,
-}
-
-impl Trend {
-    /// The chart of the day.
-    pub fn day_chart(&self) -> Markup {
-        sparkline(&self.day, self.top)
-    }
-
-    /// The chart of the month.
-    pub fn month_chart(&self) -> Markup {
-        sparkline(&self.month, self.top)
-    }
 }
 
 /// Something that an operator should see to.
@@ -179,6 +136,8 @@ pub struct RecentError {
     pub code: String,
     /// A sentence.
     pub message: String,
+    /// The request, as the log names it.
+    pub request_id: String,
     /// How often in a row.
     pub times: Count,
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::page::page;
 use crate::pages::repositories::tone;
+use crate::pages::trends::Trends;
 use crate::values::{Bytes, Count, Moment, Share};
 
 /// What every page about a repository begins with.
@@ -69,6 +70,8 @@ pub struct Repository {
     pub set_up: Vec<SetUp>,
     /// What is held, and how it is used.
     pub facts: Facts,
+    /// The same over time; `None`: not recorded.
+    pub trends: Option<Trends>,
     /// The places of the upstream, first choice first.
     pub mirrors: Vec<Mirror>,
     /// What may be asked for, and how copies are kept.
@@ -180,6 +183,10 @@ pub struct RefusedGroup {
     pub rule: String,
     /// Some of the paths.
     pub examples: Vec<String>,
-    /// A pattern that would admit them; `None` where no pattern would.
+    /// The deny pattern that refused them, where it was one.
+    pub refused_by: Option<String>,
+    /// A pattern that would admit them; `None` where adding one would not help.
     pub pattern: Option<String>,
+    /// The settings to which it is to be added: all of them.
+    pub add_to: Vec<String>,
 }
