@@ -8,7 +8,7 @@
 //! | `jobs/` | what fetches many files beforehand, and how far it has come |
 //! | `views/` | what people look at: folders, searches, one path, packages and images |
 //! | `built.rs`, `read.rs` | how the parts are put together; from a request to an [`Answer`] |
-//! | `operate/` | the operator's verbs and views: flush, collection, explanations, what is held, health, counters |
+//! | `operate/` | the operator's verbs and views: flush, collection, explanations, what is held, health, counters, history |
 //! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads, `virtual_/` merges what others have |
 //! | `document/` | what documents say of files, and the forms that are made of them |
 //! | `cluster/` | whose turn it is to ask the upstream, of several replicas, and bytes from one to another |

@@ -14,7 +14,6 @@ use larder_storage::{BlobStore, GrowingBody};
 use crate::answer::{Answer, Body, HeldBlob, not_held};
 use crate::catalog::{Catalog, Epoch, NotHeld, Reading, Use};
 use crate::counters::count;
-use crate::decided;
 use crate::document::Documents;
 use crate::document::derive::ForClient;
 use crate::document::marking::Marking;
@@ -29,13 +28,13 @@ use crate::policy::admission::{self, Admission, Admitted};
 use crate::policy::clearance::{Cleared, clear, clear_non_artifact};
 use crate::policy::ruling::{Facts, dates_of};
 use crate::policy::visibility::Visibility;
-use crate::presign;
 use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
 use crate::target::{ArtifactRequest, Target};
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Settled;
 use crate::transfer::flights::Flights;
+use crate::{decided, presign};
 
 /// What is needed to answer a request.
 #[derive(Debug)]

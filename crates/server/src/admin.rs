@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, Response, StatusCode};
 use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, shown};
 use larder_engine::{CacheType, FlushRequest};
@@ -141,10 +143,14 @@ fn root<B: Backend>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
             (repository.name.to_string(), shown)
         })
         .collect();
-    json_response(
+    let mut response = json_response(
         StatusCode::OK,
         &json!({"name": "larder", "version": exchange.shared.version, "remotes": remotes}),
-    )
+    );
+    // Who would rather have a page is sent to one.
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<ResponseBody> {

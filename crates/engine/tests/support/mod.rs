@@ -264,6 +264,18 @@ impl Bench {
         )
     }
 
+    /// An engine over another database.
+    pub(crate) fn over(&self, metadata: MetadataStore) -> Arc<Engine> {
+        let blobs = Arc::clone(&self.blobs);
+        over(
+            blobs,
+            metadata,
+            &self.repositories,
+            self.limits,
+            &self.clock,
+        )
+    }
+
     /// A new process over the same data: nothing in memory survives.
     pub(crate) async fn restart(&mut self) {
         self.settled().await;

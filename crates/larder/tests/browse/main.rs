@@ -12,9 +12,11 @@ mod support;
 mod files;
 mod packages;
 
+use std::time::{Duration, Instant};
+
 use larder_testkit::{Origin, Resource};
 use serde_json::Value;
-use support::{Answer, TestLarder, get, send};
+use support::{Answer, PATIENCE, TestLarder, get, send};
 
 const TOKEN: &str = "a-token-for-tests";
 
@@ -38,8 +40,19 @@ fn each<'v>(list: &'v Value, name: &str) -> Vec<&'v str> {
         .collect()
 }
 
-/// Asks for a file as a client does.
+/// Asks for a file as a client does, and waits until pages show it: it is sent before it is written down.
 async fn fetch(larder: &TestLarder, repository: &str, path: &str) {
     let answer = get(&larder.artifact(repository, path)).await;
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    shown(larder, repository, path).await;
+}
+
+/// Waits until a path has a page.
+async fn shown(larder: &TestLarder, repository: &str, path: &str) {
+    let address = format!("ui/repositories/{repository}/artifact/{path}");
+    let until = Instant::now() + PATIENCE;
+    while page(larder, &address).await.status != 200 {
+        assert!(Instant::now() < until, "{path} is not shown");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

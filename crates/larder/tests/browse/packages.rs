@@ -79,6 +79,7 @@ async fn files_that_quarantine_holds_back_say_so() {
     let address = larder.artifact("all", "simple/jam/");
     let headers = [("accept", support::packages::SIMPLE_JSON)];
     assert_eq!(send("GET", &address, &headers).await.status, 200);
+    shown(&larder, "all", "simple/jam/").await;
     let shown = json(&larder, "ui/repositories/all/package?name=Jam").await;
     assert_eq!(each(&shown["files"], "version"), ["2.0", "1.0"]);
     let held: Vec<_> = shown["files"]
@@ -144,6 +145,7 @@ async fn an_image_has_platforms_layers_and_tags() {
         let address = larder.url(&format!("v2/all/app/{path}"));
         let answer = send("GET", &address, &[("accept", &*accept)]).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        super::shown(&larder, "all", &format!("app/{path}")).await;
     }
     let shown = json(&larder, "ui/repositories/all/image?name=app&reference=1.0").await;
     let references = each(&shown["references"], "reference");

@@ -1,10 +1,13 @@
 //! `/ui/configuration`: the configuration as loaded.
 
-use larder_ui::pages::{self, Key, Warning};
+use larder_ui::pages::{self, Key, Keys, Warning};
 use serde_json::{Map, Value};
 
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
+
+/// Repositories on a page. They are in the order of their names: that is how the view of the configuration has them.
+const PAGE: usize = 30;
 
 pub(crate) fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     visit.may_see_configuration()?;
@@ -13,15 +16,28 @@ pub(crate) fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     let view = visit.live.config_view.as_object().unwrap_or(&empty);
     let general = view.iter().filter(|(key, _)| *key != "remotes");
     let general = general.map(|(key, value)| shown(visit, "", key, value));
-    let mut sections = vec![("General".to_owned(), general.collect())];
+    let general = Keys {
+        name: "General".to_owned(),
+        keys: general.collect(),
+    };
+    let after = visit.parameter("after");
+    let mut sections = Vec::new();
+    if after.is_empty() {
+        sections.push(general);
+    }
     let remotes = view.get("remotes").and_then(Value::as_object);
-    for (name, keys) in remotes.unwrap_or(&empty) {
+    let remotes = remotes.unwrap_or(&empty).iter();
+    let mut coming = remotes.filter(|(name, _)| **name > after).peekable();
+    let mut last = None;
+    for (name, keys) in coming.by_ref().take(PAGE) {
         let keys = keys.as_object().unwrap_or(&empty).iter();
         let section = format!("remotes.{name}");
-        let keys = keys
-            .map(|(key, value)| shown(visit, &section, key, value))
-            .collect();
-        sections.push((section, keys));
+        let keys = keys.map(|(key, value)| shown(visit, &section, key, value));
+        sections.push(Keys {
+            keys: keys.collect(),
+            name: section.clone(),
+        });
+        last = Some(name.clone());
     }
     visit.page(&pages::Configuration {
         warnings: warnings
@@ -30,6 +46,7 @@ pub(crate) fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
             })
             .collect(),
         sections,
+        next: last.filter(|_| coming.peek().is_some()),
     })
 }
 

@@ -1,12 +1,17 @@
 //! `/ui/health`: backends, upstreams and limits.
 
 use larder_engine::{BackendHealth, ClusterReport};
-use larder_ui::pages::{self, Backend as Shown, Certificate, Limit, Refusals, Reload, Replica};
+use larder_ui::pages::{
+    self, Backend as Shown, Certificate, Limit, Refusals, Reload, Replica, UpstreamRow,
+};
 use larder_ui::{Bytes, Count, Moment};
 
 use super::numbers::{Numbers, disk, mirror};
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
+
+/// Causes that are shown at most, those that are met most.
+const MOST_REFUSALS: usize = 100;
 
 pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     let (backend, shared) = (visit.backend(), visit.exchange.shared);
@@ -23,6 +28,7 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
         })
         .collect();
     refusals.sort_by_key(|refusal| std::cmp::Reverse(refusal.count));
+    refusals.truncate(MOST_REFUSALS);
     visit.page(&pages::Health {
         status: word(health.can_serve()),
         started: Moment(shared.started),
@@ -33,7 +39,10 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
         disk: disk(backend, health.disk),
         cluster: backend.cluster().map(|report| replicas(&report)),
         upstreams: upstreams
-            .map(|report| (report.repository.clone(), mirror(report, &numbers.engine)))
+            .map(|report| UpstreamRow {
+                repository: report.repository.clone(),
+                mirror: mirror(report, &numbers.engine),
+            })
             .collect(),
         limits: limits(&numbers),
         refusals,

@@ -122,7 +122,9 @@ impl<'a, B: Backend> Visit<'a, B> {
             (None, Some(_)) => Sign::Out,
             (None, None) => Sign::Closed,
         };
+        // Nobody comes back to where a form was sent.
         let here = self.exchange.head.uri.path_and_query();
+        let here = here.filter(|_| self.method() != Method::POST);
         Frame {
             root: self.root.clone(),
             version: self.exchange.shared.version,

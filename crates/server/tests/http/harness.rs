@@ -18,7 +18,7 @@ use larder_core::{
 };
 use larder_engine::{
     Answer as Reply, ArtifactRequest, BackendHealth, Body, FlushReport, FlushRequest, Freshness,
-    Health, Representation, scripted,
+    Health, RecentErrors, Representation, TrafficSource, scripted,
 };
 use larder_formats::ErrorBody;
 use larder_server::{
@@ -83,6 +83,8 @@ pub(crate) struct Fake {
     pub(crate) epoch: Arc<AtomicU64>,
     pub(crate) unhealthy: AtomicBool,
     pub(crate) health_questions: AtomicUsize,
+    pub(crate) errors: Arc<RecentErrors>,
+    pub(crate) traffic: Mutex<Option<Arc<dyn TrafficSource>>>,
 }
 
 #[derive(Clone)]
@@ -216,6 +218,11 @@ impl Backend for FakeBackend {
             },
             disk: None,
         }
+    }
+
+    fn observed_by(&self, source: Arc<dyn TrafficSource>) -> Option<Arc<RecentErrors>> {
+        *self.0.traffic.lock().unwrap() = Some(source);
+        Some(Arc::clone(&self.0.errors))
     }
 
     fn counters(&self) -> CounterSnapshot {

@@ -11,6 +11,7 @@ mod access;
 mod artifacts;
 mod bad_input;
 mod budgets;
+mod counted;
 mod harness;
 mod hot_set;
 mod oci;

@@ -9,8 +9,10 @@ use crate::page::page;
 pub struct Configuration {
     /// What loading it had to say.
     pub warnings: Vec<Warning>,
-    /// Its keys with their values, in the order of the file; those of repositories under `remotes.NAME`.
-    pub sections: Vec<(String, Vec<Key>)>,
+    /// What is general, and the repositories of this page, each as `remotes.NAME`.
+    pub sections: Vec<Keys>,
+    /// Behind which repository the next page begins; `None`: there is none.
+    pub next: Option<String>,
 }
 
 page!(
@@ -24,6 +26,15 @@ page!(
 pub struct Warning {
     /// `file:line: …`, as `larder check` prints it.
     pub message: String,
+}
+
+/// Keys that belong together.
+#[derive(Debug, Clone, Serialize)]
+pub struct Keys {
+    /// What they are about.
+    pub name: String,
+    /// The keys.
+    pub keys: Vec<Key>,
 }
 
 /// A key.

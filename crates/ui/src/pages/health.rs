@@ -22,7 +22,7 @@ pub struct Health {
     /// The other replicas; `None` if larder is alone.
     pub cluster: Option<Replicas>,
     /// The places of all upstreams, with the repository of each.
-    pub upstreams: Vec<(String, Mirror)>,
+    pub upstreams: Vec<UpstreamRow>,
     /// What is scarce, and how much of it is in use.
     pub limits: Vec<Limit>,
     /// Requests that larder has refused or failed, by cause.
@@ -41,6 +41,16 @@ impl Health {
 }
 
 page!(Health, "health.html", crate::Section::Health);
+
+/// A place of a repository's upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamRow {
+    /// The repository.
+    pub repository: String,
+    /// The place.
+    #[serde(flatten)]
+    pub mirror: Mirror,
+}
 
 /// A backend.
 #[derive(Debug, Clone, Serialize)]

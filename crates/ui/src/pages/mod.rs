@@ -23,10 +23,12 @@ pub use artifact::{
     Stated as ArtifactStated,
 };
 pub use browse::{Browse, File as BrowseFile};
-pub use configuration::{Configuration, Key, Warning};
+pub use configuration::{Configuration, Key, Keys, Warning};
 pub use explain::{Explain, Explained, Step};
 pub use flush::{Flush, Flushed};
-pub use health::{Backend, Certificate, Health, Limit, Refusals, Reload, Replica, Replicas};
+pub use health::{
+    Backend, Certificate, Health, Limit, Refusals, Reload, Replica, Replicas, UpstreamRow,
+};
 pub use image::{Image, Manifest as ImageManifest, Part as ImagePart, Reference as ImageReference};
 pub use jobs::{Job, JobItem, JobSummary, Jobs};
 pub use login::Login;

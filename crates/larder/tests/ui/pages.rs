@@ -1,0 +1,260 @@
+//! What every page has: both forms, the headers that bind it, one heading; and nothing that somebody else has written as markup.
+
+use super::*;
+
+/// Every page that there is without signing in.
+const OPEN: &[&str] = &[
+    "ui/",
+    "ui/repositories",
+    "ui/repositories/files",
+    "ui/repositories/uploads",
+    "ui/repositories/files/flush",
+    "ui/repositories/files/outage",
+    "ui/jobs",
+    "ui/health",
+    "ui/login",
+];
+/// Those that show the rules of the configuration.
+const CLOSED: &[&str] = &[
+    "ui/configuration",
+    "ui/explain",
+    "ui/explain?url=files%2Fdir%2Fa.bin",
+];
+
+/// What a page is made of, as far as it binds the browser.
+fn check(path: &str, answer: &Answer) {
+    let text = answer.text();
+    assert_eq!(
+        answer.header("content-type"),
+        "text/html; charset=utf-8",
+        "{path}"
+    );
+    assert_eq!(answer.header("vary"), "Accept", "{path}");
+    assert_eq!(answer.header("cache-control"), "no-store", "{path}");
+    assert_eq!(answer.header("referrer-policy"), "same-origin", "{path}");
+    assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+    assert_eq!(
+        answer.header("cross-origin-opener-policy"),
+        "same-origin",
+        "{path}"
+    );
+    let policy = answer.header("content-security-policy");
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(policy.contains(part), "{path}: {policy}");
+    }
+    assert!(
+        !policy.contains("unsafe") && !policy.contains("data:"),
+        "{path}: {policy}"
+    );
+    assert_eq!(text.matches("<h1").count(), 1, "{path}");
+    assert_eq!(text.matches("<main").count(), 1, "{path}");
+    for inline in ["<style", " style=", " onclick=", "<script>", "javascript:"] {
+        assert!(!text.contains(inline), "{path} has {inline}");
+    }
+    for (at, _) in text.match_indices("<script") {
+        let tag = &text[at..at + text[at..].find('>').expect("its end")];
+        assert!(tag.contains(" src=\"../"), "{path}: {tag}");
+    }
+    assert!(
+        answer.body.len() <= 150_000,
+        "{path}: {} bytes",
+        answer.body.len()
+    );
+}
+
+#[tokio::test]
+async fn every_page_is_html_and_json_at_one_address() {
+    let (_origin, larder) = with_a_file().await;
+    get(&larder.artifact("files", "dir/a.bin")).await;
+    for path in OPEN {
+        let answer = page(&larder, path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        check(path, &answer);
+        // Whoever takes anything gets the page, too: readers without a browser's list of types.
+        let any = get(&larder.url(path)).await;
+        assert_eq!(
+            any.header("content-type"),
+            "text/html; charset=utf-8",
+            "{path}"
+        );
+        assert!(json(&larder, path).await.is_object(), "{path}");
+    }
+    let visitor = sign_in(&larder).await;
+    for path in CLOSED {
+        let refused = page(&larder, path).await;
+        assert_eq!(refused.status, 401, "{path}");
+        check(path, &refused);
+        let headers = [("accept", BROWSER), ("cookie", &*visitor.cookie)];
+        let answer = send("GET", &larder.url(path), &headers).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        check(path, &answer);
+        // A script needs no cookie: it has the token itself.
+        let bearer = format!("Bearer {TOKEN}");
+        let headers = [("accept", "application/json"), ("authorization", &*bearer)];
+        let answer = send("GET", &larder.url(path), &headers).await;
+        assert_eq!(
+            (answer.status, answer.json().is_object()),
+            (200, true),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_browser_at_the_root_is_sent_to_the_pages_and_others_are_not() {
+    let (_origin, larder) = with_a_file().await;
+    let answer = page(&larder, "").await;
+    assert_eq!((answer.status, answer.header("location")), (303, "/ui/"));
+    assert_eq!(answer.header("vary"), "Accept");
+    for accept in [
+        "*/*",
+        "application/json",
+        "application/json, text/html;q=0.5",
+    ] {
+        let answer = send("GET", &larder.url(""), &[("accept", accept)]).await;
+        assert_eq!(answer.status, 200, "{accept}");
+        assert_eq!(answer.json()["name"], "larder", "{accept}");
+        assert_eq!(answer.header("vary"), "Accept", "{accept}");
+    }
+    let bare = page(&larder, "ui").await;
+    assert_eq!((bare.status, bare.header("location")), (303, "./ui/"));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_as_a_page_and_as_json() {
+    let (_origin, larder) = with_a_file().await;
+    for path in [
+        "ui/nothing",
+        "ui/jobs/none",
+        "ui/repositories/none",
+        "ui/repositories/files/nothing/deeper",
+        "ui/static/larder.css",
+    ] {
+        let answer = page(&larder, path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        if !path.contains("static") {
+            check(path, &answer);
+            let headers = [("accept", "application/json")];
+            let answer = send("GET", &larder.url(path), &headers).await;
+            assert_eq!(answer.status, 404, "{path}");
+            assert!(answer.json()["error"].is_string(), "{path}");
+            assert_eq!(answer.header("vary"), "Accept", "{path}");
+        }
+    }
+    let answer = form(&larder, "ui/health", &[], &[]).await;
+    assert_eq!(answer.status, 405);
+    let answer = send("PUT", &larder.url("ui/health"), &[]).await;
+    assert_eq!(
+        (answer.status, answer.header("allow")),
+        (405, "GET, HEAD, POST")
+    );
+}
+
+/// Style sheet and scripts are named after their content and may be kept for ever; everything that a page names is there.
+#[tokio::test]
+async fn what_pages_are_made_of_is_there_and_may_be_kept() {
+    let (_origin, larder) = with_a_file().await;
+    let text = page(&larder, "ui/").await.text();
+    let names = text.match_indices("/ui/static/").map(|(at, _)| {
+        let rest = &text[at + 1..];
+        rest[..rest.find('"').expect("its end")].to_owned()
+    });
+    let names: Vec<String> = names.collect();
+    assert!(names.len() >= 4, "{names:?}");
+    for name in names {
+        let answer = get(&larder.url(&name)).await;
+        assert_eq!(answer.status, 200, "{name}");
+        let cached = answer.header("cache-control");
+        assert_eq!(cached, "public, max-age=31536000, immutable", "{name}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn hazard_s15_nothing_that_somebody_has_written_is_markup() {
+    let (origin, larder) = with_a_file().await;
+    let evil = "<img src=x onerror=alert(1)>.bin";
+    origin.put(
+        "/%3Cimg%20src=x%20onerror=alert(1)%3E.bin",
+        Resource::new("x"),
+    );
+    let encoded = "%3Cimg%20src=x%20onerror=alert(1)%3E.bin";
+    get(&larder.artifact("files", encoded)).await;
+    get(&larder.artifact("files", "%22%3E%3Cscript%3Ealert(1)%3C/script%3E")).await;
+    let visitor = sign_in(&larder).await;
+    let headers = [("accept", BROWSER), ("cookie", &*visitor.cookie)];
+    for path in [
+        "ui/".to_owned(),
+        "ui/repositories".to_owned(),
+        "ui/repositories/files".to_owned(),
+        "ui/configuration".to_owned(),
+        format!("ui/explain?url=files/{encoded}"),
+        "ui/explain?url=%22%3E%3Cscript%3Ealert(1)%3C/script%3E".to_owned(),
+        "ui/repositories/files/flush?pattern=%22%3E%3Cscript%3Ealert(1)%3C/script%3E".to_owned(),
+        "ui/repositories/%3Cscript%3E".to_owned(),
+        "ui/login?to=%22%3E%3Cscript%3Ealert(1)%3C/script%3E".to_owned(),
+    ] {
+        let text = send("GET", &larder.url(&path), &headers).await.text();
+        assert!(text.contains("<h1"), "{path}: {text}");
+        for markup in ["<script>", "<img src=x", "<script>alert"] {
+            assert!(!text.contains(markup), "{path} has {markup}");
+        }
+    }
+    let text = page(&larder, "ui/repositories/files").await.text();
+    assert!(
+        text.contains("&#60;script&#62;") || text.contains("&lt;script&gt;"),
+        "the description is shown as text"
+    );
+    let answer = json(&larder, "ui/repositories/files").await;
+    let description = answer["repository"]["description"].as_str().expect("text");
+    assert!(
+        description.contains("<script>"),
+        "JSON needs no escaping for HTML"
+    );
+    let shown = send(
+        "GET",
+        &larder.url(&format!("ui/explain?url=files/{encoded}")),
+        &headers,
+    )
+    .await;
+    assert!(!shown.text().contains(evil));
+}
+
+/// Where public names are configured, pages are shown under these and under addresses only.
+#[tokio::test]
+async fn hazard_a_name_that_leads_here_shows_no_page() {
+    let larder = TestLarder::start("public_url: https://larder.example.com/\nremotes: {}\n").await;
+    for (host, status) in [
+        ("larder.example.com", 200),
+        ("evil.example.net", 421),
+        ("localhost", 200),
+        ("127.0.0.1", 200),
+    ] {
+        let headers = [("accept", BROWSER), ("host", host)];
+        let answer = send("GET", &larder.url("ui/"), &headers).await;
+        assert_eq!(answer.status, status, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn the_lines_for_clients_have_the_address_that_the_visitor_used() {
+    let (_origin, larder) = with_a_file().await;
+    let shown = json(&larder, "ui/repositories/files").await;
+    let address = format!("http://{}/api/v1/remote/files", larder.address());
+    assert_eq!(shown["address"], address);
+    assert!(
+        shown["set_up"][0]["text"]
+            .as_str()
+            .expect("lines")
+            .contains(&address)
+    );
+    let text = page(&larder, "ui/repositories/files").await.text();
+    assert!(text.contains(&address) && text.contains("data-copy=\"set-up-1\""));
+}
