@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Runs real clients through larder: pip, uv, npm, yarn, pnpm, bun, helm, apk, dnf, zypper, skopeo, podman, buildah,
-containerd, oras, curl, apt, cargo.
+containerd, oras, curl, apt, cargo, and a browser.
 
 Prints one line for each case and `N passed, N failed` at the end; the exit code is 0 only if none failed.
 """
@@ -35,6 +35,7 @@ import release
 import roots
 import rpm
 import stress
+import ui
 import virtual
 from backends import Backends
 from harness import ROOT, Case, Failed, Missing
@@ -56,6 +57,7 @@ CASES = {
     **compose.CASES,
     **release.CASES,
     **roots.CASES,
+    **ui.CASES,
     **virtual.CASES,
 }
 

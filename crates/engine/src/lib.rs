@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `lib.rs` | [`Engine`]: what the server and the program call |
 //! | `jobs/` | what fetches many files beforehand, and how far it has come |
+//! | `views/` | what people look at: folders, searches, one path, packages and images |
 //! | `built.rs`, `read.rs` | how the parts are put together; from a request to an [`Answer`] |
 //! | `operate/` | the operator's verbs and views: flush, collection, explanations, what is held, health, counters, history |
 //! | `origin/` | where what a repository holds comes from: `remote/` asks an upstream, `local/` has it from uploads, `virtual_/` merges what others have |
@@ -51,6 +52,7 @@ mod representation;
 pub mod scripted;
 mod target;
 mod transfer;
+mod views;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -98,6 +100,11 @@ pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use target::ArtifactRequest;
 pub use transfer::flights::FlightReport;
+pub use views::{
+    ArtifactView, FolderFile, FolderPage, FolderRequest, HeldCopy, ImagePart, ImageRequest,
+    ImageView, Manifest, Naming, PackageFile, PackageRequest, PackageView, SearchHit, SearchKind,
+    SearchPage, SearchRequest, Stated, Views,
+};
 
 /// The pipeline and its components. Cheap to share behind an `Arc`.
 #[derive(Debug)]
@@ -111,6 +118,7 @@ pub struct Engine {
     explainer: Explainer,
     offers: Arc<Offers>,
     jobs: Arc<Jobs>,
+    views: Views,
     ledger: Arc<Ledger>,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
@@ -126,7 +134,8 @@ impl Engine {
         let (transfers, clock) = (Arc::clone(&base.transfers), Arc::clone(&base.clock));
         let remote = Remote::new(base.clone());
         let pipeline = Arc::new(built::pipeline(&base, &remote));
-        let explainer = Explainer::new(&base, &remote, &pipeline.virtuals);
+        let explainer = || Explainer::new(&base, &remote, &pipeline.virtuals);
+        let (views, explainer) = (Views::new(&base, &remote, explainer()), explainer());
         let offers = Arc::new(Offers::new(&base, &remote));
         let jobs = Jobs::new(jobs::Parts {
             store,
@@ -149,6 +158,7 @@ impl Engine {
             explainer,
             offers,
             jobs,
+            views,
             ledger,
             budgets,
             clock,
@@ -418,6 +428,11 @@ impl Engine {
     /// The jobs that fetch many files into the cache.
     pub fn jobs(&self) -> &Arc<Jobs> {
         &self.jobs
+    }
+
+    /// What people look at who want to know what is held.
+    pub fn views(&self) -> &Views {
+        &self.views
     }
 
     /// What larder keeps of its own past: what was counted, the last errors, what was refused, what is missing.

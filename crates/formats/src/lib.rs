@@ -26,9 +26,10 @@ use larder_core::PackageType;
 pub use budget::{Budget, Meter};
 pub use client_lines::{ClientLines, client_lines, repository_url};
 pub use format::{
-    Claim, Companion, Derived, Document, DocumentFormat, ErrorBody, Format, Generation, Held,
-    Hosted, Identifier, Malformed, Memo, Naming, NamingDocuments, Offering, OfferingIndex,
-    PathFacts, Pieces, Profile, Protocol, Rewritten, Role, UploadHead, standard_error_body,
+    Browsed, Claim, Companion, Derived, Document, DocumentFormat, ErrorBody, Format, Generation,
+    Held, Hosted, Identifier, ImageConfig, Malformed, Manifest, Memo, Naming, NamingDocuments,
+    Offering, OfferingIndex, Part, PartOf, PathFacts, Pieces, Profile, Protocol, Release, Releases,
+    Rewritten, Role, UploadHead, standard_error_body,
 };
 pub use links::{ExternalLink, LeftOut, LinkBase, LinkKey, Links, Mark, SIDECAR_SUFFIXES};
 pub use merge::{MergeFault, MergeMember, Merged};

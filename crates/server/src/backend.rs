@@ -16,6 +16,10 @@ use larder_engine::{
     Outage, RecentError, RecentErrors, RefusedGroup, Span, StoreReport, TrafficSource,
     UpstreamReport, Written,
 };
+use larder_engine::{
+    ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
+    SearchPage, SearchRequest,
+};
 use larder_formats::ErrorBody;
 use tokio::sync::watch;
 
@@ -113,6 +117,47 @@ pub trait Backend: Send + Sync + 'static {
         _request: OfferRequest,
     ) -> impl Future<Output = Result<OfferPage, Fault>> + Send {
         async { Ok(OfferPage::default()) }
+    }
+
+    /// One level of a repository.
+    fn folder(
+        &self,
+        _request: FolderRequest,
+    ) -> impl Future<Output = Result<FolderPage, Fault>> + Send {
+        async { Ok(FolderPage::default()) }
+    }
+
+    /// What is held and found by a part of its path, or by its digest.
+    fn search(
+        &self,
+        _request: SearchRequest,
+    ) -> impl Future<Output = Result<SearchPage, Fault>> + Send {
+        async { Ok(SearchPage::default()) }
+    }
+
+    /// One path with all that is known of it.
+    fn artifact(
+        &self,
+        _repository: &str,
+        _path: &str,
+    ) -> impl Future<Output = Result<ArtifactView, Fault>> + Send {
+        async { Err(no_views()) }
+    }
+
+    /// The versions that a held index names.
+    fn package(
+        &self,
+        _request: PackageRequest,
+    ) -> impl Future<Output = Result<PackageView, Fault>> + Send {
+        async { Err(no_views()) }
+    }
+
+    /// The held tags of an image, and what one of its manifests consists of.
+    fn image(
+        &self,
+        _request: ImageRequest,
+    ) -> impl Future<Output = Result<ImageView, Fault>> + Send {
+        async { Err(no_views()) }
     }
 
     /// Makes a job that fetches many files.
@@ -258,6 +303,11 @@ pub(crate) async fn changed(freed: &mut Option<watch::Receiver<u64>>) {
 /// The answer of a pipeline that has no jobs.
 fn no_jobs() -> Fault {
     Fault::not_built("jobs are not built here")
+}
+
+/// The answer of a pipeline that cannot be looked into.
+fn no_views() -> Fault {
+    Fault::not_built("pages of single files are not built here")
 }
 
 /// The answer of a pipeline that has no local repositories.

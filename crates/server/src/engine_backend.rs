@@ -9,6 +9,10 @@ use larder_engine::{
     HotTicket, JobReport, JobRequest, JobsPage, OfferPage, OfferRequest, Outage, RecentError,
     RecentErrors, RefusedGroup, Span, StoreReport, TrafficSource, UpstreamReport, Written,
 };
+use larder_engine::{
+    ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
+    SearchPage, SearchRequest,
+};
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 use tokio::sync::watch;
 
@@ -82,6 +86,26 @@ impl Backend for Arc<Engine> {
 
     async fn offered_artifacts(&self, request: OfferRequest) -> Result<OfferPage, Fault> {
         Engine::offered_artifacts(self, &request).await
+    }
+
+    async fn folder(&self, request: FolderRequest) -> Result<FolderPage, Fault> {
+        Engine::views(self).folder(&request).await
+    }
+
+    async fn search(&self, request: SearchRequest) -> Result<SearchPage, Fault> {
+        Engine::views(self).search(&request).await
+    }
+
+    async fn artifact(&self, repository: &str, path: &str) -> Result<ArtifactView, Fault> {
+        Engine::views(self).artifact(repository, path).await
+    }
+
+    async fn package(&self, request: PackageRequest) -> Result<PackageView, Fault> {
+        Engine::views(self).package(&request).await
+    }
+
+    async fn image(&self, request: ImageRequest) -> Result<ImageView, Fault> {
+        Engine::views(self).image(&request).await
     }
 
     async fn create_job(&self, request: JobRequest) -> Result<JobReport, Fault> {

@@ -36,6 +36,7 @@ pub use blob::{Source as ObjectSource, Staged};
 pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
+pub use meta::BlobHolder;
 pub use meta::{
     AskedRow, BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport,
     DerivedRecord, Durability, Expected, FigureRow, Figures, Heard, Heartbeat, Heartbeats, HeldRow,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::{ArtifactRecord, RepositoryName};
+use larder_core::{ArtifactRecord, RepositoryName, UnixMillis};
 use larder_storage::{
-    Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, KeyRange, PageRow, RecordKey,
-    StorageError, Unswept,
+    BlobHolder, Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, KeyRange, PageRow,
+    RecordKey, StorageError, Unswept,
 };
 
 use super::Catalog;
@@ -178,6 +178,32 @@ impl Catalog {
         row: i64,
     ) -> Result<Option<(String, String)>, StorageError> {
         self.metadata.held_place(repository, row).await
+    }
+
+    /// Who has bytes whose SHA-256 begins with these digits; invalid records are among them.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn blob_holders(
+        &self,
+        digits: &str,
+        limit: u32,
+    ) -> Result<Vec<BlobHolder>, StorageError> {
+        self.metadata.blob_holders(digits, limit).await
+    }
+
+    /// When a record was last asked for, as far as that is counted and written down.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn used_at(
+        &self,
+        repository: &RepositoryName,
+        path: &str,
+        variant: &str,
+    ) -> Result<Option<UnixMillis>, StorageError> {
+        let at = self.metadata.used_at(repository, path, variant).await?;
+        Ok(at.map(UnixMillis))
     }
 
     /// How much is stored in all.

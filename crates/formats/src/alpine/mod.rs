@@ -17,6 +17,7 @@
 
 mod adb;
 mod apkindex;
+mod browsed;
 mod contents;
 mod identity;
 mod identity_v2;

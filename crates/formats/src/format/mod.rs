@@ -1,6 +1,8 @@
 //! What the engine knows of a format: what a request means and a path is ([`Format`]), what holds for all of it ([`Profile`]), its
-//! documents ([`DocumentFormat`]), what it adds to HTTP ([`Protocol`]), and what it is where clients upload ([`Hosted`]).
+//! documents ([`DocumentFormat`]), what it adds to HTTP ([`Protocol`]), what it has to show to people ([`Browsed`]), and what it is where
+//! clients upload ([`Hosted`]).
 
+pub(crate) mod browsed;
 mod document;
 mod facts;
 mod hosted;
@@ -11,6 +13,7 @@ mod rewritten;
 
 use larder_core::Repository;
 
+pub use browsed::{Browsed, ImageConfig, Manifest, Part, PartOf, Release, Releases};
 pub use document::{
     Claim, Companion, Derived, Document, DocumentFormat, Generation, Identifier, Malformed, Memo,
     NamingDocuments,
@@ -25,7 +28,7 @@ pub use rewritten::{Pieces, Rewritten};
 use crate::{Operation, RequestParts};
 
 /// A package format. All functions are pure.
-pub trait Format: DocumentFormat + Protocol {
+pub trait Format: DocumentFormat + Protocol + Browsed {
     /// Parses a request. Paths have passed [`larder_core::ArtifactPath::parse`]; `_ext/` paths never come here
     /// where documents [link elsewhere](Profile::links_elsewhere). What is read has its [facts](crate::Read::facts) from the same parse.
     fn operation(&self, request: &RequestParts<'_>) -> Operation;

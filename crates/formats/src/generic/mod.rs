@@ -6,8 +6,8 @@
 use larder_core::{BuiltIn, ErrorCode, Repository, shown};
 
 use crate::{
-    DocumentFormat, Form, Format, Hosted, Operation, PathFacts, Profile, Protocol, Read, Refusal,
-    RequestParts, SourceBase, SourceSpec, UploadHead,
+    Browsed, DocumentFormat, Form, Format, Hosted, Operation, PathFacts, Profile, Protocol, Read,
+    Refusal, RequestParts, SourceBase, SourceSpec, UploadHead,
 };
 
 /// Generic file servers.
@@ -55,6 +55,8 @@ impl Format for Generic {
 }
 
 impl DocumentFormat for Generic {}
+
+impl Browsed for Generic {}
 
 impl Protocol for Generic {}
 

@@ -11,6 +11,7 @@
 //! | `entries`, `normal`, `shape`, `semver`, `merge` | the indexes of several repositories as one: each version's lines, and what Helm expects in them |
 //! | `rewrite` | which URL leads where: derivation and claims |
 
+mod browsed;
 mod entries;
 mod events;
 mod index;

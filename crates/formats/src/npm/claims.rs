@@ -188,7 +188,7 @@ impl<'a> Sink<'a> for Found<'a, '_> {
 }
 
 /// RFC 3339 (UTC where the offset is left out) or an HTTP date; anything else counts as no date.
-fn parse_time(text: &str) -> Option<UnixMillis> {
+pub(super) fn parse_time(text: &str) -> Option<UnixMillis> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(UnixMillis(time.as_millisecond()));
     }

@@ -12,6 +12,7 @@
 //! Publishing, virtual repositories and taking young versions out of packuments are not known here.
 
 mod accept;
+mod browsed;
 mod check;
 mod claims;
 mod derive;

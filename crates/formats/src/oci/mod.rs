@@ -16,6 +16,7 @@
 
 mod accept;
 mod answer;
+mod browsed;
 mod error;
 mod manifest;
 mod named;

@@ -215,7 +215,7 @@ fn known(hashes: &Hashes<'_>) -> Vec<Digest> {
 }
 
 /// An RFC 3339 time.
-fn instant(text: &str) -> Option<UnixMillis> {
+pub(super) fn instant(text: &str) -> Option<UnixMillis> {
     text.parse::<Timestamp>()
         .ok()
         .map(|time| UnixMillis(time.as_millisecond()))

@@ -3,6 +3,7 @@
 //! Knows what a request asks for ([`path`], [`negotiate`]), how pages are read ([`simple_json`], [`simple_html`]), where
 //! their links lead ([`target`]), and what is made of them ([`mod@derive`], [`mod@claims`]). Uploads are not part of it.
 
+mod browsed;
 mod claims;
 mod derive;
 mod escape;

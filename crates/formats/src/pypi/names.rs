@@ -91,6 +91,19 @@ pub(super) fn project_of(file: &str) -> Option<&str> {
     is_valid(name).then_some(name)
 }
 
+/// The project and the version that a distribution file's name speaks of, as they are spelt there.
+pub(super) fn split_version(file: &str) -> Option<(&str, &str)> {
+    let project = project_of(file)?;
+    let (stem, suffix) = split_extension(file)?;
+    let rest = stem.get(project.len() + 1..)?;
+    // Behind the version of these stand the tags of what it was built for.
+    let version = match suffix {
+        ".whl" | ".egg" | ".rpm" => rest.split('-').next()?,
+        _ => rest,
+    };
+    Some((project, version))
+}
+
 fn before_version(stem: &str) -> Option<&str> {
     let bytes = stem.as_bytes();
     let dashes = || {

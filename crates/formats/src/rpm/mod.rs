@@ -12,6 +12,7 @@
 //! | `primary` | the packages of a repository: path and digest of each |
 //! | `metalink` | `metalink` and `mirrorlist` that name larder alone |
 
+mod browsed;
 mod metalink;
 mod path;
 mod primary;

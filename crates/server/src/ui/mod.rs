@@ -9,6 +9,7 @@
 //! | `guard.rs`, `form.rs` | what a form must bring before it changes anything |
 //! | `events.rs` | the stream that keeps an open page up to date |
 //! | `numbers.rs` | what several pages show |
+//! | `views.rs`, `shown.rs` | the pages of what is held: folders, searches, single paths, packages and images |
 //! | the rest | one page each, or a few that belong together |
 
 mod configuration;
@@ -25,8 +26,10 @@ mod overview;
 mod repositories;
 mod repository;
 mod session;
+mod shown;
 mod sign_in;
 mod trends;
+mod views;
 mod visit;
 
 use std::time::Instant;
@@ -88,6 +91,7 @@ async fn route<B: Backend>(visit: &Visit<'_, B>, rest: &str, body: &mut Incoming
         ("health", None) if !is_post => health::show(visit).await,
         ("configuration", None) if !is_post => configuration::show(visit),
         ("explain", None) if !is_post => explain::show(visit).await,
+        ("search", None) if !is_post => views::search(visit).await,
         ("login", None) if is_post => sign_in::sign_in(visit, body).await,
         ("login", None) => sign_in::show(visit, None),
         ("logout", None) if is_post => sign_in::sign_out(visit, body).await,

@@ -13,7 +13,7 @@ use larder_ui::{Bytes, Count, Moment, Share, Span};
 use super::numbers::{Numbers, mirror};
 use super::trends::Spans;
 use super::visit::{Outcome, Visit};
-use super::{flush, nothing, outage};
+use super::{flush, nothing, outage, views};
 use crate::backend::Backend;
 
 /// `below`: the raw path behind `/ui/repositories/`.
@@ -33,7 +33,8 @@ pub(crate) async fn route<B: Backend>(
         Some("flush") => flush::show(visit, &repository),
         Some("outage") if !is_post => outage::show(visit, &repository).await,
         Some("warm") if is_post => outage::warm(visit, &repository, body).await,
-        _ => Err(nothing(visit)),
+        Some(page) => views::route(visit, &repository, page, body).await,
+        None => Err(nothing(visit)),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::spare::Spare;
 mod artifacts;
 mod asked;
 mod blobs;
+mod by_blob;
 mod change;
 mod check;
 mod collect;
@@ -46,6 +47,7 @@ mod uses;
 
 pub use artifacts::PageRow;
 pub use asked::AskedRow;
+pub use by_blob::BlobHolder;
 pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
 pub use copy::{BlobName, CopyCounts, LeftOut, Migration, NamedBlobs, RowTally, RowsCopied};

@@ -1,0 +1,401 @@
+//! The versions of a package, as the index that is held names them, each with what is held of it. Nobody is asked: an index that is not held
+//! is one that no client has wanted yet.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Fault, UnixMillis};
+use larder_formats::{Offering, Release, Releases};
+
+use super::{Views, bad, cached_at, expires, is_virtual, members, not_held};
+use crate::claim::StoredClaim;
+use crate::document::claim_table::ClaimTable;
+use crate::policy::admission;
+use crate::repositories::RepositoryState;
+use crate::target::Target;
+
+/// Files of a package that are put in order; beyond that there are none of such a name.
+const MOST_FILES: usize = 20_000;
+
+/// Which package is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct PackageRequest {
+    /// The repository.
+    pub repository: String,
+    /// The package's, project's or chart's name.
+    pub name: String,
+    /// The folder of the index, where there is one in each.
+    pub folder: Option<String>,
+    /// How many files are passed over.
+    pub skip: usize,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A package.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PackageView {
+    /// The index's path.
+    pub index: String,
+    /// When the index was fetched.
+    pub cached_at: Option<UnixMillis>,
+    /// When the upstream is asked for it again; `None`: never.
+    pub fresh_until: Option<UnixMillis>,
+    /// Names that stand for versions, with the version.
+    pub tags: Vec<(String, String)>,
+    /// The newest first.
+    pub files: Vec<PackageFile>,
+    /// How many there are in all.
+    pub total: usize,
+    /// Of a virtual repository, which holds nothing itself: its members.
+    pub members: Vec<String>,
+}
+
+/// A file of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageFile {
+    /// Its version; empty if nothing tells it.
+    pub version: String,
+    /// Decoded path below the repository, without a query; empty for a version without a file that larder carries.
+    pub path: String,
+    /// Bytes, as the index states it, or as they are held.
+    pub size: Option<u64>,
+    /// SHA-256 of the bytes in hexadecimal digits, as the index states it, or as they are held.
+    pub sha256: Option<String>,
+    /// When it was published.
+    pub published_at: Option<UnixMillis>,
+    /// It was withdrawn, and why; the reason may be empty.
+    pub yanked: Option<String>,
+    /// It is not to be used any more, and why; the reason may be empty.
+    pub deprecated: Option<String>,
+    /// When the held copy was fetched; `None`: there is none.
+    pub cached_at: Option<UnixMillis>,
+    /// Whether quarantine holds it back.
+    pub is_held_back: bool,
+    /// Until when, as far as that is known.
+    pub held_until: Option<UnixMillis>,
+}
+
+/// A held index.
+struct Index {
+    target: Arc<Target>,
+    record: Arc<ArtifactRecord>,
+}
+
+/// A file that an index names, before what is held of it is looked up.
+struct Named {
+    /// The claim's path, with its query.
+    path: String,
+    claim: Option<StoredClaim>,
+    release: Release,
+}
+
+impl Views {
+    /// The versions of a package.
+    ///
+    /// # Errors
+    /// There is no such repository, its type has no packages or that is no name of one (400), no index of it is held (404), it cannot be
+    /// read, or storage fails.
+    pub async fn package(&self, request: &PackageRequest) -> Result<PackageView, Fault> {
+        let entry = self.entry(&request.repository)?;
+        if is_virtual(&entry) {
+            return Ok(PackageView {
+                members: members(&entry),
+                ..PackageView::default()
+            });
+        }
+        let index = self.index(&entry, request).await?;
+        let name = request.name.clone();
+        let format = entry.format;
+        let releases = self
+            .read(&index.target, &index.record, move |document| {
+                format.releases(document, &name, &document.meter())
+            })
+            .await?;
+        let tags = releases.tags.clone();
+        let mut named = self.named(&entry, request, &index, releases).await?;
+        if named.is_empty() && tags.is_empty() {
+            let message = format!(
+                "the index {} that {} holds names no package {:?}",
+                index.target.spec.key_path, entry.repository.name, request.name
+            );
+            return Err(not_held(&entry, message));
+        }
+        named.sort_by(newest_first);
+        let total = named.len();
+        let mut files = Vec::new();
+        for named in named.into_iter().skip(request.skip).take(request.limit) {
+            files.push(self.package_file(&entry, named).await?);
+        }
+        let path = &index.target.spec.key_path;
+        Ok(PackageView {
+            index: path.clone(),
+            cached_at: Some(cached_at(&index.record)),
+            fresh_until: expires(&entry, path, &index.record),
+            tags,
+            files,
+            total,
+            members: Vec::new(),
+        })
+    }
+
+    /// The index that is held of a package, in the form that says most.
+    async fn index(
+        &self,
+        entry: &Arc<RepositoryState>,
+        request: &PackageRequest,
+    ) -> Result<Index, Fault> {
+        let offering = |name: Option<&str>| entry.format.offering(&entry.repository, name);
+        let places = match offering(Some(&request.name)) {
+            // A name is that of the index's folder there.
+            Offering::In(places) if places.iter().any(|place| place.in_folder) => {
+                match offering(request.folder.as_deref()) {
+                    Offering::In(places) => places,
+                    _ => Vec::new(),
+                }
+            }
+            Offering::In(places) => places,
+            Offering::Misnamed(what) => {
+                return Err(bad(entry, format!("{what} cannot have this name")));
+            }
+            Offering::Nowhere(_) | Offering::Unnamed(_) => {
+                let package = entry.repository.package.as_str();
+                let message = format!("a repository of the type {package} has no packages");
+                return Err(bad(entry, message));
+            }
+        };
+        let mut best: Option<Index> = None;
+        let size = |index: &Index| index.record.blob().map_or(0, |blob| blob.size);
+        for place in &places {
+            let Some(target) = admission::named_file(entry, entry.format, &place.path) else {
+                continue;
+            };
+            let variants = entry.format.profile().document_variants.iter();
+            let others = variants
+                .filter(|variant| **variant != target.spec.variant)
+                .map(|variant| target.in_variant(variant));
+            for target in others.chain([target.clone()]).map(Arc::new) {
+                let record = self.record(&target).await?;
+                let found = record
+                    .filter(|record| record.blob().is_some())
+                    .map(|record| Index { target, record });
+                if found.as_ref().map(size) > best.as_ref().map(size) {
+                    best = found;
+                }
+            }
+        }
+        best.ok_or_else(|| {
+            let first = places.first().map_or("", |place| &*place.path);
+            let message = format!(
+                "{} does not hold the index {first}: it does once a client has asked for it",
+                entry.repository.name
+            );
+            not_held(entry, message)
+        })
+    }
+
+    /// The files that an index names of a package.
+    async fn named(
+        &self,
+        entry: &Arc<RepositoryState>,
+        request: &PackageRequest,
+        index: &Index,
+        releases: Releases,
+    ) -> Result<Vec<Named>, Fault> {
+        let table = self
+            .documents
+            .claim_table(&index.target, &index.record)
+            .await?;
+        let mut tables: Vec<Arc<ClaimTable>> = self
+            .documents
+            .nested_claims(&index.target, &table, &[])
+            .await;
+        tables.push(table);
+        let mut by_file: HashMap<String, Release> = releases
+            .releases
+            .into_iter()
+            .map(|release| (release.file.clone(), release))
+            .collect();
+        let is_told = !by_file.is_empty();
+        let mut named = Vec::new();
+        for (path, claim) in tables.iter().flat_map(|table| table.iter()) {
+            let own = path.split('?').next().unwrap_or_default();
+            let file = own.rsplit('/').next().unwrap_or_default();
+            let release = by_file.remove(file);
+            let version = entry.format.version_of(own, &request.name);
+            let is_sidecar = entry.facts(own).is_sidecar();
+            if is_sidecar || (release.is_none() && (is_told || version.is_none())) {
+                continue;
+            }
+            let mut release = release.unwrap_or_default();
+            if release.version.is_empty() {
+                version.unwrap_or_default().clone_into(&mut release.version);
+            }
+            named.push(Named {
+                path: path.to_owned(),
+                claim: Some(claim),
+                release,
+            });
+            if named.len() >= MOST_FILES {
+                return Ok(named);
+            }
+        }
+        named.extend(by_file.into_values().map(|release| Named {
+            path: String::new(),
+            claim: None,
+            release,
+        }));
+        Ok(named)
+    }
+
+    /// A file that an index names, with what is held of it.
+    async fn package_file(
+        &self,
+        entry: &Arc<RepositoryState>,
+        named: Named,
+    ) -> Result<PackageFile, Fault> {
+        let Named {
+            path,
+            claim,
+            release,
+        } = named;
+        let own = path.split('?').next().unwrap_or_default().to_owned();
+        let target = admission::named_file(entry, entry.format, &own);
+        let record = match &target {
+            Some(target) => self.record(target).await?,
+            None => None,
+        };
+        let held = record.as_ref().filter(|record| record.has_body());
+        let held_back = target
+            .as_ref()
+            .and_then(|target| self.held_back(target, record.as_deref(), claim.as_ref()));
+        let stated = claim.as_ref().and_then(|claim| {
+            let mut digests = claim.digests.iter();
+            digests.find(|digest| digest.algorithm() == DigestAlgorithm::Sha256)
+        });
+        let blob = held.and_then(|record| record.blob());
+        Ok(PackageFile {
+            version: release.version,
+            path: own,
+            size: claim
+                .as_ref()
+                .and_then(|claim| claim.size)
+                .or(blob.map(|blob| blob.size)),
+            sha256: stated
+                .map(Digest::to_hex)
+                .or(blob.map(|blob| blob.digest.to_hex())),
+            published_at: release
+                .published
+                .or(claim.as_ref().and_then(|claim| claim.published_at)),
+            yanked: release.yanked,
+            deprecated: release.deprecated,
+            cached_at: held.map(|record| cached_at(record)),
+            is_held_back: held_back.is_some(),
+            held_until: held_back.flatten(),
+        })
+    }
+}
+
+/// By version, and files of one version by name.
+fn newest_first(one: &Named, other: &Named) -> Ordering {
+    by_version(&other.release.version, &one.release.version).then_with(|| one.path.cmp(&other.path))
+}
+
+/// Compares versions as people read them: numbers by their value, and what is before a release (`-rc`, `a`, `b`, `dev`) in front of it. The
+/// order of each ecosystem differs in odd cases; this one is for looking at.
+fn by_version(one: &str, other: &str) -> Ordering {
+    let (mut one, mut other) = (parts(one), parts(other));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return Ordering::Equal,
+            (Some(part), None) => return part.against_nothing(),
+            (None, Some(part)) => return part.against_nothing().reverse(),
+            (Some(a), Some(b)) => match a.cmp(&b) {
+                Ordering::Equal => {}
+                differ => return differ,
+            },
+        }
+    }
+}
+
+/// A part of a version. Words stand in front of numbers: `1.0-rc` is earlier than `1.0.1`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part<'v> {
+    Word(&'v str),
+    /// Without zeros in front: the longer one is larger.
+    Number(usize, &'v str),
+}
+
+impl Part<'_> {
+    /// What a version with one part more is to the one without.
+    fn against_nothing(&self) -> Ordering {
+        match self {
+            Self::Word(word) if is_before_release(word) => Ordering::Less,
+            Self::Word(_) | Self::Number(..) => Ordering::Greater,
+        }
+    }
+}
+
+/// Whether a word in a version says that it came before the release.
+fn is_before_release(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    let known = [
+        "a", "alpha", "b", "beta", "c", "rc", "pre", "preview", "dev", "snapshot", "next", "canary",
+    ];
+    known.contains(&&*word)
+}
+
+fn parts(version: &str) -> impl Iterator<Item = Part<'_>> {
+    let mut rest = version.strip_prefix('v').unwrap_or(version);
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|c: char| !c.is_alphanumeric());
+        let first = rest.chars().next()?;
+        let is_number = first.is_ascii_digit();
+        let ends = |c: char| !c.is_alphanumeric() || c.is_ascii_digit() != is_number;
+        let (part, after) = rest.split_at(rest.find(ends).unwrap_or(rest.len()));
+        rest = after;
+        Some(if is_number {
+            let number = part.trim_start_matches('0');
+            Part::Number(number.len(), number)
+        } else {
+            Part::Word(part)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_stand_as_people_read_them() {
+        let ascending = [
+            "0.9",
+            "1.0.0-alpha.2",
+            "1.0.0-alpha.10",
+            "1.0.0-rc.1",
+            "1.0.0",
+            "1.0.1",
+            "1.2.0",
+            "1.10.0",
+            "v2.0",
+        ];
+        for (earlier, later) in ascending.iter().zip(&ascending[1..]) {
+            assert_eq!(
+                by_version(earlier, later),
+                Ordering::Less,
+                "{earlier} {later}"
+            );
+            assert_eq!(
+                by_version(later, earlier),
+                Ordering::Greater,
+                "{later} {earlier}"
+            );
+        }
+        assert_eq!(by_version("1.0", "1.0"), Ordering::Equal);
+        assert_eq!(by_version("1.0.post1", "1.0"), Ordering::Greater);
+        assert_eq!(by_version("1.0a1", "1.0"), Ordering::Less);
+        assert_eq!(by_version("1.2.3-r1", "1.2.3-r0"), Ordering::Greater);
+    }
+}

@@ -1,0 +1,178 @@
+//! The versions of a package with what people are told of them: tags, dates, deprecations.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Npm;
+use super::claims::parse_time;
+use super::name::PackageName;
+use super::path::Route;
+use crate::format::browsed::file_name;
+use crate::{Browsed, Document, Malformed, Meter, PartOf, Release, Releases};
+
+#[derive(Deserialize)]
+struct Packument<'d> {
+    #[serde(borrow, default, rename = "dist-tags")]
+    tags: Option<BTreeMap<Cow<'d, str>, &'d RawValue>>,
+    #[serde(borrow, default)]
+    versions: Option<BTreeMap<Cow<'d, str>, &'d RawValue>>,
+    #[serde(borrow, default)]
+    time: Option<BTreeMap<Cow<'d, str>, &'d RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Version<'d> {
+    #[serde(borrow, default)]
+    deprecated: Option<&'d RawValue>,
+    #[serde(borrow, default)]
+    dist: Option<Dist<'d>>,
+}
+
+#[derive(Deserialize)]
+struct Dist<'d> {
+    #[serde(borrow, default)]
+    tarball: Option<&'d RawValue>,
+}
+
+/// The text of a value, if it is one.
+fn text(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+/// Registries write a text, and some `true`; an empty text takes a deprecation back.
+fn deprecation(raw: &RawValue) -> Option<String> {
+    match raw.get() {
+        "true" => Some(String::new()),
+        _ => text(raw).filter(|text| !text.is_empty()),
+    }
+}
+
+impl Browsed for Npm {
+    fn part_of(&self, path: &str) -> Option<PartOf> {
+        let (Route::Packument(name)
+        | Route::Manifest(name, _)
+        | Route::Tarball(name, _)
+        | Route::DistTags(name)) = Route::parse(path).ok()?
+        else {
+            return None;
+        };
+        Some(PartOf::Package {
+            name: name.as_str().to_owned(),
+            folder: None,
+        })
+    }
+
+    fn releases(
+        &self,
+        document: &Document<'_>,
+        _name: &str,
+        meter: &Meter,
+    ) -> Result<Releases, Malformed> {
+        let Ok(Route::Packument(package)) = Route::parse(document.key_path) else {
+            return Ok(Releases::default());
+        };
+        let read: Packument<'_> = serde_json::from_slice(document.body)
+            .map_err(|error| Malformed(format!("the packument cannot be read: {error}")))?;
+        let mut found = Releases::default();
+        for (tag, version) in read.tags.into_iter().flatten() {
+            meter.count()?;
+            if let Some(version) = text(version) {
+                found.tags.push((tag.into_owned(), version));
+            }
+        }
+        let times = read.time.unwrap_or_default();
+        for (version, raw) in read.versions.into_iter().flatten() {
+            meter.count()?;
+            found.releases.push(release(package, &version, raw, &times));
+        }
+        Ok(found)
+    }
+
+    fn version_of<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
+        match Route::parse(path).ok()? {
+            Route::Tarball(package, version) if package.as_str() == name => Some(version),
+            _ => None,
+        }
+    }
+}
+
+fn release(
+    package: PackageName<'_>,
+    version: &str,
+    raw: &RawValue,
+    times: &BTreeMap<Cow<'_, str>, &RawValue>,
+) -> Release {
+    let read: Option<Version<'_>> = serde_json::from_str(raw.get()).ok();
+    let (deprecated, tarball) = read.map_or((None, None), |read| {
+        let tarball = read.dist.and_then(|dist| dist.tarball).and_then(text);
+        (read.deprecated.and_then(deprecation), tarball)
+    });
+    // The name that the claims give it, where the link leads below the registry.
+    let own = file_name(&package.tarball(version)).to_owned();
+    let linked = tarball.filter(|url| !file_name(url).starts_with(&*own));
+    Release {
+        version: version.to_owned(),
+        file: linked.map_or(own, |url| file_name(&url).to_owned()),
+        published: times
+            .get(version)
+            .and_then(|raw| text(raw))
+            .and_then(|time| parse_time(&time)),
+        yanked: None,
+        deprecated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    #[test]
+    fn a_packument_has_tags_dates_and_deprecations() {
+        let body = br#"{"name":"n","dist-tags":{"latest":"2.0.0","odd":7},
+            "versions":{"1.0.0":{"deprecated":"use 2","dist":{"tarball":"https://r.example.com/n/-/n-1.0.0.tgz"}},
+                        "1.1.0":{"deprecated":true},"1.2.0":{"deprecated":""},"2.0.0":7},
+            "time":{"1.0.0":"2020-01-01T00:00:00.000Z","modified":"2021-01-01T00:00:00.000Z","1.1.0":3}}"#;
+        let url = Url::parse("https://r.example.com/n").unwrap();
+        let document = Document {
+            body,
+            content_type: "application/json",
+            url: &url,
+            key_path: "n",
+            variant: "",
+            memo: None,
+        };
+        let found = Npm.releases(&document, "n", &document.meter()).unwrap();
+        assert_eq!(found.tags, [("latest".to_owned(), "2.0.0".to_owned())]);
+        let deprecated: Vec<_> = found
+            .releases
+            .iter()
+            .map(|release| release.deprecated.as_deref())
+            .collect();
+        assert_eq!(deprecated, [Some("use 2"), Some(""), None, None]);
+        assert_eq!(found.releases[0].file, "n-1.0.0.tgz");
+        // date -u -d 2020-01-01 +%s
+        assert_eq!(
+            found.releases[0].published.map(|at| at.0),
+            Some(1_577_836_800_000)
+        );
+        assert_eq!(found.releases[1].published, None);
+    }
+
+    #[test]
+    fn paths_tell_their_package() {
+        let name = |path| match Npm.part_of(path) {
+            Some(PartOf::Package { name, .. }) => Some(name),
+            _ => None,
+        };
+        assert_eq!(name("@a/b/-/b-1.0.0.tgz").as_deref(), Some("@a/b"));
+        assert_eq!(name("n").as_deref(), Some("n"));
+        assert_eq!(name("-/ping"), None);
+        assert_eq!(Npm.version_of("@a/b/-/b-1.0.0.tgz", "@a/b"), Some("1.0.0"));
+        assert_eq!(Npm.version_of("@a/b/-/b-1.0.0.tgz", "b"), None);
+    }
+}

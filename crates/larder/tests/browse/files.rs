@@ -1,0 +1,241 @@
+//! Folders, searches and single paths.
+
+use super::*;
+
+const PATHS: [&str; 7] = [
+    "a/b/deep/one.txt",
+    "a/b/two-1.2.3.txt",
+    "a/b-c.txt",
+    "a/b0.txt",
+    "a/z.txt",
+    "big/11.2.3.txt",
+    "top.txt",
+];
+
+async fn with_files() -> (Origin, TestLarder) {
+    let origin = Origin::start().await;
+    let config = format!(
+        "auth: {{ admin_token: {TOKEN} }}\nremotes:\n  \
+         files: {{ package: generic, base_url: '{}', immutable_patterns: ['.*'] }}\n  \
+         other: {{ package: generic, base_url: '{}', immutable_patterns: ['.*'] }}\n  \
+         uploads: {{ package: generic, type: local }}\n",
+        origin.url("/"),
+        origin.url("/")
+    );
+    let larder = TestLarder::start(&config).await;
+    for path in PATHS {
+        origin.put(
+            &format!("/{path}"),
+            Resource::new(format!("bytes of {path}")).etag("\"e\""),
+        );
+        fetch(&larder, "files", path).await;
+    }
+    (origin, larder)
+}
+
+/// All pages of a folder, two entries each.
+async fn walked(larder: &TestLarder, folder: &str) -> (Vec<String>, Vec<String>) {
+    let (mut folders, mut files) = (Vec::new(), Vec::new());
+    let shown = json(larder, &format!("ui/repositories/files/browse/{folder}")).await;
+    let list = shown["folders"].as_array().expect("a list").iter();
+    folders.extend(list.map(|name| name.as_str().expect("a name").to_owned()));
+    files.extend(
+        each(&shown["files"], "name")
+            .iter()
+            .map(|name| (*name).to_owned()),
+    );
+    assert_eq!(shown["next"], Value::Null, "there is one page");
+    (folders, files)
+}
+
+#[tokio::test]
+async fn one_level_has_what_is_directly_in_it() {
+    let (origin, larder) = with_files().await;
+    let text = |list: &[&str]| {
+        list.iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        walked(&larder, "").await,
+        (text(&["a", "big"]), text(&["top.txt"]))
+    );
+    assert_eq!(
+        walked(&larder, "a/").await,
+        (text(&["b"]), text(&["b-c.txt", "b0.txt", "z.txt"]))
+    );
+    assert_eq!(
+        walked(&larder, "a/b/").await,
+        (text(&["deep"]), text(&["two-1.2.3.txt"]))
+    );
+    let missing = page(&larder, "ui/repositories/files/browse/nowhere/").await;
+    assert_eq!(missing.status, 404, "{}", missing.text());
+    let asked = origin.requests().len();
+    page(&larder, "ui/repositories/files/artifact/not/held.txt").await;
+    assert_eq!(origin.requests().len(), asked, "looking asks no upstream");
+    // A folder's address ends in a slash.
+    let bare = support::client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("a client");
+    let answer = bare.get(larder.url("ui/repositories/files/browse/a"));
+    assert_eq!(answer.send().await.expect("an answer").status(), 303);
+}
+
+#[tokio::test]
+async fn a_long_folder_has_pages_that_miss_nothing_and_repeat_nothing() {
+    let (origin, larder) = with_files().await;
+    let names: Vec<String> = (0..230).map(|number| format!("many/{number:03}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let path = if number % 2 == 0 {
+            format!("{name}/x")
+        } else {
+            name.clone()
+        };
+        origin.put(&format!("/{path}"), Resource::new("x"));
+        fetch(&larder, "files", &path).await;
+    }
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let address = format!("ui/repositories/files/browse/many/?after={after}");
+        let shown = json(&larder, &address).await;
+        let folders = shown["folders"].as_array().expect("a list").iter();
+        seen.extend(folders.map(|name| format!("many/{}", name.as_str().expect("a name"))));
+        seen.extend(
+            each(&shown["files"], "name")
+                .iter()
+                .map(|name| format!("many/{name}")),
+        );
+        match shown["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, names);
+}
+
+#[tokio::test]
+async fn a_search_finds_names_versions_prefixes_and_digests() {
+    let (_origin, larder) = with_files().await;
+    let put = support::client::client()
+        .put(larder.artifact("uploads", "mine.txt"))
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .body("bytes of top.txt");
+    assert_eq!(put.send().await.expect("an answer").status(), 201);
+    let search = async |query: &str| {
+        let shown = json(&larder, &format!("ui/search?{query}")).await;
+        assert_eq!(shown["next"], Value::Null, "{query}");
+        let paths = each(&shown["hits"], "path").into_iter();
+        paths.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(search("q=TWO").await, ["a/b/two-1.2.3.txt"]);
+    assert_eq!(search("q=1.2.3&kind=version").await, ["a/b/two-1.2.3.txt"]);
+    assert_eq!(search("q=b/&kind=prefix").await, [""; 0]);
+    assert_eq!(
+        search("q=a/b&kind=prefix").await,
+        [
+            "a/b-c.txt",
+            "a/b/deep/one.txt",
+            "a/b/two-1.2.3.txt",
+            "a/b0.txt"
+        ]
+    );
+    // printf 'bytes of top.txt' | sha256sum
+    let digest = larder_core::sha256(b"bytes of top.txt").to_hex();
+    assert_eq!(
+        search(&format!("q={}&kind=digest", &digest[..8])).await,
+        ["top.txt", "mine.txt"]
+    );
+    assert_eq!(
+        search(&format!("q=sha256:{digest}")).await,
+        ["top.txt", "mine.txt"]
+    );
+    assert_eq!(
+        search(&format!("q={digest}&repository=uploads")).await,
+        ["mine.txt"]
+    );
+    assert_eq!(search("q=.txt&repository=other").await, [""; 0]);
+    assert_eq!(
+        page(&larder, "ui/search?q=a&repository=none").await.status,
+        404
+    );
+    assert_eq!(page(&larder, "ui/search?q=a&cursor=zz").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_path_s_page_says_where_its_bytes_are_from_and_who_else_has_them() {
+    let (origin, larder) = with_files().await;
+    origin.put("/twin.txt", Resource::new("bytes of top.txt"));
+    fetch(&larder, "other", "twin.txt").await;
+    let shown = json(&larder, "ui/repositories/files/artifact/top.txt").await;
+    let copy = &shown["copies"][0];
+    assert_eq!(copy["size"], 16);
+    assert_eq!(copy["etag"], "\"e\"");
+    assert_eq!(
+        copy["sha256"],
+        larder_core::sha256(b"bytes of top.txt").to_hex()
+    );
+    let host = format!("{}", origin.address());
+    assert_eq!(copy["host"], host.as_str());
+    assert_eq!(each(&shown["same_bytes"], "path"), ["twin.txt"]);
+    assert_eq!(each(&shown["same_bytes"], "repository"), ["other"]);
+    // A query may be a secret: it is neither shown nor part of an address.
+    let secret = larder.artifact("files", "top.txt?token=hidden");
+    get(&secret).await;
+    let text = page(&larder, "ui/repositories/files/browse/").await.text();
+    assert!(!text.contains("hidden"), "{text}");
+    let missing = page(&larder, "ui/repositories/files/artifact/nothing").await;
+    assert_eq!(missing.status, 404);
+}
+
+#[tokio::test]
+async fn dropping_a_path_needs_a_session_and_its_token() {
+    let (_origin, larder) = with_files().await;
+    let post = async |cookie: &str, csrf: &str| {
+        let request = support::client::client()
+            .post(larder.url("ui/repositories/files/artifact/top.txt"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("cookie", cookie)
+            .body(format!("action=drop&csrf={csrf}"));
+        request.send().await.expect("an answer")
+    };
+    assert_eq!(post("", "").await.status(), 401);
+    let login = support::client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("a client")
+        .post(larder.url("ui/login"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("token={TOKEN}"));
+    let login = login.send().await.expect("an answer");
+    let cookie = login.headers()["set-cookie"].to_str().expect("text");
+    let cookie = cookie.split(';').next().expect("a pair");
+    let headers = [("accept", "text/html"), ("cookie", cookie)];
+    let address = larder.url("ui/repositories/files/artifact/top.txt");
+    let form = send("GET", &address, &headers).await.text();
+    let csrf = form.split("name=\"csrf\" value=\"").nth(1);
+    let csrf = csrf
+        .and_then(|rest| rest.split('"').next())
+        .expect("a token");
+    assert_eq!(post(cookie, "wrong").await.status(), 403);
+    assert_eq!(
+        page(&larder, "ui/repositories/files/artifact/top.txt")
+            .await
+            .status,
+        200
+    );
+    assert_eq!(post(cookie, csrf).await.status(), 200, "the folder's page");
+    assert_eq!(
+        page(&larder, "ui/repositories/files/artifact/top.txt")
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        page(&larder, "ui/repositories/files/artifact/a/z.txt")
+            .await
+            .status,
+        200
+    );
+}

@@ -1,0 +1,181 @@
+//! Packages and images, by the indexes and manifests that are held.
+
+use super::*;
+
+async fn larder(origin: &Origin, package: &str, more: &str) -> TestLarder {
+    let config = format!(
+        "remotes:\n  all: {{ package: {package}, base_url: '{}'{more} }}\n",
+        origin.url("/")
+    );
+    TestLarder::start(&config).await
+}
+
+#[tokio::test]
+async fn a_package_has_its_versions_tags_and_deprecations() {
+    let origin = Origin::start().await;
+    let tarball = |version: &str| origin.url(&format!("/jam/-/jam-{version}.tgz"));
+    let document = serde_json::json!({
+        "name": "jam", "dist-tags": {"latest": "1.10.0"},
+        "time": {"1.2.0": "2020-01-01T00:00:00.000Z"},
+        "versions": {
+            "1.2.0": {"name": "jam", "version": "1.2.0", "deprecated": "too sweet", "dist": {"tarball": tarball("1.2.0")}},
+            "1.10.0": {"name": "jam", "version": "1.10.0", "dist": {"tarball": tarball("1.10.0")}},
+        },
+    });
+    let document = Resource::new(document.to_string()).content_type("application/json");
+    origin.put("/jam", document);
+    origin.put("/jam/-/jam-1.2.0.tgz", Resource::new("a tarball"));
+    let larder = larder(&origin, "npm", "").await;
+    let address = "ui/repositories/all/package?name=jam";
+    assert_eq!(
+        page(&larder, address).await.status,
+        404,
+        "nobody has asked for it yet"
+    );
+    fetch(&larder, "all", "jam").await;
+    fetch(&larder, "all", "jam/-/jam-1.2.0.tgz").await;
+    let asked = origin.requests().len();
+    let shown = json(&larder, address).await;
+    assert_eq!(origin.requests().len(), asked, "looking asks no upstream");
+    assert_eq!(each(&shown["files"], "version"), ["1.10.0", "1.2.0"]);
+    assert_eq!(each(&shown["tags"], "version"), ["1.10.0"]);
+    let old = &shown["files"][1];
+    assert_eq!(old["deprecated"], "too sweet");
+    assert_eq!(old["published_at"], "2020-01-01T00:00:00Z");
+    assert!(old["cached_at"].is_string(), "{old}");
+    assert_eq!(shown["files"][0]["cached_at"], Value::Null);
+    let of = json(&larder, "ui/repositories/all/artifact/jam/-/jam-1.2.0.tgz").await;
+    assert_eq!(of["package"]["name"], "jam");
+    assert_eq!(each(&of["naming"], "path"), ["jam"]);
+    let wrong = page(&larder, "ui/repositories/all/package?name=a%2Fb%2Fc").await;
+    assert_eq!(wrong.status, 400);
+    assert_eq!(
+        page(&larder, "ui/repositories/all/package").await.status,
+        400
+    );
+}
+
+#[tokio::test]
+async fn files_that_quarantine_holds_back_say_so() {
+    let origin = Origin::start().await;
+    let body = larder_core::sha256(b"a wheel").to_hex();
+    let index = serde_json::json!({
+        "meta": {"api-version": "1.1"}, "name": "jam", "versions": ["1.0", "2.0"],
+        "files": [
+            {"filename": "jam-1.0-py3-none-any.whl", "url": origin.url("/packages/jam-1.0-py3-none-any.whl"), "hashes": {"sha256": body},
+             "size": 7, "upload-time": "2020-01-01T00:00:00Z", "yanked": "broken <on> purpose"},
+            {"filename": "jam-2.0-py3-none-any.whl", "url": origin.url("/packages/jam-2.0-py3-none-any.whl"), "hashes": {"sha256": body},
+             "size": 7, "upload-time": "2999-01-01T00:00:00Z", "yanked": false},
+        ],
+    });
+    let index = Resource::new(index.to_string()).content_type(support::packages::SIMPLE_JSON);
+    origin.put("/simple/jam/", index);
+    let larder = larder(
+        &origin,
+        "pypi",
+        ", quarantine_new: true, quarantine_days: 3",
+    )
+    .await;
+    let address = larder.artifact("all", "simple/jam/");
+    let headers = [("accept", support::packages::SIMPLE_JSON)];
+    assert_eq!(send("GET", &address, &headers).await.status, 200);
+    shown(&larder, "all", "simple/jam/").await;
+    let shown = json(&larder, "ui/repositories/all/package?name=Jam").await;
+    assert_eq!(each(&shown["files"], "version"), ["2.0", "1.0"]);
+    let held: Vec<_> = shown["files"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|file| file["is_held_back"].as_bool())
+        .collect();
+    assert_eq!(held, [Some(true), Some(false)]);
+    assert_eq!(shown["files"][1]["yanked"], "broken <on> purpose");
+    let html = page(&larder, "ui/repositories/all/package?name=jam")
+        .await
+        .text();
+    assert!(html.contains("broken &#60;on&#62; purpose"), "{html}");
+}
+
+#[tokio::test]
+async fn an_image_has_platforms_layers_and_tags() {
+    let origin = Origin::start().await;
+    let put = |kind: &str, name: &str, media_type: &str, body: &str| {
+        let digest = larder_core::sha256(body.as_bytes()).to_string();
+        for name in [name, &digest].into_iter().filter(|name| !name.is_empty()) {
+            let resource = Resource::new(body.to_owned()).content_type(media_type);
+            let resource = resource.header("docker-content-digest", &digest);
+            origin.put(&format!("/v2/app/{kind}/{name}"), resource);
+        }
+        digest
+    };
+    origin.put("/v2/", Resource::new("{}"));
+    let binary = "application/octet-stream";
+    let config = put(
+        "blobs",
+        "",
+        binary,
+        r#"{"os":"linux","architecture":"arm64","config":{"Cmd":["/bin/jam"]}}"#,
+    );
+    let layer = put("blobs", "", binary, "a layer");
+    let image_type = "application/vnd.oci.image.manifest.v1+json";
+    let image = put(
+        "manifests",
+        "",
+        image_type,
+        &format!(
+            r#"{{"schemaVersion":2,"mediaType":"{image_type}","config":{{"mediaType":"c","digest":"{config}","size":5}},"layers":[{{"mediaType":"l","digest":"{layer}","size":7}}]}}"#
+        ),
+    );
+    let index_type = "application/vnd.oci.image.index.v1+json";
+    put(
+        "manifests",
+        "1.0",
+        index_type,
+        &format!(
+            r#"{{"schemaVersion":2,"mediaType":"{index_type}","manifests":[{{"mediaType":"{image_type}","digest":"{image}","size":9,"platform":{{"os":"linux","architecture":"arm64"}}}}]}}"#
+        ),
+    );
+    let larder = larder(&origin, "docker", "").await;
+    let accept = format!("{index_type}, {image_type}");
+    for path in [
+        "manifests/1.0".to_owned(),
+        format!("manifests/{image}"),
+        format!("blobs/{config}"),
+    ] {
+        let address = larder.url(&format!("v2/all/app/{path}"));
+        let answer = send("GET", &address, &[("accept", &*accept)]).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        super::shown(&larder, "all", &format!("app/{path}")).await;
+    }
+    let shown = json(&larder, "ui/repositories/all/image?name=app&reference=1.0").await;
+    let references = each(&shown["references"], "reference");
+    assert!(
+        references.contains(&"1.0") && references.contains(&&*image),
+        "{references:?}"
+    );
+    let manifest = &shown["manifest"];
+    assert_eq!(manifest["is_index"], true);
+    assert_eq!(each(&manifest["parts"], "platform"), ["linux/arm64"]);
+    assert_eq!(manifest["parts"][0]["is_held"], true);
+    let address = format!("ui/repositories/all/image?name=app&reference={image}");
+    let manifest = json(&larder, &address).await["manifest"].take();
+    assert_eq!(manifest["parts"][0]["digest"], layer.as_str());
+    assert_eq!(
+        manifest["parts"][0]["is_held"], false,
+        "nobody has asked for the layer"
+    );
+    assert_eq!(manifest["command"], "/bin/jam");
+    assert_eq!(manifest["config"]["is_held"], true);
+    let of = json(
+        &larder,
+        &format!("ui/repositories/all/artifact/app/blobs/{config}"),
+    )
+    .await;
+    let named_by = of["named_by"].as_array().expect("a list");
+    assert!(
+        named_by.contains(&Value::from(format!("app/manifests/{image}"))),
+        "{named_by:?}"
+    );
+    let none = page(&larder, "ui/repositories/all/image?name=other").await;
+    assert_eq!(none.status, 404);
+}

@@ -1,0 +1,62 @@
+//! Search in what is held.
+
+use serde::Serialize;
+
+use crate::page::page;
+use crate::values::{Bytes, Count, Moment};
+
+/// The page.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Search {
+    /// What is searched for; empty: nothing yet.
+    pub query: String,
+    /// In what: `any`, `prefix`, `name`, `version` or `digest`.
+    pub kind: &'static str,
+    /// The one repository that is meant; empty: all.
+    pub repository: String,
+    /// All repositories that hold something themselves.
+    pub repositories: Vec<String>,
+    /// What was found.
+    pub hits: Vec<Hit>,
+    /// Where the next page begins; `None`: all has been looked at.
+    pub next: Option<String>,
+    /// Paths that were looked at for this page.
+    pub looked_at: Count,
+    /// There are more that have the digest than are shown.
+    pub has_more_of_digest: bool,
+}
+
+page!(Search, "search.html", crate::Section::Search);
+
+/// In what is searched, with its word.
+const KINDS: [(&str, &str); 5] = [
+    ("any", "anything"),
+    ("name", "a part of the path"),
+    ("prefix", "the beginning of the path"),
+    ("version", "a version"),
+    ("digest", "a SHA-256, or its first 8 digits and more"),
+];
+
+impl Search {
+    /// In what may be searched: its name, its word, and whether it is chosen.
+    pub fn kinds(&self) -> [(&'static str, &'static str, bool); 5] {
+        KINDS.map(|(kind, word)| (kind, word, kind == self.kind))
+    }
+}
+
+/// Something that was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hit {
+    /// The repository.
+    pub repository: String,
+    /// The path below it.
+    pub path: String,
+    /// Bytes; `None` for a name that leads to others' bytes.
+    pub size: Option<Bytes>,
+    /// SHA-256 of the bytes, in hexadecimal digits.
+    pub sha256: Option<String>,
+    /// Whether it is the present upstream's copy.
+    pub cached: bool,
+    /// When these bytes were fetched or uploaded.
+    pub cached_at: Moment,
+}

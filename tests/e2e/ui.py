@@ -1,0 +1,334 @@
+"""The web interface in a real Chromium: every link of every page, with scripts and without, light and dark, wide and narrow; what a
+screen reader needs; the keyboard alone; and texts that strangers choose, which must stay texts.
+
+`LARDER_UI_PICTURES=directory` has pictures of the pages written there.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import urllib.parse
+import urllib.request
+
+import npm_packages
+from archives import tar_gz
+from harness import HERE, TOOLS, Missing, ask, environment, expect, run, tool
+from oci_images import OCI_INDEX, OCI_MANIFEST
+from origin import Resource
+
+TOKEN = "the-token-of-the-browser-test"
+RECORDS = 100_000
+MOST_BYTES = 150 * 1024
+MOST_MS = 100
+# CI's machine is shared, and what is measured there may be a debug build: the figure is printed, and only what is far off is a failure.
+GENEROUS = 10
+
+# What strangers may choose: paths, names, versions, descriptions, errors. `a49b` in a page: a template was evaluated.
+CORPUS = (
+    "<script>window.larderWasHere=1</script>",
+    '"><img src=x onerror="window.larderWasHere=1">',
+    "' autofocus onfocus='window.larderWasHere=1",
+    "javascript:window.larderWasHere=1",
+    "a{{7*7}}b a${7*7}b a<%= 7*7 %>b",
+    "<b data-injected>bold</b>",
+    "</title></textarea><svg onload=window.larderWasHere=1>",
+    "\u202etxt.evil\u202c \u2066x",
+    "&lt;b data-injected&gt; &amp;quot; %3Cb%3E",
+    "--><!-- ]]> `x`",
+)
+KINDS = ("overview", "repositories", "browse", "artifact", "package", "image", "search", "jobs", "health", "configuration", "explain")
+
+
+def encoded(path):
+    return urllib.parse.quote(path)
+
+
+class Pantry:
+    """An upstream of every type whose texts are the corpus, and what clients have asked larder for."""
+
+    def __init__(self, case):
+        self.case = case
+        self.origin = case.origin()
+        self.paths = []
+        self._files()
+        self._npm()
+        self._pypi()
+        self._helm()
+        self._alpine()
+        self._rpm()
+        self._image()
+
+    def _files(self):
+        for number, text in enumerate(CORPUS):
+            self.origin.put(f"/files/odd/{number} {text}", f"file {number}", f"text/plain; x={number}", ETag=f'"<b data-injected>{number}"')
+            self.paths.append(("files", f"odd/{number} {text}"))
+            self.origin.answer(f"/files/broken/{text}", lambda _, text=text: Resource(text.encode(), "text/html", status=500))
+        for path in ("readme.txt", "keyboard/gone.txt", "releases/1.0/tool.tar.gz", "releases/1.1/tool.tar.gz", "releases/copy.tar.gz"):
+            self.origin.put(f"/files/{path}", "a file\n" * 200, "application/octet-stream")
+            self.paths.append(("files", path))
+
+    def _npm(self):
+        npm_packages.serve(self.origin)
+        tarball = {"tarball": f"{self.origin.url}/odd/-/odd-1.0.0.tgz", "shasum": "0" * 40}
+        versions = {f"1.0.{number}": {"name": "odd", "version": f"1.0.{number}", "deprecated": text, "description": text, "dist": {
+            **tarball, "tarball": f"{self.origin.url}/odd/-/odd-1.0.{number}.tgz"}} for number, text in enumerate(CORPUS)}
+        document = {"name": "odd", "description": CORPUS[0], "dist-tags": {"latest": "1.0.0", CORPUS[1]: "1.0.1"}, "versions": versions,
+                    "time": {version: "2024-01-02T03:04:05.000Z" for version in versions}}
+        self.origin.put("/odd", json.dumps(document), "application/json")
+        self.paths += [("npm", "odd"), ("npm", "pantry-jam"), ("npm", npm_packages.tarball_path("pantry-jam", "1.0.0")[1:])]
+
+    def _pypi(self):
+        files = []
+        for number, text in enumerate(CORPUS):
+            body = f"wheel {number}".encode()
+            name = f"odd-1.{number}-py3-none-any.whl"
+            self.origin.put(f"/packages/{name}", body)
+            files.append({"filename": name, "url": f"{self.origin.url}/packages/{name}", "hashes": {"sha256": hashlib.sha256(body).hexdigest()},
+                          "size": len(body), "upload-time": "2024-01-02T03:04:05Z", "yanked": text if number % 2 else False})
+        page = {"meta": {"api-version": "1.1"}, "name": "odd", "versions": [], "files": files}
+        self.origin.put("/simple/odd/", json.dumps(page), "application/vnd.pypi.simple.v1+json")
+        self.paths += [("pypi", "simple/odd/"), ("pypi", "packages/odd-1.0-py3-none-any.whl"), ("pypi", "packages/odd-1.1-py3-none-any.whl")]
+
+    def _helm(self):
+        entries = []
+        for number, text in enumerate(CORPUS):
+            chart = tar_gz({"odd/Chart.yaml": f"apiVersion: v2\nname: odd\nversion: 1.{number}.0\n"})
+            self.origin.put(f"/charts/odd-1.{number}.0.tgz", chart)
+            entries.append({"name": "odd", "version": f"1.{number}.0", "apiVersion": "v2", "description": text, "deprecated": number % 2 == 0,
+                            "created": "2024-01-02T03:04:05Z", "digest": hashlib.sha256(chart).hexdigest(), "urls": [f"odd-1.{number}.0.tgz"]})
+        self.origin.put("/charts/index.yaml", json.dumps({"apiVersion": "v1", "entries": {"odd": entries}}), "text/yaml")
+        self.paths += [("helm", "index.yaml"), ("helm", "odd-1.1.0.tgz")]
+
+    def _alpine(self):
+        body = b"no real package"
+        self.origin.put("/alpine/main/x86_64/jam-1.0-r0.apk", body)
+        self.origin.put("/alpine/main/x86_64/README", "about this mirror")
+        self.paths.append(("alpine", "main/x86_64/README"))
+
+    def _rpm(self):
+        package = b"no real package"
+        digest = hashlib.sha256(package).hexdigest()
+        primary = gzip.compress(
+            f'<metadata xmlns="http://linux.duke.edu/metadata/common" packages="1"><package type="rpm"><name>jam</name><arch>noarch</arch>'
+            f'<version epoch="0" ver="1.0" rel="1"/><checksum type="sha256" pkgid="YES">{digest}</checksum><size package="{len(package)}"/>'
+            '<location href="Packages/jam-1.0-1.noarch.rpm"/></package></metadata>'.encode(), mtime=0)
+        named = hashlib.sha256(primary).hexdigest()
+        self.origin.put("/rpm/repodata/repomd.xml", f'<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>1</revision><data type="primary">'
+                        f'<checksum type="sha256">{named}</checksum><location href="repodata/{named}-primary.xml.gz"/><size>{len(primary)}</size></data></repomd>')
+        self.origin.put(f"/rpm/repodata/{named}-primary.xml.gz", primary)
+        self.origin.put("/rpm/Packages/jam-1.0-1.noarch.rpm", package)
+        self.paths += [("rpm", "repodata/repomd.xml"), ("rpm", "Packages/jam-1.0-1.noarch.rpm")]
+
+    def _image(self):
+        def blob(body):
+            digest = "sha256:" + hashlib.sha256(body).hexdigest()
+            self.origin.put(f"/v2/app/odd/blobs/{digest}", body, Docker_Content_Digest=digest)
+            return {"digest": digest, "size": len(body)}
+
+        def manifest(body, kind, *names):
+            digest = "sha256:" + hashlib.sha256(body).hexdigest()
+            for name in (digest, *names):
+                self.origin.put(f"/v2/app/odd/manifests/{name}", body, kind, Docker_Content_Digest=digest)
+            return {"mediaType": kind, "digest": digest, "size": len(body)}
+
+        self.origin.put("/v2/", "{}", "application/json")
+        config = blob(json.dumps({"os": "linux", "architecture": CORPUS[5], "created": CORPUS[1], "config": {"Cmd": list(CORPUS)}}).encode())
+        layers = [{"mediaType": text, **blob(f"layer {number}".encode())} for number, text in enumerate(CORPUS)]
+        image = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": {"mediaType": "application/vnd.oci.image.config.v1+json", **config},
+                            "layers": layers}).encode()
+        of_image = manifest(image, OCI_MANIFEST)
+        index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
+            {**of_image, "platform": {"os": "linux", "architecture": CORPUS[0]}}]}).encode()
+        manifest(index, OCI_INDEX, "1.0")
+        self.paths += [("docker", "app/odd/manifests/1.0"), ("docker", f"app/odd/manifests/{of_image['digest']}"),
+                       ("docker", f"app/odd/blobs/{config['digest']}"), ("docker", f"app/odd/blobs/{layers[0]['digest']}")]
+
+    def remotes(self):
+        def remote(number, package, path, **more):
+            return {"type": "remote", "package": package, "base_url": self.origin.url + path, "description": CORPUS[number], **more}
+
+        everything = {"immutable_patterns": [".*"]}
+        return {
+            "files": remote(0, "generic", "/files", immutable_patterns=["^(odd|broken|keyboard|releases|readme)"]),
+            "npm": remote(1, "npm", ""),
+            "pypi": remote(2, "pypi", "", quarantine_new=True, quarantine_days=30_000),
+            "helm": remote(3, "helm", "/charts"),
+            "alpine": remote(4, "alpine", "/alpine", **everything),
+            "rpm": remote(5, "rpm", "/rpm"),
+            "docker": remote(6, "docker", ""),
+            "uploads": {"type": "local", "description": CORPUS[7]},
+            "charts": {"type": "virtual", "package": "helm", "members": ["helm"]},
+        }
+
+    def fill(self):
+        """Asks for all of it as clients would, and for what goes wrong."""
+        base = self.case.listens_at
+        accept = {"docker": f"{OCI_INDEX}, {OCI_MANIFEST}", "pypi": "application/vnd.pypi.simple.v1+json, text/html;q=0.5"}
+        for name, path in self.paths:
+            place = f"{base}/v2/{name}/" if name == "docker" else f"{base}/api/v1/remote/{name}/"
+            get(place + encoded(path), Accept=accept.get(name, "*/*"))
+        for text in CORPUS:
+            get(f"{base}/api/v1/remote/files/{encoded('broken/' + text)}")
+            get(f"{base}/api/v1/remote/files/{encoded('refused/' + text)}")
+            put(f"{base}/api/v1/remote/uploads/{encoded('odd/' + text)}", b"uploaded")
+        job = json.dumps({"paths": [path for name, path in self.paths if name == "files"] + [f"broken/{text}" for text in CORPUS]})
+        post(f"{base}/api/v1/artifacts/files/cache", job.encode())
+
+    def seeds(self):
+        texts = [f"/ui/search?q={urllib.parse.quote(text, safe='')}" for text in CORPUS]
+        return [
+            "/ui/",
+            "/ui/search?q=tool&kind=name",
+            "/ui/search?q=1.0&kind=version",
+            "/ui/search?q=odd%2F&kind=prefix&repository=files",
+            f"/ui/search?q={hashlib.sha256(b'a file' + bytes([10])).hexdigest()[:8]}&kind=digest",
+            *texts,
+            "/ui/repositories/npm/package?name=odd",
+            "/ui/repositories/pypi/package?name=odd",
+            "/ui/repositories/helm/package?name=odd",
+            "/ui/repositories/rpm/package?name=jam",
+            "/ui/repositories/charts/package?name=odd",
+            "/ui/repositories/docker/image?name=app%2Fodd&reference=1.0",
+            f"/ui/explain?url={urllib.parse.quote('files/odd/0 ' + CORPUS[0], safe='')}",
+            f"/ui/explain?url={urllib.parse.quote(CORPUS[3], safe='')}",
+            f"/ui/repositories/files/flush?pattern={urllib.parse.quote(CORPUS[1], safe='')}",
+        ]
+
+    def pictures(self):
+        return {
+            "overview": "/ui/",
+            "repositories": "/ui/repositories",
+            "repository": "/ui/repositories/npm",
+            "browse": "/ui/repositories/files/browse/releases/",
+            "search": "/ui/search?q=tool",
+            "artifact": "/ui/repositories/npm/artifact/pantry-jam/-/pantry-jam-1.0.0.tgz",
+            "package": "/ui/repositories/npm/package?name=pantry-jam",
+            "image": "/ui/repositories/docker/image?name=app%2Fodd&reference=1.0",
+            "jobs": "/ui/jobs",
+            "health": "/ui/health",
+            "configuration": "/ui/configuration",
+            "explain": "/ui/explain?url=npm%2Fpantry-jam%2F-%2Fpantry-jam-1.0.0.tgz",
+            "outage": "/ui/repositories/npm/outage",
+            "flush": "/ui/repositories/files/flush",
+            "login": "/ui/login",
+        }
+
+
+def request(url, method="GET", body=None, **headers):
+    """A request whose answer may be anything."""
+    named = {"Authorization": f"Bearer {TOKEN}", **headers}
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            urllib.request.Request(url, data=body, method=method, headers=named), timeout=30
+        ) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def get(url, **headers):
+    return request(url, **headers)
+
+
+def put(url, body):
+    status, said = request(url, "PUT", body, **{"Content-Type": "text/plain"})
+    expect(status in (200, 201), f"PUT {url}: {status} {said!r}")
+
+
+def post(url, body):
+    status, said = request(url, "POST", body, **{"Content-Type": "application/json"})
+    expect(status in (200, 201, 202), f"POST {url}: {status} {said!r}")
+
+
+def browse(case, task):
+    """Runs the browser; gives what it found."""
+    chromium = shutil.which("chromium")
+    tools = TOOLS / "browser" / "node_modules"
+    if not chromium or not (tools / "axe-core").exists():
+        raise Missing("chromium, playwright-core or axe-core is not installed; tests/install/clients.sh installs them")
+    home = case.home()
+    asked = home / "task.json"
+    asked.write_text(json.dumps({"base": case.listens_at, "token": TOKEN, "chromium": chromium, "tools": str(tools), **task}))
+    printed = run([tool("node"), HERE / "ui_browser.cjs", asked], cwd=home, env=environment(home), seconds=1800)
+    return json.loads(printed.splitlines()[-1])
+
+
+def kind_of(address):
+    parts = address.split("?")[0].strip("/").split("/")
+    if len(parts) == 1:
+        return "overview"
+    return parts[3] if parts[1] == "repositories" and len(parts) > 3 else parts[1]
+
+
+def pages(case):
+    """Every link of every page."""
+    case.needs_larder()
+    pantry = Pantry(case)
+    case.serve(pantry.remotes(), auth={"admin_token": TOKEN})
+    pantry.fill()
+    found = browse(case, {
+        "seeds": pantry.seeds(), "pictures": pantry.pictures(), "most": 600, "screenshots": os.environ.get("LARDER_UI_PICTURES", ""),
+    })
+    seen = {kind_of(address) for address in found["pages"]}
+    large = [f"{address}: {page['bytes']} bytes" for address, page in found["pages"].items() if page["bytes"] > MOST_BYTES]
+    elsewhere = [link for link in found["other_links"] if not link.startswith(case.listens_at + "/")]
+    wrong = found["problems"] + large + [f"a link to {link}" for link in elsewhere]
+    print(f"    {len(found['pages'])} pages, the largest {max(page['bytes'] for page in found['pages'].values())} bytes", flush=True)
+    expect(not wrong, f"{len(wrong)} problems on {len(found['pages'])} pages:\n" + "\n".join(wrong[:40]))
+    expect(not set(KINDS) - seen, f"no link leads to {sorted(set(KINDS) - seen)}; {len(found['pages'])} pages were seen")
+    expect(found["steps"] == ["signed in", "flushed"], f"by keyboard: {found['steps']}")
+    listed = json.loads(ask(f"{case.listens_at}/api/v1/artifacts/files?pattern=%5Ekeyboard%2F").body)
+    expect(not listed["artifacts"], "the flush by keyboard has flushed nothing")
+
+
+def quick(case):
+    """The time that the server takes for each page, where a hundred thousand files are held."""
+    case.needs_larder()
+    pantry = Pantry(case)
+    case.serve(pantry.remotes(), auth={"admin_token": TOKEN})
+    pantry.fill()
+    case.stop_larder()
+    database = case.directory / "data" / "larder.sqlite"
+    if not database.exists():
+        return  # Over backends: what the statements cost there, their own tests measure.
+    fill_up(database)
+    case.serve(pantry.remotes(), auth={"admin_token": TOKEN})
+    addresses = [
+        *pantry.pictures().values(),
+        "/ui/repositories/files/browse/bulk/",
+        "/ui/repositories/files/browse/bulk/0500/",
+        "/ui/repositories/files/browse/bulk/?after=d0500",
+        "/ui/repositories/files/artifact/bulk/0500/file-50000.bin",
+        "/ui/search?q=file-09999",
+        "/ui/search?q=no+such+file+anywhere",
+        "/ui/search?q=bulk%2F0999&kind=prefix",
+        "/ui/search?q=99999&kind=version",
+    ]
+    found = browse(case, {"timed": addresses})
+    times = sorted(((found["pages"][address]["ms"], address) for address in addresses), reverse=True)
+    print(f"    {RECORDS} records, server time: " + ", ".join(f"{ms:.0f} ms {address}" for ms, address in times[:5]), flush=True)
+    slow = [f"{ms} ms: {address}" for ms, address in times if not 0 <= ms <= MOST_MS * GENEROUS]
+    expect(not slow, "pages that take long at 100 000 records:\n" + "\n".join(slow))
+
+
+def fill_up(database):
+    """Writes rows of held files into a database that nobody has open, as an earlier version of larder wrote them: as text."""
+    connection = sqlite3.connect(database)
+    with connection:
+        blob, size = connection.execute("SELECT blob, size FROM artifacts WHERE repository = 'files' AND path = 'readme.txt'").fetchone()
+        at = 1_700_000_000_000
+        record = json.dumps({
+            "content": {"blob": {"digest": blob, "size": size}}, "headers": {"content_type": "application/octet-stream", "etag": '"1"'},
+            "source_url": "http://127.0.0.1:9/files/bulk", "published_at": None, "first_seen_at": at, "contacted_at": at, "renewed_at": at,
+            "began_at": at, "verified": False,
+        })
+        rows = (("files", f"bulk/{number // 100:04}/file-{number:05}.bin", "", blob, size, at, record) for number in range(RECORDS))
+        connection.executemany("INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.close()
+
+
+CASES = {"ui-pages": pages, "ui-quick": quick}
