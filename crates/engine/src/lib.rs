@@ -5,6 +5,7 @@
 //! | module | knows |
 //! |---|---|
 //! | `lib.rs` | [`Engine`]: what the server and the program call |
+//! | `scrub/` | what reads all that is stored again, and mends it |
 //! | `jobs/` | what fetches many files beforehand, and how far it has come |
 //! | `built.rs`, `read.rs` | how the parts are put together; from a request to an [`Answer`] |
 //! | `operate/` | the operator's verbs and views: flush, collection, explanations, what is held, health, counters |
@@ -49,6 +50,7 @@ mod repositories;
 mod representation;
 #[doc(hidden)]
 pub mod scripted;
+mod scrub;
 mod target;
 mod transfer;
 
@@ -84,7 +86,7 @@ pub use cluster::{
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use jobs::{JobReport, JobRequest, Jobs, JobsPage};
 pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
-pub use larder_storage::{JobCounts, JobItem, JobRow};
+pub use larder_storage::{Garbage, Heap, JobCounts, JobItem, JobRow, ScrubFinding, ScrubRow};
 pub use operate::{
     BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
     HeldCursor, HeldPage, HeldRequest, HeldSummary, OfferPage, OfferRequest, OfferedArtifact,
@@ -94,6 +96,7 @@ pub use parts::EngineParts;
 pub use policy::clearance::Cleared;
 pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
+pub use scrub::{SCRUB_RATE, ScrubReport, Scrubs};
 pub use target::ArtifactRequest;
 
 /// The pipeline and its components. Cheap to share behind an `Arc`.
@@ -108,6 +111,7 @@ pub struct Engine {
     explainer: Explainer,
     offers: Arc<Offers>,
     jobs: Arc<Jobs>,
+    scrubs: Arc<Scrubs>,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -131,6 +135,8 @@ impl Engine {
             budgets: Arc::clone(&budgets),
             clock: Arc::clone(&clock),
         });
+        let (of_jobs, of_all) = (Arc::clone(&jobs), Arc::clone(&counters));
+        let scrubs = Scrubs::new(Arc::clone(&pipeline), of_jobs, of_all, Arc::clone(&clock));
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
@@ -144,6 +150,7 @@ impl Engine {
             explainer,
             offers,
             jobs,
+            scrubs,
             budgets,
             clock,
         })
@@ -342,6 +349,19 @@ impl Engine {
     /// Deletes blobs and derivations that nothing has referred to for a day.
     pub async fn collect_garbage(&self) {
         self.catalog.collect_garbage().await;
+    }
+
+    /// Runs the collector now, and looks at all files; gives what it has deleted, or would delete if it is only to look.
+    ///
+    /// # Errors
+    /// Storage fails; the next run goes on.
+    pub async fn collect(&self, only_look: bool) -> Result<Garbage, Fault> {
+        self.operator.collect(only_look).await
+    }
+
+    /// What reads all that is stored again.
+    pub fn scrubs(&self) -> &Arc<Scrubs> {
+        &self.scrubs
     }
 
     /// The backends' state, at most five seconds old.

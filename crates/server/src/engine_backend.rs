@@ -5,8 +5,9 @@ use std::sync::Arc;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine, Explanation,
-    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, JobReport,
-    JobRequest, JobsPage, OfferPage, OfferRequest, StoreReport, UpstreamReport, Written,
+    FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest, HeldSummary, HotTicket,
+    JobReport, JobRequest, JobsPage, OfferPage, OfferRequest, ScrubReport, StoreReport,
+    UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 use tokio::sync::watch;
@@ -97,6 +98,22 @@ impl Backend for Arc<Engine> {
 
     async fn cancel_job(&self, id: &str) -> Result<JobReport, Fault> {
         Engine::jobs(self).cancel(id).await
+    }
+
+    async fn collect(&self, only_look: bool) -> Result<Garbage, Fault> {
+        Engine::collect(self, only_look).await
+    }
+
+    async fn begin_scrub(&self, rate: u64) -> Result<ScrubReport, Fault> {
+        self.scrubs().begin(rate).await
+    }
+
+    async fn scrub(&self, after: i64, limit: u32) -> Result<ScrubReport, Fault> {
+        self.scrubs().get(after, limit).await
+    }
+
+    async fn cancel_scrub(&self) -> Result<ScrubReport, Fault> {
+        self.scrubs().cancel().await
     }
 
     async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {

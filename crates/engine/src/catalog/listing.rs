@@ -120,7 +120,7 @@ impl Catalog {
     }
 
     /// Deletes the rows of invalid records; gives how many.
-    async fn sweep(&self) -> u64 {
+    pub(super) async fn sweep(&self) -> u64 {
         let _alone = self.sweeping.lock().await;
         match self.metadata.sweep_invalid().await {
             Ok(0) => 0,

@@ -394,6 +394,27 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "bytes of the evicted documents and files",
     ),
     (
+        "larder_scrub_blobs_total",
+        "counter",
+        "stored blobs that scrubs on this replica have read again",
+    ),
+    ("larder_scrub_bytes_total", "counter", "their bytes"),
+    (
+        "larder_scrub_damaged_total",
+        "counter",
+        "blobs of them that were missing, unreadable or had other bytes",
+    ),
+    (
+        "larder_scrub_refetched_total",
+        "counter",
+        "documents and files that scrubs dropped and fetched again at once",
+    ),
+    (
+        "larder_scrub_local_damaged_total",
+        "counter",
+        "uploaded files that scrubs found damaged, each time that they did: larder has no other copy",
+    ),
+    (
         "larder_gc_blobs_deleted_total",
         "counter",
         "unreferenced blobs that the collector deleted",

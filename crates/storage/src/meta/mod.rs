@@ -27,6 +27,7 @@ mod db;
 mod derivations;
 mod feed;
 mod freed;
+mod garbage;
 mod heartbeats;
 mod held;
 mod invalid;
@@ -36,6 +37,7 @@ mod local_lists;
 mod migrate;
 mod origins;
 mod patience;
+mod scrub;
 mod seal;
 mod secrets;
 mod shrink;
@@ -51,6 +53,7 @@ pub(crate) use db::DbError;
 pub use db::{ConnectError, Durability, PostgresOptions, TlsMode};
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
+pub use garbage::{Garbage, Heap};
 pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
 pub use invalid::{KeyRange, RecordKey, Unswept};
@@ -59,6 +62,7 @@ pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
 pub use local_lists::LocalChild;
+pub use scrub::{BlobUsers, DamagedBlob, Mend, Named, ScrubFinding, ScrubRow};
 pub use uses::UsedRow;
 
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.

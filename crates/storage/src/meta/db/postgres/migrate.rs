@@ -16,13 +16,14 @@ pub(super) const SCRIPT: Duration = Duration::from_mins(10);
 
 /// Script `n`, counted from 1, and the oldest version that a process must know of to work with what it leaves. Scripts are never edited,
 /// only added.
-const SCRIPTS: [(i64, &str); 6] = [
+const SCRIPTS: [(i64, &str); 7] = [
     (1, include_str!("0001.sql")),
     (1, include_str!("0002.sql")),
     (1, include_str!("0003.sql")),
     (1, include_str!("0004.sql")),
     (1, include_str!("0005.sql")),
     (1, include_str!("0006.sql")),
+    (1, include_str!("0007.sql")),
 ];
 
 const EXISTS: &str = "SELECT COALESCE(to_regclass('schema_version')::text, '')";
