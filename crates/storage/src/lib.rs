@@ -37,14 +37,6 @@ pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::{
-<<<<<<< HEAD
-    BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport, DerivedRecord,
-    Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts,
-    JobItem, JobRow, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
-    LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Migration, NamedBlobs, Notice,
-    OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied, TlsMode, Unswept,
-    UsedRow, Writer,
-=======
     BlobName, BlobUsers, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport,
     DamagedBlob, DerivedRecord, Durability, Expected, Garbage, Heap, Heard, Heartbeat, Heartbeats,
     HeldRow, HeldSize, JobClaim, JobCounts, JobItem, JobRow, KeyRange, LeftOut, Listener,
@@ -52,7 +44,6 @@ pub use meta::{
     MetadataStore, Migration, Named, NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions,
     Receipt, RecordKey, RowTally, RowsCopied, ScrubFinding, ScrubRow, TlsMode, Unswept, UsedRow,
     Writer,
->>>>>>> eb330e7 (Stored blobs are read again and compared with their digests; the collector runs when it is asked to)
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{
