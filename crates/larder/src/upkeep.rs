@@ -64,6 +64,9 @@ pub(crate) fn gc(directory: &Path, flags: &GcFlags) -> ExitCode {
         let garbage = if flags.dry_run {
             own.metadata.look_for_garbage(now, GRACE, &own.blobs).await
         } else {
+            // Rows of what was flushed, which a larder had not come to.
+            let swept = own.metadata.sweep_invalid().await;
+            swept.map_err(|error| explained(&error))?;
             own.metadata.collect_garbage(now, GRACE, &own.blobs).await
         };
         let garbage = garbage.map_err(|error| explained(&error))?;
@@ -73,9 +76,10 @@ pub(crate) fn gc(directory: &Path, flags: &GcFlags) -> ExitCode {
     match collected {
         Ok(garbage) => {
             let mut out = std::io::stdout().lock();
-            ended(write_garbage(&garbage, flags.asked.json(), &mut out), None)
+            let written = write_garbage(&garbage, flags.asked.json(), &mut out);
+            ended(written.is_ok(), None)
         }
-        Err(message) => ended(Ok(()), Some(message)),
+        Err(message) => ended(true, Some(&message)),
     }
 }
 
@@ -92,9 +96,9 @@ pub(crate) fn scrub(directory: &Path, flags: &ScrubFlags) -> ExitCode {
         Ok(scrub) => {
             let mut out = std::io::stdout().lock();
             let written = write_scrub(&scrub, flags.asked.json(), &mut out);
-            ended(written, complaint(&scrub))
+            ended(written.is_ok(), complaint(&scrub).as_deref())
         }
-        Err(message) => ended(Ok(()), Some(message)),
+        Err(message) => ended(true, Some(&message)),
     }
 }
 
@@ -147,7 +151,7 @@ impl Mend for Dropping<'_> {
         async move {
             let writer = Writer::unique();
             own.metadata
-                .forget_damaged(writer, damaged, &own.blobs)
+                .forget_damaged(writer, damaged, &own.blobs, true)
                 .await?;
             Ok(Named::all_of(damaged))
         }
@@ -163,11 +167,11 @@ fn run(work: impl Future<Output = Result<Value, String>>) -> Result<Value, Strin
 }
 
 /// The exit code tells what standard error may not be able to.
-fn ended(written: std::io::Result<()>, complaint: Option<String>) -> ExitCode {
-    if let Some(message) = &complaint {
+fn ended(was_written: bool, complaint: Option<&str>) -> ExitCode {
+    if let Some(message) = complaint {
         let _ = writeln!(std::io::stderr(), "larder: {message}");
     }
-    if written.is_ok() && complaint.is_none() {
+    if was_written && complaint.is_none() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

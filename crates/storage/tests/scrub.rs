@@ -52,7 +52,7 @@ impl Mend for Dropping<'_> {
             self.told.lock().unwrap().push(damaged.clone());
             let writer = Writer::unique();
             self.meta
-                .forget_damaged(writer, damaged, self.blobs)
+                .forget_damaged(writer, damaged, self.blobs, true)
                 .await?;
             Ok(Named::all_of(damaged))
         }

@@ -117,7 +117,7 @@ impl Catalog {
     ) -> Result<(), StorageError> {
         let forgotten = self
             .metadata
-            .forget_damaged(self.writer, damaged, &self.blobs)
+            .forget_damaged(self.writer, damaged, &self.blobs, false)
             .await;
         for (repository, keys) in &damaged.users.records {
             let Ok(repository) = RepositoryName::parse(repository) else {
@@ -133,6 +133,17 @@ impl Catalog {
         }
         self.void(damaged, entries);
         forgotten
+    }
+
+    /// Deletes a damaged blob that nothing refers to any more.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(crate) async fn drop_damaged(&self, blob: &BlobDescriptor) -> Result<(), StorageError> {
+        self.metadata
+            .collect_blob(blob, &self.blobs)
+            .await
+            .map(drop)
     }
 
     /// Whether a blob is stored as it should be, by all of its bytes.

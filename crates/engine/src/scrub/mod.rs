@@ -198,8 +198,12 @@ impl Scrubs {
         for name in names.iter_mut().filter(|name| name.kind == "cached") {
             self.refetch(name).await;
         }
+        let is_refetched = names.iter().any(|name| name.outcome == "refetched");
+        if !is_refetched && damaged.users.files.is_empty() {
+            self.pipeline.catalog.drop_damaged(&damaged.blob).await?;
+        }
         // What was uploaded too has its bytes back where an upstream had them.
-        let is_back = names.iter().any(|name| name.outcome == "refetched")
+        let is_back = is_refetched
             && !damaged.users.files.is_empty()
             && self.pipeline.catalog.is_sound(&damaged.blob).await;
         if is_back {

@@ -8,7 +8,6 @@ CREATE TABLE scrubs (
     total_bytes BIGINT NOT NULL,
     blobs       BIGINT NOT NULL,           -- what has been read
     bytes       BIGINT NOT NULL,
-    damaged     BIGINT NOT NULL,           -- blobs of them that were not as they should be
     begun_at    BIGINT NOT NULL,           -- milliseconds since 1970
     ended_at    BIGINT,
     runner      TEXT NOT NULL,             -- who works on it; empty: nobody
@@ -25,3 +24,4 @@ CREATE TABLE scrub_findings (
     outcome    TEXT NOT NULL, -- kept, restored, forgotten, refetched
     PRIMARY KEY (scrub, number)
 ) WITHOUT ROWID;
+CREATE UNIQUE INDEX scrub_findings_once ON scrub_findings (scrub, digest, repository, path, kind);

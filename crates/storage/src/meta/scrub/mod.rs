@@ -20,10 +20,10 @@ use crate::error::StorageError;
 pub use run::{Mend, Named};
 pub use users::{BlobUsers, DamagedBlob};
 
-const BEGIN: &str = "INSERT INTO scrubs (id, state, rate, place, total_blobs, total_bytes, blobs, bytes, damaged, begun_at, ended_at, runner, lease_until) \
-     SELECT $1, 'running', $2, '', $3, $4, 0, 0, 0, $5, NULL, '', 0 WHERE NOT EXISTS (SELECT 1 FROM scrubs WHERE ended_at IS NULL)";
-const LAST: &str = "SELECT id, state, rate, total_blobs, total_bytes, blobs, bytes, damaged, begun_at, ended_at \
-     FROM scrubs ORDER BY id DESC LIMIT 1";
+const BEGIN: &str = "INSERT INTO scrubs (id, state, rate, place, total_blobs, total_bytes, blobs, bytes, begun_at, ended_at, runner, lease_until) \
+     SELECT $1, 'running', $2, '', $3, $4, 0, 0, $5, NULL, '', 0 WHERE NOT EXISTS (SELECT 1 FROM scrubs WHERE ended_at IS NULL)";
+const LAST: &str = "SELECT id, state, rate, total_blobs, total_bytes, blobs, bytes, \
+     (SELECT COUNT(DISTINCT f.digest) FROM scrub_findings AS f WHERE f.scrub = scrubs.id), begun_at, ended_at FROM scrubs ORDER BY id DESC LIMIT 1";
 const FINDINGS: &str = "SELECT number, digest, repository, path, kind, flaw, outcome FROM scrub_findings \
      WHERE scrub = $1 AND number > $2 ORDER BY number LIMIT $3";
 const CANCEL: &str = "UPDATE scrubs SET state = 'cancelled', ended_at = $1, runner = '', lease_until = 0 WHERE ended_at IS NULL";

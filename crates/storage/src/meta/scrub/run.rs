@@ -9,7 +9,7 @@ use larder_core::{BlobDescriptor, Clock, Digest, UnixMillis};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{DamagedBlob, failed};
-use crate::blob::{BlobStore, Flaw, Rate, check};
+use crate::blob::{BlobStore, Rate, check};
 use crate::error::StorageError;
 use crate::meta::copy::NamedBlobs;
 use crate::meta::db::{DbError, Durability, Sql, locking};
@@ -19,7 +19,7 @@ use crate::meta::{MetadataStore, parse_digest};
 const PAGE: u32 = 200;
 const PAGE_BYTES: u64 = 128 << 20;
 /// Blobs that are read at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 /// How long a scrub is left to a process that is not heard of, and how often one is heard of.
 const LEASE: Duration = Duration::from_secs(20);
 const RENEW: Duration = Duration::from_secs(2);
@@ -31,11 +31,12 @@ const LOCK: Sql = locking!(
 const TAKE: &str = "UPDATE scrubs SET runner = $2, lease_until = $3 WHERE id = $1";
 const RENEWED: &str =
     "UPDATE scrubs SET lease_until = $3 WHERE id = $1 AND runner = $2 AND ended_at IS NULL";
-const GOT_ON: &str = "UPDATE scrubs SET place = $3, blobs = blobs + $4, bytes = bytes + $5, damaged = damaged + $6 \
+const GOT_ON: &str = "UPDATE scrubs SET place = $3, blobs = blobs + $4, bytes = bytes + $5 \
      WHERE id = $1 AND runner = $2 AND ended_at IS NULL";
-const NUMBERED: &str = "SELECT COALESCE(MAX(number), 0) FROM scrub_findings WHERE scrub = $1";
+/// One that is found once more, because a process ended before it had written down how far it had come, keeps its number.
 const FOUND: &str = "INSERT INTO scrub_findings (scrub, number, digest, repository, path, kind, flaw, outcome) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+     SELECT $1, COALESCE(MAX(number), 0) + 1, $2, $3, $4, $5, $6, $7 FROM scrub_findings WHERE scrub = $1 \
+     ON CONFLICT (scrub, digest, repository, path, kind) DO UPDATE SET flaw = excluded.flaw, outcome = excluded.outcome";
 const END: &str = "UPDATE scrubs SET state = 'done', ended_at = $3, runner = '', lease_until = 0 \
      WHERE id = $1 AND runner = $2 AND ended_at IS NULL";
 /// One that has come to its end has looked at all that earlier ones have found.
@@ -103,10 +104,9 @@ struct Claim<'c> {
     runner: &'c str,
     rate: Rate,
     place: Option<Digest>,
+    /// Held while a finding is numbered.
+    numbering: tokio::sync::Mutex<()>,
 }
-
-/// A damaged blob, with what became of its names.
-type Seen = (BlobDescriptor, Flaw, Vec<Named>);
 
 impl MetadataStore {
     /// Works on the scrub that is under way until it has ended, is cancelled, or is another process's; `false` if there is none, or another
@@ -134,26 +134,38 @@ impl MetadataStore {
                 self.noticed(ended.map_err(failed))?;
                 return Ok(true);
             };
-            let mut renewal = interval(RENEW);
-            renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let look = self.look_at(&page, &claim.rate, blobs, mend);
-            tokio::pin!(look);
-            let found = loop {
-                tokio::select! {
-                    found = &mut look => break found?,
-                    _ = renewal.tick() => {
-                        let renewed = self.renew_scrub(&claim, clock.now()).await;
-                        if !self.noticed(renewed.map_err(failed))? {
-                            return Ok(true);
-                        }
-                    }
-                }
-            };
-            let got_on = self.got_on(&claim, &page, &last, &found).await;
-            if !self.noticed(got_on.map_err(failed))? {
+            let has_looked = self.look_in_time(&claim, &page, clock, blobs, mend).await?;
+            let got_on = self.got_on(&claim, &page, &last).await;
+            if !has_looked || !self.noticed(got_on.map_err(failed))? {
                 return Ok(true);
             }
             claim.place = Some(last);
+        }
+    }
+
+    /// Looks at some blobs, and keeps the lease meanwhile; `false` if the scrub is not this process's to work on any more.
+    async fn look_in_time(
+        &self,
+        claim: &Claim<'_>,
+        page: &[BlobDescriptor],
+        clock: &dyn Clock,
+        blobs: &Arc<dyn BlobStore>,
+        mend: &dyn Mend,
+    ) -> Result<bool, StorageError> {
+        let mut renewal = interval(RENEW);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let look = self.look_at(claim, page, blobs, mend);
+        tokio::pin!(look);
+        loop {
+            tokio::select! {
+                looked = &mut look => return looked.map(|()| true),
+                _ = renewal.tick() => {
+                    let renewed = self.renew_scrub(claim, clock.now()).await;
+                    if !self.noticed(renewed.map_err(failed))? {
+                        return Ok(false);
+                    }
+                }
+            }
         }
     }
 
@@ -183,6 +195,7 @@ impl MetadataStore {
             place: parse_digest(&row.get::<String>(1)?).ok(),
             id,
             runner,
+            numbering: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -197,96 +210,101 @@ impl MetadataStore {
 
     async fn look_at(
         &self,
+        claim: &Claim<'_>,
         page: &[BlobDescriptor],
-        rate: &Rate,
         blobs: &Arc<dyn BlobStore>,
         mend: &dyn Mend,
-    ) -> Result<Vec<Seen>, StorageError> {
+    ) -> Result<(), StorageError> {
         // Boxed, so that what is awaited does not depend on the lifetime of an item.
         let looks = page.iter().map(|blob| {
-            Box::pin(self.look_at_one(blob, rate, blobs, mend))
-                as BoxFuture<'_, Result<Option<Seen>, StorageError>>
+            Box::pin(self.look_at_one(claim, blob, blobs, mend))
+                as BoxFuture<'_, Result<(), StorageError>>
         });
         let looks: Vec<_> = looks.collect();
-        let mut looks = futures_util::stream::iter(looks).buffered(AT_ONCE);
-        let mut found = Vec::new();
+        let mut looks = futures_util::stream::iter(looks).buffer_unordered(AT_ONCE);
         while let Some(looked) = looks.next().await {
-            found.extend(looked?);
+            looked?;
         }
-        Ok(found)
+        Ok(())
     }
 
     async fn look_at_one(
         &self,
+        claim: &Claim<'_>,
         blob: &BlobDescriptor,
-        rate: &Rate,
         blobs: &Arc<dyn BlobStore>,
         mend: &dyn Mend,
-    ) -> Result<Option<Seen>, StorageError> {
-        let mut flaw = check(&**blobs, blob, rate).await?;
+    ) -> Result<(), StorageError> {
+        let mut flaw = check(&**blobs, blob, &claim.rate).await?;
         if flaw.is_some() {
             // Memory and cables err too, and not twice in the same way.
-            flaw = check(&**blobs, blob, rate).await?;
+            flaw = check(&**blobs, blob, &claim.rate).await?;
         }
         mend.looked_at(blob.size);
-        let Some(flaw) = flaw else { return Ok(None) };
+        let Some(flaw) = flaw else { return Ok(()) };
         let users = self.users_of_blob(&blob.digest).await?;
         if users.is_empty() {
             // It has been let go meanwhile.
-            return Ok(None);
+            return Ok(());
         }
         let damaged = DamagedBlob {
             blob: blob.clone(),
             flaw,
             users,
         };
-        let names = mend.mend(&damaged).await?;
-        Ok(Some((damaged.blob, flaw, names)))
+        // Before anything is forgotten, so that it is told whatever happens.
+        let names = Named::all_of(&damaged);
+        self.note_found(claim, &damaged, &names).await?;
+        let mended = mend.mend(&damaged).await?;
+        if mended != names {
+            self.note_found(claim, &damaged, &mended).await?;
+        }
+        Ok(())
     }
 
-    /// Writes down how far it has come, and what was found on the way; `false` if it is not this process's to work on any more.
+    async fn note_found(
+        &self,
+        claim: &Claim<'_>,
+        damaged: &DamagedBlob,
+        names: &[Named],
+    ) -> Result<(), StorageError> {
+        let _alone = claim.numbering.lock().await;
+        let noted = async {
+            let mut tx = self.db().begin(Durability::Grouped).await?;
+            for name in names {
+                let values = [
+                    (&*claim.id).into(),
+                    damaged.blob.digest.to_string().into(),
+                    (&*name.repository).into(),
+                    (&*name.path).into(),
+                    name.kind.into(),
+                    damaged.flaw.as_str().into(),
+                    name.outcome.into(),
+                ];
+                tx.execute(FOUND, &values).await?;
+            }
+            tx.commit().await
+        };
+        self.noticed(noted.await.map_err(failed))
+    }
+
+    /// Writes down how far it has come; `false` if it is not this process's to work on any more.
     async fn got_on(
         &self,
         claim: &Claim<'_>,
         page: &[BlobDescriptor],
         last: &Digest,
-        found: &[Seen],
     ) -> Result<bool, DbError> {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let bytes = page.iter().map(|blob| blob.size).sum();
-        let mut tx = self.db().begin(Durability::Grouped).await?;
         let values = [
             (&*claim.id).into(),
             claim.runner.into(),
             last.to_string().into(),
             number(page.len() as u64).into(),
             number(bytes).into(),
-            number(found.len() as u64).into(),
         ];
-        if tx.execute(GOT_ON, &values).await? == 0 {
-            tx.rollback().await;
-            return Ok(false);
-        }
-        let numbered = tx.optional(NUMBERED, &[(&*claim.id).into()]).await?;
-        let mut last: i64 = numbered.map_or(Ok(0), |row| row.get(0))?;
-        for (blob, flaw, names) in found {
-            for name in names {
-                last += 1;
-                let values = [
-                    (&*claim.id).into(),
-                    last.into(),
-                    blob.digest.to_string().into(),
-                    (&*name.repository).into(),
-                    (&*name.path).into(),
-                    name.kind.into(),
-                    flaw.as_str().into(),
-                    name.outcome.into(),
-                ];
-                tx.execute(FOUND, &values).await?;
-            }
-        }
-        tx.commit().await?;
-        Ok(true)
+        Ok(self.db().execute(GOT_ON, &values).await? > 0)
     }
 
     async fn end_scrub(&self, claim: &Claim<'_>, now: UnixMillis) -> Result<(), DbError> {

@@ -70,8 +70,9 @@ impl MetadataStore {
         found.await.map_err(failed)
     }
 
-    /// Forgets what refers to a damaged blob and can be made or fetched again, and deletes its file where nothing else does. Uploaded files
-    /// stay as they are; but the blob's bytes are replaced as soon as somebody publishes the right ones.
+    /// Forgets what refers to a damaged blob and can be made or fetched again. Uploaded files stay as they are; but the blob's bytes are
+    /// replaced as soon as somebody publishes the right ones here. Where nothing else refers to it, the file is due; `at_once`, or where
+    /// other processes use the database, which know nothing of the doubt: it goes before this returns.
     ///
     /// # Errors
     /// The database or the blob store fails; what was forgotten stays so.
@@ -80,6 +81,7 @@ impl MetadataStore {
         writer: Writer,
         damaged: &DamagedBlob,
         blobs: &Arc<dyn BlobStore>,
+        at_once: bool,
     ) -> Result<(), StorageError> {
         let DamagedBlob { blob, users, .. } = damaged;
         // First of all, so that whoever publishes these bytes at this moment replaces what is there.
@@ -103,7 +105,7 @@ impl MetadataStore {
         let derived = users.derived.iter();
         changes.extend(derived.map(|(_, key)| Change::DeleteDerivation { key: key.clone() }));
         self.apply_by(writer, changes, notices).await?;
-        if users.files.is_empty() {
+        if users.files.is_empty() && (at_once || !self.db().is_file()) {
             self.collect_blob(blob, blobs).await?;
         }
         Ok(())

@@ -8,7 +8,6 @@ CREATE TABLE scrubs (
     total_bytes BIGINT NOT NULL,
     blobs       BIGINT NOT NULL,
     bytes       BIGINT NOT NULL,
-    damaged     BIGINT NOT NULL,
     begun_at    BIGINT NOT NULL,
     ended_at    BIGINT,
     runner      TEXT NOT NULL,
@@ -17,11 +16,12 @@ CREATE TABLE scrubs (
 CREATE TABLE scrub_findings (
     scrub      TEXT COLLATE "C" NOT NULL,
     number     BIGINT NOT NULL,
-    digest     TEXT NOT NULL,
-    repository TEXT NOT NULL,
-    path       TEXT NOT NULL,
-    kind       TEXT NOT NULL,
+    digest     TEXT COLLATE "C" NOT NULL,
+    repository TEXT COLLATE "C" NOT NULL,
+    path       TEXT COLLATE "C" NOT NULL,
+    kind       TEXT COLLATE "C" NOT NULL,
     flaw       TEXT NOT NULL,
     outcome    TEXT NOT NULL,
     PRIMARY KEY (scrub, number)
 );
+CREATE UNIQUE INDEX scrub_findings_once ON scrub_findings (scrub, digest, repository, path, kind);
