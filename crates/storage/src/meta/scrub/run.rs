@@ -154,18 +154,19 @@ impl MetadataStore {
     ) -> Result<bool, StorageError> {
         let mut renewal = interval(RENEW);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let look = self.look_at(claim, page, blobs, mend);
-        tokio::pin!(look);
-        loop {
-            tokio::select! {
-                looked = &mut look => return looked.map(|()| true),
-                _ = renewal.tick() => {
-                    let renewed = self.renew_scrub(claim, clock.now()).await;
-                    if !self.noticed(renewed.map_err(failed))? {
-                        return Ok(false);
-                    }
+        // Polled beside the work and not in its place: the work may hold the one connection that writes, and go on only if it is polled.
+        let renew = async {
+            loop {
+                renewal.tick().await;
+                let renewed = self.renew_scrub(claim, clock.now()).await;
+                if !self.noticed(renewed.map_err(failed))? {
+                    return Ok(false);
                 }
             }
+        };
+        tokio::select! {
+            looked = self.look_at(claim, page, blobs, mend) => looked.map(|()| true),
+            lost = renew => lost,
         }
     }
 
