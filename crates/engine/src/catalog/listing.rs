@@ -111,7 +111,9 @@ impl Catalog {
     async fn free(&self) {
         match self.free_due().await {
             Ok(0) => {}
-            Ok(bytes) => tracing::info!(bytes, "the files of flushed records were deleted"),
+            Ok(bytes) => {
+                tracing::info!(bytes, "files of copies that were dropped have been deleted")
+            }
             Err(error) => {
                 tracing::warn!(%error, "the files of flushed records could not be deleted, and will be later");
             }

@@ -20,7 +20,7 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("migrations/0008_invalid.sql"),
     include_str!("migrations/0009_uses.sql"),
     include_str!("migrations/0010_jobs.sql"),
-    include_str!("migrations/0011_scrubs.sql"),
+    include_str!("migrations/0012_scrubs.sql"),
 ];
 
 const CREATE: &str =

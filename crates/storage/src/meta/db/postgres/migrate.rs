@@ -23,7 +23,7 @@ const SCRIPTS: [(i64, &str); 7] = [
     (1, include_str!("0004.sql")),
     (1, include_str!("0005.sql")),
     (1, include_str!("0006.sql")),
-    (1, include_str!("0007.sql")),
+    (1, include_str!("0008.sql")),
 ];
 
 const EXISTS: &str = "SELECT COALESCE(to_regclass('schema_version')::text, '')";
