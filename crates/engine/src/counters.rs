@@ -125,6 +125,16 @@ counters! {
         evicted_files,
         /// Their bytes.
         evicted_bytes,
+        /// Stored blobs that scrubs have read again.
+        scrub_blobs,
+        /// Their bytes.
+        scrub_bytes,
+        /// Those of them that were not what they should be.
+        scrub_damaged,
+        /// Names of damaged blobs that were fetched again at once.
+        scrub_refetched,
+        /// Uploaded files that scrubs have found damaged, each time that they did.
+        scrub_local_damaged,
         /// Derivations made.
         derivations,
         /// Rows of the metadata database that were not what had been put there; since the start.

@@ -5,6 +5,7 @@
 //! | module | knows |
 //! |---|---|
 //! | `lib.rs` | [`Engine`]: what the server and the program call |
+//! | `scrub/` | what reads all that is stored again, and mends it |
 //! | `jobs/` | what fetches many files beforehand, and how far it has come |
 //! | `views/` | what people look at: folders, searches, one path, packages and images |
 //! | `built.rs`, `read.rs` | how the parts are put together; from a request to an [`Answer`] |
@@ -50,6 +51,7 @@ mod repositories;
 mod representation;
 #[doc(hidden)]
 pub mod scripted;
+mod scrub;
 mod target;
 mod transfer;
 mod views;
@@ -86,7 +88,9 @@ pub use cluster::{
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use jobs::{JobReport, JobRequest, Jobs, JobsPage};
 pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
-pub use larder_storage::{Figures, JobCounts, JobItem, JobRow};
+pub use larder_storage::{
+    Figures, Garbage, Heap, JobCounts, JobItem, JobRow, ScrubFinding, ScrubRow,
+};
 pub use operate::{
     BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Forecast, Health, HeldArtifact,
     HeldCursor, HeldPage, HeldRequest, HeldSummary, History, HistoryPoint, Ledger, MissingPath,
@@ -98,6 +102,7 @@ pub use parts::EngineParts;
 pub use policy::clearance::Cleared;
 pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
+pub use scrub::{SCRUB_RATE, ScrubReport, Scrubs};
 pub use target::ArtifactRequest;
 pub use transfer::flights::FlightReport;
 pub use views::{
@@ -120,6 +125,7 @@ pub struct Engine {
     jobs: Arc<Jobs>,
     views: Views,
     ledger: Arc<Ledger>,
+    scrubs: Arc<Scrubs>,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -144,6 +150,8 @@ impl Engine {
             budgets: Arc::clone(&budgets),
             clock: Arc::clone(&clock),
         });
+        let (of_jobs, of_all) = (Arc::clone(&jobs), Arc::clone(&counters));
+        let scrubs = Scrubs::new(Arc::clone(&pipeline), of_jobs, of_all, Arc::clone(&clock));
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
@@ -160,6 +168,7 @@ impl Engine {
             jobs,
             views,
             ledger,
+            scrubs,
             budgets,
             clock,
         })
@@ -359,6 +368,19 @@ impl Engine {
     /// Deletes blobs and derivations that nothing has referred to for a day.
     pub async fn collect_garbage(&self) {
         self.catalog.collect_garbage().await;
+    }
+
+    /// Runs the collector now, and looks at all files; gives what it has deleted, or would delete if it is only to look.
+    ///
+    /// # Errors
+    /// Storage fails; the next run goes on.
+    pub async fn collect(&self, only_look: bool) -> Result<Garbage, Fault> {
+        self.operator.collect(only_look).await
+    }
+
+    /// What reads all that is stored again.
+    pub fn scrubs(&self) -> &Arc<Scrubs> {
+        &self.scrubs
     }
 
     /// The backends' state, at most five seconds old.

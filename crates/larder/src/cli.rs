@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Diagnostic, Environment, Sources};
 use crate::pages;
 use crate::remote_commands::{
-    Asked, DuFlags, ExplainFlags, FlushFlags, GetFlags, LsFlags, PutFlags, RemoteCommand, RmFlags,
+    Asked, DuFlags, ExplainFlags, FlushFlags, GcFlags, GetFlags, LsFlags, PutFlags, RemoteCommand,
+    RmFlags, ScrubFlags,
 };
 
 /// What follows every command's help.
@@ -19,7 +20,7 @@ Exit status:
   0  all is well: larder was asked to stop and did; `check` or `doctor` found nothing wrong; what was asked for was done
   1  larder cannot start or go on; `check` found why it would not start, `doctor` what is wrong; a command that asks a running larder
      got no answer, or a refusal, or bytes that are not those that were stated; the copy that `migrate` was to make is not complete
-     and verified, or something damaged was left out of it
+     and verified, or something damaged was left out of it; `scrub` was cancelled, or an uploaded file is damaged
   2  the command line itself is wrong: an unknown flag, command or argument; `migrate` has nothing to copy to or from;
      a file that shall be read cannot be";
 
@@ -68,6 +69,12 @@ enum Command {
     /// Says why a running larder answers a path as it does, and which line of the configuration decided.
     #[command(after_help = EXIT_CODES)]
     Explain(ExplainFlags),
+    /// Deletes what nothing refers to any more, and says how much of what; of a running larder, or in a data directory that none runs on.
+    #[command(after_help = EXIT_CODES)]
+    Gc(GcFlags),
+    /// Reads all that is stored again and compares it with its digests; what was fetched and is wrong is fetched again, what was uploaded is told.
+    #[command(after_help = EXIT_CODES)]
+    Scrub(ScrubFlags),
     /// Copies what larder holds to the backends that the configuration names, or back into the data directory, and verifies the copy.
     #[command(after_help = EXIT_CODES)]
     Migrate(MigrateArguments),
@@ -229,6 +236,23 @@ pub enum Action {
     Ask(RemoteCommand, Environment),
     /// Copy what is held to other stores.
     Migrate(MigrateFlags, Sources),
+    /// Run the collector in a data directory that no larder runs on.
+    Collect(PathBuf, GcFlags),
+    /// Scrub what is stored in one.
+    Scrub(PathBuf, ScrubFlags),
+}
+
+/// A command that a running larder does, unless it is for a data directory.
+fn asked_or_here(command: RemoteCommand, environment: Environment) -> Action {
+    match command {
+        RemoteCommand::Gc(flags) if flags.data_dir.is_some() => {
+            Action::Collect(flags.data_dir.clone().unwrap_or_default(), flags)
+        }
+        RemoteCommand::Scrub(flags) if flags.data_dir.is_some() => {
+            Action::Scrub(flags.data_dir.clone().unwrap_or_default(), flags)
+        }
+        command => Action::Ask(command, environment),
+    }
 }
 
 impl Cli {
@@ -261,6 +285,8 @@ impl Cli {
             Some(Command::Rm(flags)) => Action::Ask(RemoteCommand::Rm(flags), asked),
             Some(Command::Flush(flags)) => Action::Ask(RemoteCommand::Flush(flags), asked),
             Some(Command::Explain(flags)) => Action::Ask(RemoteCommand::Explain(flags), asked),
+            Some(Command::Gc(flags)) => asked_or_here(RemoteCommand::Gc(flags), asked),
+            Some(Command::Scrub(flags)) => asked_or_here(RemoteCommand::Scrub(flags), asked),
             Some(Command::Completions { shell }) => Action::Print(pages::completions(shell)),
             Some(Command::Man) => Action::Print(pages::manual().into_bytes()),
             Some(Command::Migrate(arguments)) => Action::Migrate(

@@ -13,6 +13,7 @@ mod prepare;
 mod reload;
 mod stop;
 mod traces;
+mod upkeep;
 mod wire;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
             ))
         }
         Action::Migrate(flags, sources) => migrate::run(flags, &sources),
+        Action::Collect(directory, flags) => upkeep::gc(&directory, &flags),
+        Action::Scrub(directory, flags) => upkeep::scrub(&directory, &flags),
         Action::Serve(sources) => serve(sources),
     }
 }

@@ -1,4 +1,4 @@
-//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush` and `explain`.
+//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush`, `explain`, `gc` and `scrub`.
 //!
 //! Knows their flags, and what each asks. Exit codes: 0, 1 where the answer is an error or there is none, 2 where the command line cannot
 //! be understood.
@@ -10,6 +10,7 @@ mod put;
 mod server;
 mod shown;
 mod steer;
+pub mod upkeep;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -116,6 +117,40 @@ pub struct ExplainFlags {
     asked: Asked,
 }
 
+/// `larder gc`.
+#[derive(Debug, Clone, Args)]
+pub struct GcFlags {
+    /// Say what would be deleted, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Look after this data directory, with SQLite and files, on which no larder runs; else a running larder is asked
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["server", "token_file"])]
+    pub data_dir: Option<PathBuf>,
+    /// Which larder is asked.
+    #[command(flatten)]
+    pub asked: Asked,
+}
+
+/// `larder scrub`.
+#[derive(Debug, Clone, Args)]
+pub struct ScrubFlags {
+    /// How much is read each second: bytes, or with a unit, such as 200MiB [default: 50MiB]
+    #[arg(long, value_name = "BYTES", value_parser = crate::config::parse_rate, conflicts_with_all = ["status", "cancel"])]
+    pub rate: Option<u64>,
+    /// Show how far the last one has come, and what it has found; begin none
+    #[arg(long, conflicts_with_all = ["cancel", "data_dir"])]
+    pub status: bool,
+    /// Cancel the one that is under way; what it has found stays
+    #[arg(long, conflicts_with = "data_dir")]
+    pub cancel: bool,
+    /// Look after this data directory, with SQLite and files, on which no larder runs; else a running larder is asked
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["server", "token_file"])]
+    pub data_dir: Option<PathBuf>,
+    /// Which larder is asked.
+    #[command(flatten)]
+    pub asked: Asked,
+}
+
 /// A command that asks a running larder.
 #[derive(Debug, Clone)]
 pub enum RemoteCommand {
@@ -133,6 +168,10 @@ pub enum RemoteCommand {
     Flush(FlushFlags),
     /// Say why a path is answered as it is.
     Explain(ExplainFlags),
+    /// Run the collector.
+    Gc(GcFlags),
+    /// Read all that is stored again.
+    Scrub(ScrubFlags),
 }
 
 impl RemoteCommand {
@@ -144,7 +183,9 @@ impl RemoteCommand {
             | Self::Put(PutFlags { asked, .. })
             | Self::Rm(RmFlags { asked, .. })
             | Self::Flush(FlushFlags { asked, .. })
-            | Self::Explain(ExplainFlags { asked, .. }) => asked,
+            | Self::Explain(ExplainFlags { asked, .. })
+            | Self::Gc(GcFlags { asked, .. })
+            | Self::Scrub(ScrubFlags { asked, .. }) => asked,
         }
     }
 }
@@ -264,5 +305,7 @@ async fn execute(
         RemoteCommand::Explain(ExplainFlags { place, .. }) => {
             steer::explain(&server, place, out).await
         }
+        RemoteCommand::Gc(flags) => upkeep::gc(&server, flags, out).await,
+        RemoteCommand::Scrub(flags) => upkeep::scrub(&server, flags, out).await,
     }
 }

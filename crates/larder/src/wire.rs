@@ -118,6 +118,7 @@ async fn serve(
         tokio::spawn(collect_now_and_then(Arc::clone(&engine), member)),
         tokio::spawn(upkeep),
         tokio::spawn(Arc::clone(engine.jobs()).run()),
+        tokio::spawn(Arc::clone(engine.scrubs()).run()),
     ];
     server.run(Arc::clone(&engine), stopped).await;
     aside.iter().for_each(tokio::task::JoinHandle::abort);

@@ -11,10 +11,10 @@ use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation,
-    FlightReport, FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary,
-    History, HotTicket, JobReport, JobRequest, JobsPage, MirrorReport, OfferPage, OfferRequest,
-    Outage, RecentError, RecentErrors, RefusedGroup, Span, StoreReport, TrafficSource,
-    UpstreamReport, Written,
+    FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest, HeldSize,
+    HeldSummary, History, HotTicket, JobReport, JobRequest, JobsPage, MirrorReport, OfferPage,
+    OfferRequest, Outage, RecentError, RecentErrors, RefusedGroup, ScrubReport, Span, StoreReport,
+    TrafficSource, UpstreamReport, Written,
 };
 use larder_engine::{
     ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
@@ -192,6 +192,30 @@ pub trait Backend: Send + Sync + 'static {
         async { Err(no_jobs()) }
     }
 
+    /// Runs the collector (`POST /api/v1/gc`), or says what it would delete.
+    fn collect(&self, _only_look: bool) -> impl Future<Output = Result<Garbage, Fault>> + Send {
+        async { Err(no_upkeep()) }
+    }
+
+    /// Begins a scrub, at so many bytes a second (`POST /api/v1/scrub`); or gives the one that is under way.
+    fn begin_scrub(&self, _rate: u64) -> impl Future<Output = Result<ScrubReport, Fault>> + Send {
+        async { Err(no_upkeep()) }
+    }
+
+    /// The last scrub, with up to `limit` of what it has found from behind a number on.
+    fn scrub(
+        &self,
+        _after: i64,
+        _limit: u32,
+    ) -> impl Future<Output = Result<ScrubReport, Fault>> + Send {
+        async { Err(no_upkeep()) }
+    }
+
+    /// Cancels the scrub that is under way.
+    fn cancel_scrub(&self) -> impl Future<Output = Result<ScrubReport, Fault>> + Send {
+        async { Err(no_upkeep()) }
+    }
+
     /// How much is held, of one repository or of all.
     fn held_summary(
         &self,
@@ -298,6 +322,11 @@ pub(crate) async fn changed(freed: &mut Option<watch::Receiver<u64>>) {
     if !has_changed {
         std::future::pending::<()>().await;
     }
+}
+
+/// The answer of a pipeline that keeps nothing.
+fn no_upkeep() -> Fault {
+    Fault::not_built("collector and scrubs are not built here")
 }
 
 /// The answer of a pipeline that has no jobs.

@@ -12,7 +12,7 @@ use crate::origin_guard::{Attempt, may_change_state};
 use crate::problem::{self, Audience};
 use crate::root_page::{self, is_root};
 use crate::routes::{Endpoint, Found, find};
-use crate::{admin, artifact, discovery, explain, jobs, loops, oci, peers, ui, upload};
+use crate::{admin, artifact, discovery, explain, jobs, loops, oci, peers, ui, upkeep, upload};
 
 /// Steps 5 to 7: which handler a request goes to, and whether it may.
 pub(crate) async fn dispatch<B: Backend>(
@@ -107,6 +107,7 @@ async fn handle<B: Backend>(
         Endpoint::Discovery => discovery::serve(exchange, repository).await,
         Endpoint::Jobs => jobs::serve(exchange, repository, body).await,
         Endpoint::Explain => explain::serve(exchange, repository, rest).await,
+        Endpoint::Gc | Endpoint::Scrub => upkeep::serve(exchange, endpoint).await,
         Endpoint::Peer => peers::serve(exchange),
         Endpoint::Ui => ui::serve(exchange, rest, body).await,
         Endpoint::Root if ui::is_for_browsers(exchange) => ui::from_root(exchange),

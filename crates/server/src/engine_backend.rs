@@ -5,9 +5,10 @@ use std::sync::Arc;
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
     Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine, Explanation,
-    FlightReport, FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, History,
-    HotTicket, JobReport, JobRequest, JobsPage, OfferPage, OfferRequest, Outage, RecentError,
-    RecentErrors, RefusedGroup, Span, StoreReport, TrafficSource, UpstreamReport, Written,
+    FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest, HeldSummary,
+    History, HotTicket, JobReport, JobRequest, JobsPage, OfferPage, OfferRequest, Outage,
+    RecentError, RecentErrors, RefusedGroup, ScrubReport, Span, StoreReport, TrafficSource,
+    UpstreamReport, Written,
 };
 use larder_engine::{
     ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
@@ -122,6 +123,22 @@ impl Backend for Arc<Engine> {
 
     async fn cancel_job(&self, id: &str) -> Result<JobReport, Fault> {
         Engine::jobs(self).cancel(id).await
+    }
+
+    async fn collect(&self, only_look: bool) -> Result<Garbage, Fault> {
+        Engine::collect(self, only_look).await
+    }
+
+    async fn begin_scrub(&self, rate: u64) -> Result<ScrubReport, Fault> {
+        self.scrubs().begin(rate).await
+    }
+
+    async fn scrub(&self, after: i64, limit: u32) -> Result<ScrubReport, Fault> {
+        self.scrubs().get(after, limit).await
+    }
+
+    async fn cancel_scrub(&self) -> Result<ScrubReport, Fault> {
+        self.scrubs().cancel().await
     }
 
     async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {

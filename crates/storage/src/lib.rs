@@ -26,11 +26,11 @@ mod spare;
 
 pub use blob::conformance;
 pub use blob::{
-    Arriving, BlobInfo, BlobPin, BlobStore, End, ExpectedBlob, FsBlobStore, GrowingBody,
+    Arriving, BlobInfo, BlobPin, BlobStore, End, ExpectedBlob, Flaw, FsBlobStore, GrowingBody,
     GrowingSpool, Growth, MOST_OPEN_BLOBS, MemoryBlobStore, MemoryObjects, MultipartUpload,
     ObjectBlobStore, ObjectInfo, ObjectStore, Opening, PresignedUrl, Progress, Refused, S3Objects,
     S3Settings, SealedSpool, Space, Spool, StoreReport, StoredBlob, TierReport, TieredBlobStore,
-    Unread, UploadLeases, Withheld,
+    Unread, UploadLeases, Withheld, is_sound,
 };
 pub use blob::{Source as ObjectSource, Staged};
 pub use body::{Body, Chunks, Source, StreamBody};
@@ -38,12 +38,13 @@ pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::BlobHolder;
 pub use meta::{
-    AskedRow, BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport,
-    DerivedRecord, Durability, Expected, FigureRow, Figures, Heard, Heartbeat, Heartbeats, HeldRow,
-    HeldSize, JobClaim, JobCounts, JobItem, JobRow, KeyRange, LeftOut, Listener, LocalChange,
-    LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore,
-    Migration, NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey,
-    RowTally, RowsCopied, SINCE_THE_BEGINNING, TlsMode, Unswept, UsedRow, Writer,
+    AskedRow, BlobName, BlobUsers, Change, CollectReport, ConnectError, CopyCounts, Counts,
+    DamageReport, DamagedBlob, DerivedRecord, Durability, Expected, FigureRow, Figures, Garbage,
+    Heap, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts, JobItem, JobRow,
+    KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome,
+    LocalState, LocalUsage, Mend, MetadataStore, Migration, Named, NamedBlobs, Notice, OnDamage,
+    PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied, SINCE_THE_BEGINNING,
+    ScrubFinding, ScrubRow, TlsMode, Unswept, UsedRow, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

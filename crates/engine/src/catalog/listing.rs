@@ -111,7 +111,9 @@ impl Catalog {
     async fn free(&self) {
         match self.free_due().await {
             Ok(0) => {}
-            Ok(bytes) => tracing::info!(bytes, "the files of flushed records were deleted"),
+            Ok(bytes) => {
+                tracing::info!(bytes, "files of copies that were dropped have been deleted")
+            }
             Err(error) => {
                 tracing::warn!(%error, "the files of flushed records could not be deleted, and will be later");
             }
@@ -120,7 +122,7 @@ impl Catalog {
     }
 
     /// Deletes the rows of invalid records; gives how many.
-    async fn sweep(&self) -> u64 {
+    pub(super) async fn sweep(&self) -> u64 {
         let _alone = self.sweeping.lock().await;
         match self.metadata.sweep_invalid().await {
             Ok(0) => 0,

@@ -10,6 +10,7 @@
 //! | `local.rs` | the rows of local repositories' files |
 //! | `listing.rs` | pages of records, sizes, and what the collector does |
 //! | `bus.rs` | what other engines over the same data have changed |
+//! | `scrub.rs` | what an operator has looked for: damage and garbage |
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
 //! | `bounds.rs`, `evict.rs` | how much may be kept, and what goes for it |
 //! | `uses.rs`, `victims.rs` | when records were last asked for, and which go first |
@@ -31,6 +32,7 @@ mod local;
 mod queue;
 mod records;
 mod room;
+mod scrub;
 mod trouble;
 mod uses;
 mod victims;

@@ -14,7 +14,7 @@ use crate::causes::warn_once;
 use crate::target::Target;
 
 /// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
-const GRACE: Duration = Duration::from_hours(24);
+pub(super) const GRACE: Duration = Duration::from_hours(24);
 /// How often a nearly full disk makes larder look for what can go, in milliseconds.
 const ROOM_EVERY_MS: i64 = 60_000;
 

@@ -29,7 +29,7 @@ const BASE: &str = "http://localhost";
 
 impl Jobs {
     /// Fetches a file; gives what came of it, and the paths of files that it is of no use without.
-    pub(super) async fn fetch(&self, repository: &str, path: String) -> (JobItem, Vec<String>) {
+    pub(crate) async fn fetch(&self, repository: &str, path: String) -> (JobItem, Vec<String>) {
         let (state, bytes, reason, more) = match self.fetch_patiently(repository, &path).await {
             Ok((bytes, more)) => ("cached", bytes, String::new(), more),
             Err(fault) => ("failed", 0, fault.message, Vec::new()),

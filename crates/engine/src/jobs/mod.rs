@@ -110,6 +110,11 @@ impl Jobs {
         })
     }
 
+    /// A name that no other process has.
+    pub(crate) fn runner(&self) -> &str {
+        &self.runner
+    }
+
     /// Makes a job. It is on stable storage when this returns.
     ///
     /// # Errors

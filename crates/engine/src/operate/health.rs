@@ -86,7 +86,10 @@ impl Operator {
         {
             return health;
         }
-        let (blobs, disk) = self.blob_health();
+        let (mut blobs, disk) = self.blob_health();
+        if blobs.detail.is_none() {
+            blobs.detail = self.told_of_scrubs().await;
+        }
         let health = Health {
             metadata: self.metadata_health().await,
             blobs,
@@ -146,6 +149,15 @@ impl Operator {
         (damage.rows + damage.put_aside > 0).then(|| {
             let (rows, put_aside) = (damage.rows, damage.put_aside);
             format!("since the start {rows} damaged rows were dropped and {put_aside} damaged databases put aside: check disk and memory")
+        })
+    }
+
+    /// What scrubs have found of which larder has no other copy.
+    async fn told_of_scrubs(&self) -> Option<String> {
+        let damaged = tokio::time::timeout(PATIENCE_WITH_SERVER, self.catalog.damaged_files());
+        let files = damaged.await.ok()?.ok()?;
+        (files > 0).then(|| {
+            format!("{files} uploaded files are damaged, as a scrub has found: GET /api/v1/scrub names them; upload them again, or restore them from a backup")
         })
     }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use health::HealthCache;
 use held::HeldSizes;
-use larder_core::RepositoryName;
-use larder_storage::BlobStore;
+use larder_core::{Fault, RepositoryName};
+use larder_storage::{BlobStore, Garbage};
 use larder_upstream::Upstream;
 
 use crate::catalog::{Catalog, Foreign};
@@ -76,6 +76,16 @@ impl Operator {
             counters,
             cache: Caches::default(),
         })
+    }
+
+    /// Runs the collector, or looks what it would do.
+    pub(crate) async fn collect(&self, only_look: bool) -> Result<Garbage, Fault> {
+        let garbage = if only_look {
+            self.catalog.look_for_garbage().await
+        } else {
+            self.catalog.collect_thoroughly().await
+        };
+        garbage.map_err(|error| storage_unavailable(&error))
     }
 
     /// The configuration has changed.

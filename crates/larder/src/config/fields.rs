@@ -314,6 +314,15 @@ fn seconds_meant(text: &str) -> Option<u64> {
     number.checked_mul(unit)
 }
 
+/// Bytes a second, written as sizes are.
+///
+/// # Errors
+/// It is none, or nothing, in a sentence for users.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    let rate = parse_size(text).filter(|rate| *rate > 0);
+    rate.ok_or_else(|| format!("{text:?} is no number of bytes; it may have a unit, such as 50MiB"))
+}
+
 /// Bytes, from `1048576`, `1MiB`, `1 MiB`, `1MB`, `1M` (decimal without the `i`).
 pub(super) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();

@@ -44,6 +44,7 @@ pub use changes::Changes;
 pub use defaults::built_in;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
+pub use fields::parse_rate;
 pub use hints::nearest;
 pub use settings::{Cluster, DEFAULT_HOT_SET, Limits, S3, Settings, Sources, Tls, Tracing};
 pub use watch::watch;

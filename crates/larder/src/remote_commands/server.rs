@@ -150,7 +150,7 @@ impl Server {
         let body = answer.whole().await?;
         let body: Option<Value> = serde_json::from_slice(&body).ok().filter(Value::is_object);
         match body {
-            Some(answer) if status == 200 => Ok(answer),
+            Some(answer) if matches!(status, 200 | 202) => Ok(answer),
             body => Err(self.refused(status, body.as_ref()).await),
         }
     }

@@ -43,12 +43,14 @@ async fn the_page_has_the_metrics_of_the_guide_with_its_sentences_and_no_others(
     const OF_BACKENDS: [&str; 3] = ["larder_object_store_", "larder_tier_", "larder_cluster_"];
     let origin = Origin::start().await;
     origin.put("/a", Resource::new("content"));
-    let larder = TestLarder::start(&one_of_each(&origin, "")).await;
+    let repositories = one_of_each(&origin, "max_disk: 1GiB");
+    let config = format!("limits: {{ disk: 1GiB }}\n{repositories}");
+    let larder = TestLarder::start(&config).await;
     get(&larder.artifact("generic", "a")).await;
-    // What is held is counted after a scrape has asked for it.
+    // What is held is counted after a scrape has asked for it, and what is kept within seconds.
     let until = Instant::now() + PATIENCE;
     let mut page = String::new();
-    while !page.contains("larder_repository_held_bytes") {
+    while !page.contains("larder_repository_held_bytes") || !page.contains("larder_kept_bytes") {
         assert!(
             Instant::now() < until,
             "what is held is not counted:\n{page}"

@@ -106,13 +106,16 @@ async fn flush_passes_its_parameters_on() {
     assert_eq!(server.fake.flushed.lock().unwrap().len(), 1);
 }
 
-const CHANGES: [(&str, &str); 6] = [
+const CHANGES: [(&str, &str); 9] = [
     ("PUT", "/cache/flush"),
     ("PUT", "/api/v1/remote/uploads/x"),
     ("DELETE", "/api/v1/remote/uploads/x"),
     ("POST", "/api/v1/artifacts/files/cache"),
     ("POST", "/api/v1/artifacts/cache"),
     ("PUT", "/v2/hub/alpine/manifests/latest"),
+    ("POST", "/api/v1/gc"),
+    ("POST", "/api/v1/scrub"),
+    ("DELETE", "/api/v1/scrub"),
 ];
 
 /// The rows themselves are tested beside the guard; here, that every route which changes state asks it.

@@ -10,6 +10,7 @@ use larder_core::{BlobDescriptor, Digest, sha256};
 use crate::body::Body;
 use crate::error::{StorageError, StorageErrorKind};
 
+mod checked;
 pub mod conformance;
 mod growing;
 mod growing_body;
@@ -21,6 +22,8 @@ mod pins;
 mod presigned;
 mod tier;
 
+pub use checked::{Flaw, is_sound};
+pub(crate) use checked::{Rate, check};
 pub use growing::{End, GrowingSpool, Progress, Unread, Withheld};
 pub use growing_body::GrowingBody;
 pub use growing_follower::Arriving;
@@ -66,6 +69,24 @@ pub trait BlobStore: Send + Sync + Debug {
     fn open_once(&self, _blob: &BlobDescriptor) -> Option<Body> {
         None
     }
+
+    /// Opens a blob where it is kept for good, past all that is in front of that: for who wants to know whether it is still what it was.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    fn open_kept<'a>(
+        &'a self,
+        blob: &'a BlobDescriptor,
+    ) -> BoxFuture<'a, Result<Body, StorageError>> {
+        match self.open(blob) {
+            Either::Left(ready) => Box::pin(ready),
+            Either::Right(coming) => coming,
+        }
+    }
+
+    /// A blob was found to have other bytes: from now on it is as good as absent for who publishes it, and what is there is replaced. It is
+    /// known to this store as long as it is open.
+    fn doubt(&self, _digest: &Digest) {}
 
     /// Where anybody may read the whole of a blob with a GET for some minutes, without asking here; `None` where that is not to be had, or
     /// not known to be there at present.

@@ -268,7 +268,7 @@ impl MetadataStore {
     }
 
     /// Goes on with what was condemned and not forgotten: by this store in an earlier run, or by one that has died.
-    async fn delete_left_behind(
+    pub(super) async fn delete_left_behind(
         &self,
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,

@@ -30,6 +30,7 @@ mod derivations;
 mod feed;
 mod figures;
 mod freed;
+mod garbage;
 mod heartbeats;
 mod held;
 mod invalid;
@@ -39,6 +40,7 @@ mod local_lists;
 mod migrate;
 mod origins;
 mod patience;
+mod scrub;
 mod seal;
 mod secrets;
 mod shrink;
@@ -57,6 +59,7 @@ pub use db::{ConnectError, Durability, PostgresOptions, TlsMode};
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
 pub use figures::{FigureRow, Figures, SINCE_THE_BEGINNING};
+pub use garbage::{Garbage, Heap};
 pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
 pub use invalid::{KeyRange, RecordKey, Unswept};
@@ -65,6 +68,7 @@ pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
 pub use local_lists::LocalChild;
+pub use scrub::{BlobUsers, DamagedBlob, Mend, Named, ScrubFinding, ScrubRow};
 pub use uses::UsedRow;
 
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.

@@ -38,6 +38,8 @@ pub(super) struct Files {
     gauge: Arc<SpaceGauge>,
     /// Shards whose own directory entries are known to be on stable storage.
     durable: Mutex<HashSet<Shard>>,
+    /// Blobs whose files were found to have other bytes: as good as absent, and replaced when they are published again.
+    damaged: Mutex<HashSet<Digest>>,
     #[cfg(test)]
     steps: Mutex<Vec<Step>>,
 }
@@ -120,6 +122,7 @@ impl Files {
             open_files: OpenFiles::new(MOST_OPEN_BLOBS),
             gauge: Arc::new(SpaceGauge::new(&blobs)),
             durable: Mutex::default(),
+            damaged: Mutex::default(),
             #[cfg(test)]
             steps: Mutex::default(),
         }
@@ -186,7 +189,8 @@ impl Files {
         let pin = self
             .pins
             .pin(&descriptor.digest, Some(Place::File(Arc::new(place))));
-        let metadata = match present(&path, descriptor.size)? {
+        let is_good = !self.damaged().contains(&descriptor.digest);
+        let metadata = match present(&path, descriptor.size)?.filter(|_| is_good) {
             Some(metadata) => metadata,
             None => self
                 .sync_and_name(spool, descriptor, shard, &path)
@@ -211,19 +215,22 @@ impl Files {
     ) -> io::Result<fs::Metadata> {
         spool.file().sync_all()?;
         self.note(|| Step::SyncFile(descriptor.digest.clone()));
-        let metadata = match self.name(spool, path, descriptor.size) {
+        let metadata = match self.name(spool, path, descriptor) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(self.layout.directory(shard))?;
-                self.name(spool, path, descriptor.size)?
+                self.name(spool, path, descriptor)?
             }
             other => other?,
         };
+        if self.damaged().remove(&descriptor.digest) {
+            self.open_files.forget(&descriptor.digest);
+        }
         self.note(|| Step::Name(descriptor.digest.clone()));
         Ok(metadata)
     }
 
     /// Gives a synchronised file its final name in one atomic act. Whoever comes second to a name finds equal bytes there.
-    fn name(&self, spool: &Spool, path: &Path, size: u64) -> io::Result<fs::Metadata> {
+    fn name(&self, spool: &Spool, path: &Path, blob: &BlobDescriptor) -> io::Result<fs::Metadata> {
         if let Some(name) = &spool.name {
             fs::rename(&name.0, path)?;
             return spool.file().metadata();
@@ -234,7 +241,8 @@ impl Files {
         }
         if let Ok(found) = fs::symlink_metadata(path)
             && found.is_file()
-            && found.len() == size
+            && found.len() == blob.size
+            && !self.damaged().contains(&blob.digest)
         {
             return Ok(found);
         }
@@ -289,6 +297,15 @@ impl Files {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn damaged(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn doubt(&self, digest: &Digest) {
+        self.damaged().insert(digest.clone());
+        self.open_files.forget(digest);
+    }
+
     fn sync_directory(&self, directory: &Path) -> Result<(), StorageError> {
         let sync = || File::open(directory)?.sync_all();
         sync().map_err(|e| StorageError::from_io("synchronise a blob directory", e))?;
@@ -323,6 +340,21 @@ impl Files {
         Ok(Body::file(file, length))
     }
 
+    /// Opens a blob's file anew, and has it read from the disk rather than from memory.
+    pub(super) fn open_kept(&self, blob: &BlobDescriptor) -> Result<Body, StorageError> {
+        let (_, path) = self.layout.place(&blob.digest)?;
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => not_found(&blob.digest),
+            _ => StorageError::from_io("open a blob", error),
+        })?;
+        let length = file.metadata();
+        let length = length.map_err(|error| StorageError::from_io("open a blob", error))?;
+        check_length(blob, length.len())?;
+        // Not every file system knows it; then what is in memory is compared.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        Ok(Body::file(Arc::new(file), blob.size))
+    }
+
     pub(super) fn open_once(&self, blob: &BlobDescriptor) -> Option<Body> {
         if let Some((file, _)) = self.open_files.get(&blob.digest) {
             return Some(Body::file(file, blob.size));
@@ -353,6 +385,7 @@ impl Files {
             None => Ok(false),
             Some(Ok(())) => {
                 self.open_files.forget(digest);
+                self.damaged().remove(digest);
                 Ok(true)
             }
             Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -83,6 +83,18 @@ impl BlobStore for FsBlobStore {
         Either::Left(ready(self.0.open(blob)))
     }
 
+    fn open_kept<'a>(
+        &'a self,
+        blob: &'a BlobDescriptor,
+    ) -> BoxFuture<'a, Result<Body, StorageError>> {
+        let blob = blob.clone();
+        self.blocking(move |files| files.open_kept(&blob))
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        self.0.doubt(digest);
+    }
+
     fn open_once(&self, blob: &BlobDescriptor) -> Option<Body> {
         self.0.open_once(blob)
     }

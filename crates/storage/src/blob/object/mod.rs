@@ -365,6 +365,11 @@ impl BlobStore for ObjectBlobStore {
         Box::pin(self.shared.presign(blob))
     }
 
+    fn doubt(&self, digest: &Digest) {
+        self.shared.damaged().insert(digest.clone());
+        self.shared.sums.remove(digest);
+    }
+
     fn publish(
         &self,
         batch: Vec<SealedSpool>,

@@ -298,6 +298,17 @@ impl BlobStore for TieredBlobStore {
         self.0.remote.presign(blob)
     }
 
+    fn open_kept<'a>(
+        &'a self,
+        blob: &'a BlobDescriptor,
+    ) -> BoxFuture<'a, Result<Body, StorageError>> {
+        self.0.remote.open_kept(blob)
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        self.0.remote.doubt(digest);
+    }
+
     fn open_once(&self, blob: &BlobDescriptor) -> Option<Body> {
         let body = self.0.local.open_once(blob)?;
         self.0.recency.touch(blob);

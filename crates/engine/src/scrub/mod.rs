@@ -1,0 +1,248 @@
+//! Scrubs (`POST /api/v1/scrub`): begun, shown, cancelled, and worked on in the background by one of all replicas. What a scrub finds wrong
+//! of what was fetched is forgotten and fetched again at once, by a request like a client's; of what was uploaded there is no other copy,
+//! and it is told (docs/adr/0096).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use larder_core::{Clock, ErrorCode, Fault, FaultKind};
+use larder_storage::{DamagedBlob, Mend, Named, ScrubFinding, ScrubRow, StorageError};
+use tokio::sync::Notify;
+
+use crate::counters::Counters;
+use crate::jobs::Jobs;
+use crate::operate::storage_unavailable;
+use crate::read::Pipeline;
+
+/// What a scrub reads each second if nobody says otherwise: a spinning disk has room for others beside it.
+pub const SCRUB_RATE: u64 = 50 << 20;
+/// The least that makes sense: a gigabyte a day.
+const LEAST_RATE: u64 = 16 << 10;
+/// How often it is looked whether there is something to do.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a scrub waits for one file that is fetched again.
+const LONGEST_FETCH: Duration = Duration::from_mins(5);
+
+/// A scrub, with a page of what it has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// The scrub.
+    pub scrub: ScrubRow,
+    /// Some of what it has found.
+    pub findings: Vec<ScrubFinding>,
+    /// The number behind which the next page begins; `None`: there is none.
+    pub next: Option<i64>,
+}
+
+/// The scrubs of a database.
+#[derive(Debug)]
+pub struct Scrubs {
+    pipeline: Arc<Pipeline>,
+    jobs: Arc<Jobs>,
+    counters: Arc<Counters>,
+    clock: Arc<dyn Clock>,
+    /// What tells this process from others that take scrubs up.
+    runner: String,
+    /// There may be something to do.
+    woken: Notify,
+}
+
+impl Scrubs {
+    pub(crate) fn new(
+        pipeline: Arc<Pipeline>,
+        jobs: Arc<Jobs>,
+        counters: Arc<Counters>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            runner: jobs.runner().to_owned(),
+            pipeline,
+            jobs,
+            counters,
+            clock,
+            woken: Notify::new(),
+        })
+    }
+
+    /// Begins a scrub of all that is stored, at so many bytes a second; if one is under way, that one goes on as it is. It is on stable
+    /// storage when this returns.
+    ///
+    /// # Errors
+    /// The rate is too low (400), or storage fails.
+    pub async fn begin(&self, rate: u64) -> Result<ScrubReport, Fault> {
+        if rate < LEAST_RATE {
+            let message = format!(
+                "rate is {rate} bytes a second; it can be {LEAST_RATE} or more, and is {SCRUB_RATE} if it is not given"
+            );
+            let fault = Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message);
+            return Err(fault.by_rule("POST /api/v1/scrub"));
+        }
+        let now = self.clock.now().0.max(0);
+        let id = format!("{now:012x}{}", self.runner);
+        let begun = self.pipeline.catalog.begin_scrub(&id, rate).await;
+        if begun.map_err(|error| storage_unavailable(&error))? {
+            self.woken.notify_one();
+        }
+        self.get(0, 0).await
+    }
+
+    /// The scrub that was begun last, with up to `limit` of what it has found from behind a number on.
+    ///
+    /// # Errors
+    /// There was none (404), or storage fails.
+    pub async fn get(&self, after: i64, limit: u32) -> Result<ScrubReport, Fault> {
+        let found = self.pipeline.catalog.scrub(after, limit).await;
+        let found = found.map_err(|error| storage_unavailable(&error))?;
+        let (scrub, findings) = found.ok_or_else(|| {
+            let message = "nothing has been scrubbed yet: POST /api/v1/scrub begins";
+            Fault::new(FaultKind::NotFound, ErrorCode::NotFound, message)
+        })?;
+        let last = findings.last().map(|finding| finding.number);
+        Ok(ScrubReport {
+            next: last.filter(|_| findings.len() as u64 >= u64::from(limit)),
+            scrub,
+            findings,
+        })
+    }
+
+    /// Cancels the scrub that is under way; what it has found stays. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// There was none (404), or storage fails.
+    pub async fn cancel(&self) -> Result<ScrubReport, Fault> {
+        let cancelled = self.pipeline.catalog.cancel_scrub().await;
+        if cancelled.map_err(|error| storage_unavailable(&error))? {
+            tracing::info!("a scrub was cancelled");
+        }
+        self.get(0, 0).await
+    }
+
+    /// Works on scrubs, for ever. When it is dropped, whoever takes the scrub up goes on where it was.
+    pub async fn run(self: Arc<Self>) {
+        let mut told = false;
+        loop {
+            match self.pipeline.catalog.run_scrub(&self.runner, &*self).await {
+                Ok(true) => {
+                    told = false;
+                    self.tell_end().await;
+                }
+                Ok(false) => {
+                    told = false;
+                    tokio::select! {
+                        () = self.woken.notified() => {}
+                        () = tokio::time::sleep(LOOK) => {}
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "a scrub cannot go on; it is tried again every second");
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        }
+    }
+
+    async fn tell_end(&self) {
+        let Ok(Some((scrub, _))) = self.pipeline.catalog.scrub(0, 0).await else {
+            return;
+        };
+        tracing::info!(
+            state = scrub.state,
+            blobs = scrub.blobs,
+            bytes = scrub.bytes,
+            damaged = scrub.damaged,
+            "a scrub has ended"
+        );
+    }
+
+    /// Fetches what was forgotten once more; what cannot be had now is fetched when it is asked for.
+    async fn refetch(&self, name: &mut Named) {
+        let fetch = self.jobs.fetch(&name.repository, name.path.clone());
+        match tokio::time::timeout(LONGEST_FETCH, fetch).await {
+            Ok((item, _)) if item.state == "cached" => {
+                name.outcome = "refetched";
+                self.counters
+                    .scrub_refetched
+                    .fetch_add(1, Ordering::Relaxed);
+            }
+            Ok((item, _)) => {
+                tracing::info!(
+                    repository = name.repository,
+                    path = name.path,
+                    reason = item.reason,
+                    "what a scrub has dropped is fetched when it is asked for"
+                );
+            }
+            Err(_) => {
+                tracing::info!(
+                    repository = name.repository,
+                    path = name.path,
+                    "what a scrub has dropped did not arrive in time"
+                );
+            }
+        }
+    }
+
+    async fn see_to(&self, damaged: &DamagedBlob) -> Result<Vec<Named>, StorageError> {
+        let entries = || self.pipeline.registry.load().all();
+        self.counters.scrub_damaged.fetch_add(1, Ordering::Relaxed);
+        self.pipeline
+            .catalog
+            .forget_damaged(damaged, &entries())
+            .await?;
+        let mut names = Named::all_of(damaged);
+        for name in names.iter_mut().filter(|name| name.kind == "cached") {
+            self.refetch(name).await;
+        }
+        let is_refetched = names.iter().any(|name| name.outcome == "refetched");
+        if !is_refetched && damaged.users.files.is_empty() {
+            self.pipeline.catalog.drop_damaged(&damaged.blob).await?;
+        }
+        // What was uploaded too has its bytes back where an upstream had them.
+        let is_back = is_refetched
+            && !damaged.users.files.is_empty()
+            && self.pipeline.catalog.is_sound(&damaged.blob).await;
+        if is_back {
+            self.pipeline.catalog.void(damaged, &entries());
+        }
+        let flaw = damaged.flaw.as_str();
+        for name in &mut names {
+            if name.kind != "local" {
+                tracing::warn!(digest = %damaged.blob.digest, repository = name.repository, path = name.path, flaw, outcome = name.outcome, "a stored blob was not what it should be");
+                continue;
+            }
+            if is_back {
+                name.outcome = "restored";
+                continue;
+            }
+            self.counters
+                .scrub_local_damaged
+                .fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                digest = %damaged.blob.digest, repository = name.repository, path = name.path, flaw,
+                "an uploaded file is damaged, and larder has no other copy: upload it again, or restore it from a backup"
+            );
+        }
+        Ok(names)
+    }
+}
+
+impl Mend for Scrubs {
+    fn looked_at(&self, bytes: u64) {
+        self.counters.scrub_blobs.fetch_add(1, Ordering::Relaxed);
+        self.counters
+            .scrub_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn mend<'a>(
+        &'a self,
+        damaged: &'a DamagedBlob,
+    ) -> BoxFuture<'a, Result<Vec<Named>, StorageError>> {
+        self.see_to(damaged).boxed()
+    }
+}
