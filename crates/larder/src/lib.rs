@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+mod lockfiles;
 pub mod logging;
 mod pages;
 pub mod remote_commands;

@@ -7,8 +7,10 @@
 //! | `mod.rs` | what operators ask of jobs |
 //! | `work.rs` | whose turn it is to work, and how far it has come |
 //! | `fetch.rs` | one file, by a request through the pipeline |
+//! | `index.rs` | the document by which clients find the file |
 
 mod fetch;
+mod index;
 mod work;
 
 use std::collections::BTreeSet;
@@ -118,11 +120,17 @@ impl Jobs {
     pub async fn create(&self, request: JobRequest) -> Result<JobReport, Fault> {
         let entry = admission::entry(&self.pipeline.registry, &request.repository)?;
         let name = entry.repository.name.clone();
-        if entry.repository.kind() == RepositoryKind::Local {
-            let message = format!(
-                "{name} is a local repository: it holds what was uploaded, and fetches nothing"
-            );
-            return Err(bad(message).in_repository(&name));
+        let why = match entry.repository.kind() {
+            RepositoryKind::Remote => None,
+            RepositoryKind::Local => {
+                Some("is a local repository: it holds what was uploaded, and fetches nothing")
+            }
+            RepositoryKind::Virtual => Some(
+                "is a virtual repository: its members hold what it serves; name the one that has the files",
+            ),
+        };
+        if let Some(why) = why {
+            return Err(bad(format!("{name} {why}")).in_repository(&name));
         }
         let paths = match (&request.paths, &request.pattern) {
             (Some(paths), None) if request.name.is_none() => cleaned(paths)?,
