@@ -36,6 +36,7 @@ import roots
 import rpm
 import stress
 import virtual
+import warm
 from backends import Backends
 from harness import ROOT, Case, Failed, Missing
 
@@ -57,6 +58,7 @@ CASES = {
     **release.CASES,
     **roots.CASES,
     **virtual.CASES,
+    **warm.CASES,
 }
 
 

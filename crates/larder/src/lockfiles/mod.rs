@@ -235,5 +235,4 @@ fn line_at(text: &str, offset: usize) -> usize {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
