@@ -39,7 +39,7 @@ pub use lock::DataDirectoryLock;
 pub use meta::{
     BlobName, Change, CollectReport, ConnectError, CopyCounts, Counts, DamageReport, DerivedRecord,
     Durability, Expected, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts,
-    JobItem, JobRow, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
+    JobItem, JobRow, JobStore, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
     LocalFile, LocalOutcome, LocalState, LocalUsage, MetadataStore, Migration, NamedBlobs, Notice,
     OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied, TlsMode, Unswept,
     UsedRow, Writer,

@@ -21,7 +21,7 @@ use larder_budget::Budgets;
 use larder_core::{
     ArtifactPath, Clock, ErrorCode, Fault, FaultKind, RepositoryKind, RepositoryName, UnixMillis,
 };
-use larder_storage::{JobCounts, JobItem, JobRow, MetadataStore};
+use larder_storage::{JobCounts, JobItem, JobRow, JobStore};
 use tokio::sync::Notify;
 
 use crate::operate::{OfferRequest, Offers, storage_unavailable};
@@ -75,7 +75,7 @@ pub struct JobsPage {
 /// The jobs of a database.
 #[derive(Debug)]
 pub struct Jobs {
-    store: MetadataStore,
+    store: JobStore,
     pipeline: Arc<Pipeline>,
     offers: Arc<Offers>,
     budgets: Arc<Budgets>,
@@ -91,7 +91,7 @@ pub struct Jobs {
 /// What jobs are made with.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) store: MetadataStore,
+    pub(crate) store: JobStore,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) offers: Arc<Offers>,
     pub(crate) budgets: Arc<Budgets>,

@@ -68,7 +68,9 @@ pub(crate) fn image_path(reference: &str) -> Option<(&str, &str)> {
     let is_right = |(place, part): (usize, &str)| {
         // A registry may have a port, and letters of either case.
         let is_host = place == 0 && name.contains('/') && is_registry(part);
-        !part.is_empty() && (is_host || part.chars().all(is_name))
+        let is_inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let is_part = part.starts_with(is_inside) && part.ends_with(is_inside);
+        is_host || (is_part && part.chars().all(is_name))
     };
     let is_tag = |tag: &str| {
         !tag.is_empty()
@@ -92,5 +94,6 @@ pub(crate) fn image_path(reference: &str) -> Option<(&str, &str)> {
 /// Whether the first part of an image's name is a registry's, as Docker decides it.
 pub(crate) fn is_registry(part: &str) -> bool {
     let is_host = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
-    (part == "localhost" || part.contains(['.', ':'])) && part.chars().all(is_host)
+    let begins = part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
+    begins && (part == "localhost" || part.contains(['.', ':'])) && part.chars().all(is_host)
 }

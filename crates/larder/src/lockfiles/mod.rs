@@ -122,7 +122,7 @@ pub(crate) struct Rest {
 /// What a file names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lock {
-    /// In the order of the file.
+    /// In the order of the file, or of their names.
     pub(crate) items: Vec<Item>,
     /// What is not in it.
     pub(crate) rest: Vec<Rest>,

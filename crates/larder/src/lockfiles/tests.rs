@@ -177,7 +177,7 @@ fn packages_that_are_not_of_a_registry_are_left_out() {
         "node_modules/dir": {"version": "file:dir"}}}"#;
     let lock = of(Format::Npm, text);
     assert_eq!(named(&lock), ["real@1.0.0"]);
-    assert_eq!(rest(&lock), [("git 1.0.0", false), ("dir file:dir", false)]);
+    assert_eq!(rest(&lock), [("dir file:dir", false), ("git 1.0.0", false)]);
     let text = r#"{"lockfileVersion": 1, "dependencies": {"a": {"version": "npm:@s/real@1.0.0", "dependencies": {"b": {"version": "2.0.0"}}},
         "c": {"version": "1.0.0", "bundled": true}, "d": {"version": "github:x/y#0123"}}}"#;
     let lock = of(Format::Npm, text);

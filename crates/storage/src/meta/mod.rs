@@ -54,7 +54,7 @@ pub use feed::{Heard, Listener, Notice, Writer};
 pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
 pub use invalid::{KeyRange, RecordKey, Unswept};
-pub use jobs::{JobClaim, JobCounts, JobItem, JobRow};
+pub use jobs::{JobClaim, JobCounts, JobItem, JobRow, JobStore};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
