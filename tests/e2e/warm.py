@@ -10,11 +10,13 @@ import shutil
 import npm
 import oci
 import pypi
+import rpm
 from gpg import signer
-from harness import check_requests, environment, expect, expect_equal, run, tool
+from harness import ask, check_requests, environment, expect, expect_equal, run, tool
 from helm import Helm, Upstream, chart_yaml
 from helm import serve as serve_charts
 from oci_images import Registry
+from rpm_packages import pantry
 
 
 def warm(case, repository, *files, formats=()):
@@ -223,6 +225,26 @@ def from_urls(case):
         expect((home / "got").read_bytes() == body, f"{path} differs from the upstream's")
 
 
+def from_rpm_paths(case):
+    """Packages alone are listed: the metadata that dnf finds them by comes along."""
+    case.needs_larder()
+    with signer(case) as key:
+        repository = pantry(case, key)
+        public = key.public_key(armored=True)
+        repository.publish(rpm.serve(case))
+    offered = f"{case.listens_at}/api/v1/artifacts/rpms?source=upstream&name=el9&limit=1000"
+    paths = [offer["path"] for offer in json.loads(ask(offered).body)["artifacts"]]
+    expect(len(paths) > 2 and all(path.endswith(".rpm") for path in paths), f"the upstream offers {paths}")
+    (case.directory / "urls.txt").write_text("\n".join([*paths, ""]))
+    told = warm(case, "rpms", case.directory / "urls.txt")
+    expect_equal("packages", told["cached"], len(paths))
+    do = rpm.Dnf(case.home(), case.repository("rpms"), public)
+    do("install", "pantry-jam", "pantry-libstdc++")
+    installed = {name: do.installed(name) for name in ("pantry-jam", "pantry-data", "pantry-libstdc++")}
+    wanted = {"pantry-jam": "1.0", "pantry-data": "1.0", "pantry-libstdc++": "2.0~rc1^git1"}
+    expect_equal("what dnf installed", installed, wanted)
+
+
 CASES = {
     "warm-uv-lock": from_uv_lock(pypi.json_and_html),
     "warm-uv-lock-html": from_uv_lock(pypi.html_only),
@@ -237,4 +259,5 @@ CASES = {
     "warm-chart-lock-helm3": from_chart_lock("helm3"),
     "warm-images": from_images,
     "warm-urls": from_urls,
+    "warm-rpm-urls": from_rpm_paths,
 }

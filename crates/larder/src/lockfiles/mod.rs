@@ -228,6 +228,19 @@ impl Format {
     }
 }
 
+/// Reads a text in every way that there is.
+///
+/// # Panics
+/// Never, unless something is refused without a reason.
+pub(crate) fn read_as_all(text: &str) {
+    for format in Format::value_variants() {
+        if let Err(unreadable) = format.read("file", text) {
+            assert!(!unreadable.message.is_empty(), "refused without a reason");
+        }
+    }
+    let _ = includes(text);
+}
+
 /// The line of a byte of a text, from 1.
 fn line_at(text: &str, offset: usize) -> usize {
     let before = text.get(..offset).unwrap_or(text);

@@ -58,6 +58,13 @@ async fn what_a_list_names_is_held_afterwards() {
         let answer = get(&running.artifact("a", path)).await;
         assert_eq!((answer.status, answer.source()), (200, "cache"), "{path}");
     }
+    // The same list on standard input, and in a file of another name.
+    write(&home, "list", &list);
+    let mut command = larder(home.path(), &["warm", "-r", "a", "-", "list"], &env);
+    let input = std::fs::File::open(home.path().join("list")).expect("the list");
+    let output = tokio::task::spawn_blocking(move || command.stdin(input).output()).await;
+    let done = Done::of(&output.expect("a task").expect("the larder program"));
+    assert_eq!(done.ok(), "a: 3 files held, 32 B\n");
     let again = ["warm", "--repository", "a", "urls.txt", "--json"];
     let done = run(home.path(), &again, &env).await;
     assert_eq!(done.err, "");

@@ -60,10 +60,11 @@ pub(super) async fn warm(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> Result<(), Failure> {
+    let input = read::standard_input(&flags.files)?;
     let mut stopped = pin!(interrupted());
     let name = &*flags.repository;
     let mut plan = tokio::select! {
-        plan = planned(server, flags) => plan?,
+        plan = planned(server, flags, &input) => plan?,
         () = &mut stopped => return Err(Failure::failed("interrupted; nothing was begun")),
     };
     if plan.paths.is_empty() && plan.missing.is_empty() {
@@ -95,7 +96,7 @@ pub(super) async fn warm(
 }
 
 /// Reads the files and finds the paths of what they name.
-async fn planned(server: &Server, flags: &WarmFlags) -> Result<Plan, Failure> {
+async fn planned(server: &Server, flags: &WarmFlags, input: &str) -> Result<Plan, Failure> {
     let name = &*flags.repository;
     let repository = server.repository(name).await?;
     if repository.kind() != "remote" {
@@ -104,7 +105,7 @@ async fn planned(server: &Server, flags: &WarmFlags) -> Result<Plan, Failure> {
             repository.kind()
         )));
     }
-    let sources = read::read(&flags.files, flags.format, repository.package())?;
+    let sources = read::read(&flags.files, input, flags.format, repository.package())?;
     if let Some((source, package)) = sources.iter().find_map(|source| {
         let package = source.format.package()?;
         (package != repository.package()).then_some((source, package))

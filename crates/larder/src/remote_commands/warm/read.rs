@@ -21,12 +21,26 @@ pub(super) struct Source {
     pub(super) lock: Lock,
 }
 
-/// Reads the files; `package` is the type of the repository that they are for.
+/// The text on standard input, if that is among the files. Whoever types it there may interrupt it as always: nothing has begun.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn standard_input(files: &[PathBuf]) -> Result<String, Failure> {
+    let is_named = files.iter().any(|file| file.as_os_str() == "-");
+    if is_named {
+        text_of(Path::new("-"))
+    } else {
+        Ok(String::new())
+    }
+}
+
+/// Reads the files; `input` is what came on standard input, `package` the type of the repository that they are for.
 ///
 /// # Errors
 /// One cannot be read, or is not what it should be: the command is misused.
 pub(super) fn read(
     files: &[PathBuf],
+    input: &str,
     format: Option<Format>,
     package: &str,
 ) -> Result<Vec<Source>, Failure> {
@@ -44,7 +58,11 @@ pub(super) fn read(
             )));
         }
         let name = path.display().to_string();
-        let text = text_of(&path)?;
+        let text = if path.as_os_str() == "-" {
+            input.to_owned()
+        } else {
+            text_of(&path)?
+        };
         let format = format
             .or_else(|| format_by_name(&path.file_name()?.to_string_lossy()))
             .or(match package {
