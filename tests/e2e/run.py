@@ -37,6 +37,7 @@ import rpm
 import stress
 import ui
 import virtual
+import warm
 from backends import Backends
 from harness import ROOT, Case, Failed, Missing
 
@@ -59,6 +60,7 @@ CASES = {
     **roots.CASES,
     **ui.CASES,
     **virtual.CASES,
+    **warm.CASES,
 }
 
 

@@ -134,7 +134,7 @@ impl Engine {
     /// Builds an engine and starts its commit task. Must be called within a Tokio runtime.
     pub fn new(parts: EngineParts) -> Arc<Self> {
         let counters = Arc::<Counters>::default();
-        let (store, budgets) = (parts.metadata.clone(), Arc::clone(&parts.budgets));
+        let (store, budgets) = (parts.metadata.job_store(), Arc::clone(&parts.budgets));
         let base = built::base(parts, &counters);
         let (registry, catalog) = (Arc::clone(&base.registry), Arc::clone(&base.catalog));
         let (transfers, clock) = (Arc::clone(&base.transfers), Arc::clone(&base.clock));

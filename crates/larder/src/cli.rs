@@ -11,7 +11,7 @@ use crate::config::{Diagnostic, Environment, Sources};
 use crate::pages;
 use crate::remote_commands::{
     Asked, DuFlags, ExplainFlags, FlushFlags, GcFlags, GetFlags, LsFlags, PutFlags, RemoteCommand,
-    RmFlags, ScrubFlags,
+    RmFlags, ScrubFlags, WarmFlags,
 };
 
 /// What follows every command's help.
@@ -19,8 +19,9 @@ const EXIT_CODES: &str = "\
 Exit status:
   0  all is well: larder was asked to stop and did; `check` or `doctor` found nothing wrong; what was asked for was done
   1  larder cannot start or go on; `check` found why it would not start, `doctor` what is wrong; a command that asks a running larder
-     got no answer, or a refusal, or bytes that are not those that were stated; the copy that `migrate` was to make is not complete
-     and verified, or something damaged was left out of it; `scrub` was cancelled, or an uploaded file is damaged
+     got no answer, or a refusal, or bytes that are not those that were stated; not all that `warm` was to fetch is held; the copy that
+     `migrate` was to make is not complete and verified, or something damaged was left out of it; `scrub` was cancelled, or an uploaded
+     file is damaged
   2  the command line itself is wrong: an unknown flag, command or argument; `migrate` has nothing to copy to or from;
      a file that shall be read cannot be";
 
@@ -66,6 +67,9 @@ enum Command {
     /// Makes a running larder forget copies, so that they are fetched anew; files of local repositories stay.
     #[command(after_help = EXIT_CODES)]
     Flush(FlushFlags),
+    /// Makes a running larder fetch beforehand what lock files and lists name, and waits until all of it is held.
+    #[command(after_help = EXIT_CODES)]
+    Warm(WarmFlags),
     /// Says why a running larder answers a path as it does, and which line of the configuration decided.
     #[command(after_help = EXIT_CODES)]
     Explain(ExplainFlags),
@@ -284,6 +288,7 @@ impl Cli {
             Some(Command::Put(flags)) => Action::Ask(RemoteCommand::Put(flags), asked),
             Some(Command::Rm(flags)) => Action::Ask(RemoteCommand::Rm(flags), asked),
             Some(Command::Flush(flags)) => Action::Ask(RemoteCommand::Flush(flags), asked),
+            Some(Command::Warm(flags)) => Action::Ask(RemoteCommand::Warm(flags), asked),
             Some(Command::Explain(flags)) => Action::Ask(RemoteCommand::Explain(flags), asked),
             Some(Command::Gc(flags)) => asked_or_here(RemoteCommand::Gc(flags), asked),
             Some(Command::Scrub(flags)) => asked_or_here(RemoteCommand::Scrub(flags), asked),

@@ -1,4 +1,4 @@
-//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush`, `explain`, `gc` and `scrub`.
+//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush`, `warm`, `explain`, `gc` and `scrub`.
 //!
 //! Knows their flags, and what each asks. Exit codes: 0, 1 where the answer is an error or there is none, 2 where the command line cannot
 //! be understood.
@@ -11,6 +11,7 @@ mod server;
 mod shown;
 mod steer;
 pub mod upkeep;
+mod warm;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Environment;
+use crate::lockfiles::Format;
 use server::Server;
 
 pub use server::Asked;
@@ -107,6 +109,25 @@ pub struct FlushFlags {
     asked: Asked,
 }
 
+/// `larder warm`.
+#[derive(Debug, Clone, Args)]
+pub struct WarmFlags {
+    /// The remote repository that shall hold it
+    #[arg(short, long, value_name = "REPO")]
+    repository: String,
+    /// Lock files (requirements.txt, uv.lock, pylock.toml, package-lock.json, pnpm-lock.yaml, yarn.lock, Chart.lock), or lists of images or of URLs; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// How the files are written: requirements, uv, pylock, npm, pnpm, yarn, chart, images or urls [default: what their names say]
+    #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    format: Option<Format>,
+    /// Print the paths that would be fetched, and fetch nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    asked: Asked,
+}
+
 /// `larder explain`.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainFlags {
@@ -166,6 +187,8 @@ pub enum RemoteCommand {
     Rm(RmFlags),
     /// Forget copies.
     Flush(FlushFlags),
+    /// Fetch beforehand.
+    Warm(WarmFlags),
     /// Say why a path is answered as it is.
     Explain(ExplainFlags),
     /// Run the collector.
@@ -183,6 +206,7 @@ impl RemoteCommand {
             | Self::Put(PutFlags { asked, .. })
             | Self::Rm(RmFlags { asked, .. })
             | Self::Flush(FlushFlags { asked, .. })
+            | Self::Warm(WarmFlags { asked, .. })
             | Self::Explain(ExplainFlags { asked, .. })
             | Self::Gc(GcFlags { asked, .. })
             | Self::Scrub(ScrubFlags { asked, .. }) => asked,
@@ -226,8 +250,9 @@ pub fn run(
     let result = match runtime {
         Ok(runtime) => runtime.block_on(async {
             tokio::select! {
-                result = execute(command, environment, out) => result,
-                () = interrupted() => Err(Failure::failed("interrupted")),
+                result = execute(command, environment, out, err) => result,
+                // Who has begun something elsewhere ends it first.
+                () = interrupted(), if !matches!(command, RemoteCommand::Warm(_)) => Err(Failure::failed("interrupted")),
             }
         }),
         Err(error) => Err(Failure::failed(error.to_string())),
@@ -289,6 +314,7 @@ async fn execute(
     command: &RemoteCommand,
     environment: &Environment,
     out: &mut impl Write,
+    err: &mut impl Write,
 ) -> Result<(), Failure> {
     let server = Server::new(command.asked(), environment)?;
     match command {
@@ -302,6 +328,10 @@ async fn execute(
         RemoteCommand::Put(flags) => put::put(&server, flags, out).await,
         RemoteCommand::Rm(RmFlags { places, .. }) => steer::rm(&server, places, out).await,
         RemoteCommand::Flush(flags) => steer::flush(&server, flags, out).await,
+        RemoteCommand::Warm(flags) => {
+            let is_dumb = environment.get("TERM") == Some("dumb");
+            warm::warm(&server, flags, is_dumb, out, err).await
+        }
         RemoteCommand::Explain(ExplainFlags { place, .. }) => {
             steer::explain(&server, place, out).await
         }

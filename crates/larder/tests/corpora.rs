@@ -208,4 +208,5 @@ replays! {
     core_path: targets::core_path,
     server_framing: larder_server::fuzzing::framing,
     config_yaml: larder::config::fuzzing::yaml,
+    larder_lockfiles: larder::fuzzing::lockfiles,
 }

@@ -41,10 +41,10 @@ pub use meta::{
     AskedRow, BlobName, BlobUsers, Change, CollectReport, ConnectError, CopyCounts, Counts,
     DamageReport, DamagedBlob, DerivedRecord, Durability, Expected, FigureRow, Figures, Garbage,
     Heap, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts, JobItem, JobRow,
-    KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome,
-    LocalState, LocalUsage, Mend, MetadataStore, Migration, Named, NamedBlobs, Notice, OnDamage,
-    PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied, SINCE_THE_BEGINNING,
-    ScrubFinding, ScrubRow, TlsMode, Unswept, UsedRow, Writer,
+    JobStore, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
+    LocalOutcome, LocalState, LocalUsage, Mend, MetadataStore, Migration, Named, NamedBlobs,
+    Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied,
+    SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, TlsMode, Unswept, UsedRow, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

@@ -4,7 +4,7 @@
 mod support;
 
 use larder_core::UnixMillis;
-use larder_storage::{JobClaim, JobCounts, JobItem, MetadataStore};
+use larder_storage::{JobClaim, JobCounts, JobItem, JobStore};
 use support::place::{Place, on_both_engines};
 
 fn paths(of: &[&str]) -> Vec<String> {
@@ -27,17 +27,17 @@ fn claim(id: &str) -> JobClaim {
     }
 }
 
-async fn take(meta: &MetadataStore, runner: &str, now: i64) -> Option<JobClaim> {
+async fn take(meta: &JobStore, runner: &str, now: i64) -> Option<JobClaim> {
     let (now, until) = (UnixMillis(now), UnixMillis(now + 20));
     meta.claim_job(runner, now, until).await.unwrap()
 }
 
-async fn counts(meta: &MetadataStore, id: &str) -> JobCounts {
+async fn counts(meta: &JobStore, id: &str) -> JobCounts {
     meta.job(id).await.unwrap().unwrap().1
 }
 
 async fn files_are_fetched_in_order_once_and_bring_others(place: Place) {
-    let meta = place.open().await;
+    let meta = place.open().await.job_store();
     let wanted = paths(&["b", "a", "c", "a"]);
     meta.create_job("1", "files", &wanted, UnixMillis(5))
         .await
@@ -71,7 +71,7 @@ async fn files_are_fetched_in_order_once_and_bring_others(place: Place) {
 }
 
 async fn a_cancelled_job_stays_as_it_is(place: Place) {
-    let meta = place.open().await;
+    let meta = place.open().await.job_store();
     let wanted = paths(&["a", "b", "c"]);
     meta.create_job("1", "files", &wanted, UnixMillis(5))
         .await
@@ -121,7 +121,7 @@ async fn a_cancelled_job_stays_as_it_is(place: Place) {
 }
 
 async fn a_job_is_one_process_s_until_its_lease_ends(place: Place) {
-    let meta = place.open().await;
+    let meta = place.open().await.job_store();
     meta.create_job("1", "files", &paths(&["a"]), UnixMillis(5))
         .await
         .unwrap();

@@ -100,6 +100,7 @@ impl Jobs {
             }
         }
         let record = self.kept(&wanted).await?;
+        self.bring_index_of(&wanted).await;
         let more = self.needed(&wanted, &record).await?;
         Ok((record.blob().map_or(0, |blob| blob.size), more))
     }

@@ -7,8 +7,10 @@
 //! | `mod.rs` | what operators ask of jobs |
 //! | `work.rs` | whose turn it is to work, and how far it has come |
 //! | `fetch.rs` | one file, by a request through the pipeline |
+//! | `index.rs` | the document by which clients find the file |
 
 mod fetch;
+mod index;
 mod work;
 
 use std::collections::BTreeSet;
@@ -19,7 +21,7 @@ use larder_budget::Budgets;
 use larder_core::{
     ArtifactPath, Clock, ErrorCode, Fault, FaultKind, RepositoryKind, RepositoryName, UnixMillis,
 };
-use larder_storage::{JobCounts, JobItem, JobRow, MetadataStore};
+use larder_storage::{JobCounts, JobItem, JobRow, JobStore};
 use tokio::sync::Notify;
 
 use crate::operate::{OfferRequest, Offers, storage_unavailable};
@@ -73,7 +75,7 @@ pub struct JobsPage {
 /// The jobs of a database.
 #[derive(Debug)]
 pub struct Jobs {
-    store: MetadataStore,
+    store: JobStore,
     pipeline: Arc<Pipeline>,
     offers: Arc<Offers>,
     budgets: Arc<Budgets>,
@@ -89,7 +91,7 @@ pub struct Jobs {
 /// What jobs are made with.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) store: MetadataStore,
+    pub(crate) store: JobStore,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) offers: Arc<Offers>,
     pub(crate) budgets: Arc<Budgets>,
@@ -123,11 +125,17 @@ impl Jobs {
     pub async fn create(&self, request: JobRequest) -> Result<JobReport, Fault> {
         let entry = admission::entry(&self.pipeline.registry, &request.repository)?;
         let name = entry.repository.name.clone();
-        if entry.repository.kind() == RepositoryKind::Local {
-            let message = format!(
-                "{name} is a local repository: it holds what was uploaded, and fetches nothing"
-            );
-            return Err(bad(message).in_repository(&name));
+        let why = match entry.repository.kind() {
+            RepositoryKind::Remote => None,
+            RepositoryKind::Local => {
+                Some("is a local repository: it holds what was uploaded, and fetches nothing")
+            }
+            RepositoryKind::Virtual => Some(
+                "is a virtual repository: its members hold what it serves; name the one that has the files",
+            ),
+        };
+        if let Some(why) = why {
+            return Err(bad(format!("{name} {why}")).in_repository(&name));
         }
         let paths = match (&request.paths, &request.pattern) {
             (Some(paths), None) if request.name.is_none() => cleaned(paths)?,

@@ -4,13 +4,13 @@ use super::diagnostic::Place;
 
 /// A value and where it stands. No `Debug`: it may hold secrets.
 #[derive(Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) place: Place,
     pub(super) value: Value,
 }
 
 #[derive(Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Nothing, `~` or `null`.
     Null,
     /// Text; `plain` if it was not quoted and may stand for a number or a truth value.
@@ -23,7 +23,7 @@ pub(super) enum Value {
 
 /// A key of a mapping with its value.
 #[derive(Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub(super) key: String,
     pub(super) place: Place,
     pub(super) node: Node,
@@ -31,7 +31,7 @@ pub(super) struct Entry {
 
 impl Node {
     /// The entries of a mapping; nothing for anything else.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         match &self.value {
             Value::Map(entries) => entries,
             _ => &[],

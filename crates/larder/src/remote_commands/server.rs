@@ -54,6 +54,16 @@ pub(super) struct Described {
 }
 
 impl Described {
+    /// `remote`, `local` or `virtual`.
+    pub(super) fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// `generic`, `pypi` …
+    pub(super) fn package(&self) -> &str {
+        &self.package
+    }
+
     /// Where its paths are, below larder's address.
     pub(super) fn root(&self) -> &'static [&'static str] {
         match (&*self.package, &*self.kind) {
@@ -151,6 +161,28 @@ impl Server {
         let body: Option<Value> = serde_json::from_slice(&body).ok().filter(Value::is_object);
         match body {
             Some(answer) if matches!(status, 200 | 202) => Ok(answer),
+            body => Err(self.refused(status, body.as_ref()).await),
+        }
+    }
+
+    /// Sends JSON to an endpoint that answers with JSON.
+    pub(super) async fn post(&self, url: Url, body: &Value) -> Result<Value, Failure> {
+        let headers = [
+            ("accept", "application/json".to_owned()),
+            ("content-type", "application/json".to_owned()),
+        ];
+        let body = body.to_string().into_bytes();
+        let sent = Sent {
+            length: Some(body.len() as u64),
+            from: Box::new(std::io::Cursor::new(body)),
+            seen: Box::new(|_| {}),
+        };
+        let answer = self.send("POST", url, &headers, Some(sent)).await?;
+        let status = answer.status();
+        let body = answer.whole().await?;
+        let body: Option<Value> = serde_json::from_slice(&body).ok().filter(Value::is_object);
+        match body {
+            Some(answer) if matches!(status, 200..=202) => Ok(answer),
             body => Err(self.refused(status, body.as_ref()).await),
         }
     }

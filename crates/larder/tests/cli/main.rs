@@ -12,6 +12,7 @@ mod ask;
 mod doctor;
 mod files;
 mod pages;
+mod warm;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -13,6 +13,7 @@ mod chaos;
 mod costs;
 mod fixture;
 mod gates;
+mod jobs;
 mod limits;
 mod oracle;
 mod shared_answers;

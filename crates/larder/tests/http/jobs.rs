@@ -283,8 +283,9 @@ async fn a_pattern_fetches_what_the_upstream_offers_and_it_matches() {
 async fn what_fails_says_why_and_what_is_malformed_makes_no_job() {
     let (origin, paths) = filled(2).await;
     let config = format!(
-        "remotes:\n{}  mine: {{ type: local, package: generic }}\n",
-        entry("generic", "generic", &origin, "deny_patterns: ['secret']")
+        "remotes:\n{}{}  mine: {{ type: local, package: generic }}\n  all: {{ type: virtual, package: helm, members: [helm] }}\n",
+        entry("generic", "generic", &origin, "deny_patterns: ['secret']"),
+        entry("helm", "helm", &origin, ""),
     );
     let larder = TestLarder::start(&config).await;
     let wanted = json!({"paths": [paths[0], "absent", "secret.bin"]});
@@ -316,6 +317,7 @@ async fn what_fails_says_why_and_what_is_malformed_makes_no_job() {
         ("generic/cache", json!({"patern": "a"}), 400),
         ("generic/cache", json!({"pattern": "a"}), 501),
         ("mine/cache", json!({"paths": ["a"]}), 400),
+        ("all/cache", json!({"paths": ["index.yaml"]}), 400),
         ("absent/cache", json!({"paths": ["a"]}), 404),
         ("cache", json!({"paths": ["a"]}), 400),
     ] {
@@ -331,4 +333,31 @@ async fn what_fails_says_why_and_what_is_malformed_makes_no_job() {
     ] {
         assert_eq!(get(&larder.url(path)).await.status, status, "{path}");
     }
+}
+
+/// A file that clients cannot find is of no use to them: the index comes along, though the file itself is held already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_held_brings_its_index_where_that_is_forgotten() {
+    let origin = Origin::start().await;
+    let files = ["1.0.0", "1.1.0"].map(|version| File::generated("jam", version, 700, 3));
+    let charts = helm(&origin, &files);
+    let larder = TestLarder::start(&remote("helm", &origin, "")).await;
+    let wanted = json!({"paths": charts});
+    let first = begin(&larder, "helm", &wanted).await;
+    assert_eq!(counts(&until_ended(&larder, &first).await), [0, 0, 2, 0, 0]);
+    assert_eq!(origin.count("GET", "/index.yaml"), 1, "with the first file");
+    let flush = larder.url("cache/flush?remote=helm&cache_type=index");
+    assert_eq!(send("PUT", &flush, &[]).await.status, 200);
+    let second = begin(&larder, "helm", &wanted).await;
+    assert_eq!(
+        counts(&until_ended(&larder, &second).await),
+        [0, 0, 2, 0, 0]
+    );
+    assert_eq!(origin.count("GET", "/index.yaml"), 2);
+    for chart in &charts {
+        assert_eq!(origin.count("GET", &format!("/{chart}")), 1, "{chart}");
+    }
+    drop(origin);
+    let index = get(&larder.artifact("helm", "index.yaml")).await;
+    assert_eq!(index.status, 200, "{}", index.text());
 }

@@ -108,7 +108,18 @@ pub struct JobClaim {
     pub repository: String,
 }
 
+/// The jobs of a metadata database, and nothing else of it. Clones share it.
+#[derive(Debug, Clone)]
+pub struct JobStore(MetadataStore);
+
 impl MetadataStore {
+    /// Its jobs, for who has nothing to do with the rest.
+    pub fn job_store(&self) -> JobStore {
+        JobStore(self.clone())
+    }
+}
+
+impl JobStore {
     /// Makes a job of these files; it is on stable storage when this returns.
     ///
     /// # Errors
@@ -121,13 +132,13 @@ impl MetadataStore {
         now: UnixMillis,
     ) -> Result<(), StorageError> {
         let made = async {
-            let mut tx = self.db().begin(Durability::Durable).await?;
+            let mut tx = self.0.db().begin(Durability::Durable).await?;
             tx.execute(INSERT, &[id.into(), repository.into(), now.0.into()])
                 .await?;
             add(&mut tx, id, paths).await?;
             tx.commit().await
         };
-        self.noticed(made.await.map_err(failed))
+        self.0.noticed(made.await.map_err(failed))
     }
 
     /// Up to `limit` jobs, the latest first, from before a job on.
@@ -140,9 +151,9 @@ impl MetadataStore {
         limit: u32,
     ) -> Result<Vec<JobRow>, StorageError> {
         let values = [before.unwrap_or(LAST).into(), i64::from(limit).into()];
-        let rows = self.db().all(PAGE, &values).await;
+        let rows = self.0.db().all(PAGE, &values).await;
         let jobs = rows.and_then(|rows| rows.iter().map(job).collect());
-        self.noticed(jobs.map_err(failed))
+        self.0.noticed(jobs.map_err(failed))
     }
 
     /// A job, with how far it has come.
@@ -151,11 +162,11 @@ impl MetadataStore {
     /// The database does not answer.
     pub async fn job(&self, id: &str) -> Result<Option<(JobRow, JobCounts)>, StorageError> {
         let found = async {
-            let row = self.db().optional(ONE, &[id.into()]).await?;
+            let row = self.0.db().optional(ONE, &[id.into()]).await?;
             let Some(row) = row else { return Ok(None) };
             Ok(Some((job(&row)?, self.counted(id).await?)))
         };
-        self.noticed(found.await.map_err(failed))
+        self.0.noticed(found.await.map_err(failed))
     }
 
     /// How far a job has come.
@@ -163,12 +174,12 @@ impl MetadataStore {
     /// # Errors
     /// The database does not answer.
     pub async fn job_counts(&self, id: &str) -> Result<JobCounts, StorageError> {
-        self.noticed(self.counted(id).await.map_err(failed))
+        self.0.noticed(self.counted(id).await.map_err(failed))
     }
 
     async fn counted(&self, id: &str) -> Result<JobCounts, DbError> {
         let mut counts = JobCounts::default();
-        for row in self.db().all(COUNT, &[id.into()]).await? {
+        for row in self.0.db().all(COUNT, &[id.into()]).await? {
             let number = row.get::<i64>(1)?.unsigned_abs();
             match row.get::<String>(0)?.as_str() {
                 "queued" => counts.queued = number,
@@ -192,9 +203,9 @@ impl MetadataStore {
         limit: u32,
     ) -> Result<Vec<JobItem>, StorageError> {
         let values = [id.into(), after.into(), i64::from(limit).into()];
-        let rows = self.db().all(ITEMS, &values).await;
+        let rows = self.0.db().all(ITEMS, &values).await;
         let items = rows.and_then(|rows| rows.iter().map(item).collect());
-        self.noticed(items.map_err(failed))
+        self.0.noticed(items.map_err(failed))
     }
 
     /// Takes up the oldest job that has not ended, unless another process holds the lease of it. What was being fetched of it is to be
@@ -209,7 +220,7 @@ impl MetadataStore {
         until: UnixMillis,
     ) -> Result<Option<JobClaim>, StorageError> {
         let claimed = self.try_to_claim(runner, now, until).await;
-        self.noticed(claimed.map_err(failed))
+        self.0.noticed(claimed.map_err(failed))
     }
 
     async fn try_to_claim(
@@ -218,16 +229,16 @@ impl MetadataStore {
         now: UnixMillis,
         until: UnixMillis,
     ) -> Result<Option<JobClaim>, DbError> {
-        let is_own = self.db().is_file();
+        let is_own = self.0.db().is_file();
         let is_free = |holder: &str, lease: i64| is_own || holder == runner || lease <= now.0;
-        let Some(oldest) = self.db().optional(OLDEST, &[]).await? else {
+        let Some(oldest) = self.0.db().optional(OLDEST, &[]).await? else {
             return Ok(None);
         };
         if !is_free(&oldest.get::<String>(2)?, oldest.get(3)?) {
             return Ok(None);
         }
         let id: String = oldest.get(0)?;
-        let mut tx = self.db().begin(Durability::Grouped).await?;
+        let mut tx = self.0.db().begin(Durability::Grouped).await?;
         let row = tx.optional(LOCK, &[(&*id).into()]).await?;
         let Some(row) = row else { return Ok(None) };
         if !is_free(&row.get::<String>(1)?, row.get(2)?) {
@@ -252,8 +263,8 @@ impl MetadataStore {
         until: UnixMillis,
     ) -> Result<bool, StorageError> {
         let values = [id.into(), runner.into(), until.0.into()];
-        let renewed = self.db().execute(RENEW, &values).await;
-        self.noticed(renewed.map(|rows| rows > 0).map_err(failed))
+        let renewed = self.0.db().execute(RENEW, &values).await;
+        self.0.noticed(renewed.map(|rows| rows > 0).map_err(failed))
     }
 
     /// Up to `limit` files that are to be fetched next: they are being fetched from now on.
@@ -262,7 +273,7 @@ impl MetadataStore {
     /// The database does not take it.
     pub async fn begin_job_items(&self, id: &str, limit: u32) -> Result<Vec<String>, StorageError> {
         let begun = async {
-            let mut tx = self.db().begin(Durability::Grouped).await?;
+            let mut tx = self.0.db().begin(Durability::Grouped).await?;
             let rows = tx.all(NEXT, &[id.into(), i64::from(limit).into()]).await?;
             let mut paths = Vec::with_capacity(rows.len());
             for row in rows {
@@ -278,7 +289,7 @@ impl MetadataStore {
             tx.commit().await?;
             Ok(paths)
         };
-        self.noticed(begun.await.map_err(failed))
+        self.0.noticed(begun.await.map_err(failed))
     }
 
     /// A file that was being fetched has come to its end; with it come `more`, which are to be fetched, too. If it is not being fetched
@@ -293,7 +304,7 @@ impl MetadataStore {
         more: &[String],
     ) -> Result<(), StorageError> {
         let ended = async {
-            let mut tx = self.db().begin(Durability::Grouped).await?;
+            let mut tx = self.0.db().begin(Durability::Grouped).await?;
             let values = [
                 id.into(),
                 (&*item.path).into(),
@@ -306,7 +317,7 @@ impl MetadataStore {
             }
             tx.commit().await
         };
-        self.noticed(ended.await.map_err(failed))
+        self.0.noticed(ended.await.map_err(failed))
     }
 
     /// A job that this process works on has ended; whether it was still this process's.
@@ -328,7 +339,7 @@ impl MetadataStore {
             now.0.into(),
         ];
         let ended = async {
-            let mut tx = self.db().begin(Durability::Grouped).await?;
+            let mut tx = self.0.db().begin(Durability::Grouped).await?;
             let ended = tx.execute(END, &values).await? > 0;
             if ended {
                 tx.execute(SKIP, &[id.into(), reason.into()]).await?;
@@ -336,7 +347,7 @@ impl MetadataStore {
             tx.commit().await?;
             Ok(ended)
         };
-        self.noticed(ended.await.map_err(failed))
+        self.0.noticed(ended.await.map_err(failed))
     }
 
     /// Cancels a job: what is not fetched yet is skipped. Whether it had not ended before.
@@ -345,7 +356,7 @@ impl MetadataStore {
     /// The database does not take it.
     pub async fn cancel_job(&self, id: &str, now: UnixMillis) -> Result<bool, StorageError> {
         let cancelled = async {
-            let mut tx = self.db().begin(Durability::Durable).await?;
+            let mut tx = self.0.db().begin(Durability::Durable).await?;
             let cancelled = tx.execute(CANCEL, &[id.into(), now.0.into()]).await? > 0;
             if cancelled {
                 tx.execute(SKIP, &[id.into(), "cancelled".into()]).await?;
@@ -353,7 +364,7 @@ impl MetadataStore {
             tx.commit().await?;
             Ok(cancelled)
         };
-        self.noticed(cancelled.await.map_err(failed))
+        self.0.noticed(cancelled.await.map_err(failed))
     }
 
     /// Deletes up to `most` jobs that ended before a time.
@@ -363,16 +374,16 @@ impl MetadataStore {
     pub async fn forget_jobs(&self, before: UnixMillis, most: u32) -> Result<(), StorageError> {
         let forgotten = async {
             let values = [before.0.into(), i64::from(most).into()];
-            for row in self.db().all(ENDED, &values).await? {
+            for row in self.0.db().all(ENDED, &values).await? {
                 let id: String = row.get(0)?;
-                let mut tx = self.db().begin(Durability::Grouped).await?;
+                let mut tx = self.0.db().begin(Durability::Grouped).await?;
                 tx.execute(DELETE_ITEMS, &[(&*id).into()]).await?;
                 tx.execute(DELETE, &[(&*id).into()]).await?;
                 tx.commit().await?;
             }
             Ok(())
         };
-        self.noticed(forgotten.await.map_err(failed))
+        self.0.noticed(forgotten.await.map_err(failed))
     }
 }
 

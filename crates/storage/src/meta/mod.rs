@@ -63,7 +63,7 @@ pub use garbage::{Garbage, Heap};
 pub use heartbeats::{Heartbeat, Heartbeats};
 pub use held::{HeldRow, HeldSize};
 pub use invalid::{KeyRange, RecordKey, Unswept};
-pub use jobs::{JobClaim, JobCounts, JobItem, JobRow};
+pub use jobs::{JobClaim, JobCounts, JobItem, JobRow, JobStore};
 pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };

@@ -1,0 +1,219 @@
+//! `warm`: what files name is fetched by a job, and what is not held is said.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use larder_testkit::{Origin, Resource};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::packages::entry;
+use crate::support::{PATIENCE, Setup, TestLarder, get};
+use crate::{Done, larder, run};
+
+const TOKEN: &str = "a-token-of-the-admin";
+
+async fn start(origin: &Origin) -> TestLarder {
+    let config = format!(
+        "auth: {{admin_token: '{TOKEN}'}}\nremotes:\n{}{}  own: {{ type: local, package: generic }}\n",
+        entry("a", "generic", origin, "deny_patterns: ['secret']"),
+        entry("npm", "npm", origin, ""),
+    );
+    Setup::new(&config).start().await
+}
+
+fn write(home: &tempfile::TempDir, name: &str, text: &str) {
+    std::fs::write(home.path().join(name), text).expect("a file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_list_names_is_held_afterwards() {
+    let origin = Origin::start().await;
+    for path in ["/dir/one.bin", "/two 2.bin", "/three.bin"] {
+        origin.put(path, Resource::new(path));
+    }
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    let own = running.artifact("a", "three.bin");
+    let list = format!(
+        "# files\n{}\ntwo 2.bin\n{own}\n",
+        origin.url("/dir/one.bin")
+    );
+    write(&home, "urls.txt", &list);
+    let dry = ["warm", "-r", "a", "urls.txt", "--dry-run"];
+    let said = run(home.path(), &dry, &env).await.ok();
+    assert_eq!(said, "a/dir/one.bin\na/three.bin\na/two 2.bin\n");
+    assert_eq!(origin.requests().len(), 0);
+
+    let done = run(home.path(), &["warm", "-r", "a", "urls.txt"], &env).await;
+    // Standard error is no terminal here: lines, and nothing that moves a cursor.
+    assert!(
+        done.err.contains("job ") && !done.err.contains('\r'),
+        "{done:?}"
+    );
+    assert_eq!(done.ok(), "a: 3 files held, 32 B\n");
+    for path in ["dir/one.bin", "two%202.bin", "three.bin"] {
+        let answer = get(&running.artifact("a", path)).await;
+        assert_eq!((answer.status, answer.source()), (200, "cache"), "{path}");
+    }
+    // The same list on standard input, and in a file of another name.
+    write(&home, "list", &list);
+    let mut command = larder(home.path(), &["warm", "-r", "a", "-", "list"], &env);
+    let input = std::fs::File::open(home.path().join("list")).expect("the list");
+    let output = tokio::task::spawn_blocking(move || command.stdin(input).output()).await;
+    let done = Done::of(&output.expect("a task").expect("the larder program"));
+    assert_eq!(done.ok(), "a: 3 files held, 32 B\n");
+    let again = ["warm", "--repository", "a", "urls.txt", "--json"];
+    let done = run(home.path(), &again, &env).await;
+    assert_eq!(done.err, "");
+    let told: Value = serde_json::from_str(&done.ok()).expect("one object");
+    assert_eq!((&told["cached"], &told["bytes"]), (&3.into(), &32.into()));
+    assert_eq!(told["failed"], Value::Array(Vec::new()));
+    assert_eq!(origin.requests().len(), 3, "nothing was fetched twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_held_is_listed_with_its_reason() {
+    let origin = Origin::start().await;
+    origin.put("/one.bin", Resource::new("one"));
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    let list = "one.bin\nabsent.bin\nsecret.bin\nhttps://other.example.com/x?token=canary\n";
+    write(&home, "urls.txt", list);
+    let done = run(home.path(), &["warm", "-r", "a", "urls.txt"], &env).await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert_eq!(done.out, "a: 1 file held, 3 B\n");
+    for words in [
+        "failed absent.bin: ",
+        "failed secret.bin: ",
+        "deny_patterns",
+        "failed urls.txt:4: https://other.example.com/x: it is at other.example.com",
+        "3 of 4 are not held",
+    ] {
+        assert!(done.err.contains(words), "{words}: {}", done.err);
+    }
+    assert!(!done.err.contains("canary"), "{done:?}");
+    let done = run(
+        home.path(),
+        &["warm", "-r", "a", "urls.txt", "--json"],
+        &env,
+    )
+    .await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let told: Value = serde_json::from_str(&done.out).expect("one object");
+    assert_eq!(told["failed"].as_array().map(Vec::len), Some(3), "{told}");
+    assert_eq!(told["failed"][0]["at"], "urls.txt:4", "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_understood_is_a_mistake_of_the_command_line() {
+    let origin = Origin::start().await;
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    write(&home, "package-lock.json", "{\n\"packages\": {,}\n}");
+    write(&home, "yarn.lock", "\u{1b}[31mgarbage\n");
+    write(&home, "pnpm-lock.yaml", "lockfileVersion: 9\npackages: [\n");
+    write(&home, "Chart.lock", "dependencies: []\n");
+    write(&home, "lock", "x");
+    std::fs::write(home.path().join("binary.txt"), b"a\n\xff\n").expect("a file");
+    for (repository, file, words) in [
+        ("npm", "package-lock.json", &["package-lock.json:2"][..]),
+        ("npm", "yarn.lock", &["yarn.lock:1", "no yarn.lock"]),
+        ("npm", "pnpm-lock.yaml", &["pnpm-lock.yaml:"]),
+        ("npm", "Chart.lock", &["helm packages", "npm"]),
+        ("npm", "lock", &["--format"]),
+        ("npm", "absent.lock", &["cannot read absent.lock"]),
+        ("a", "binary.txt", &["binary.txt:2", "UTF-8"]),
+        ("own", "lock", &["local repository"]),
+    ] {
+        let done = run(home.path(), &["warm", "-r", repository, file], &env).await;
+        done.refused(2, words);
+        assert!(!done.err.contains('\u{1b}'), "{done:?}");
+    }
+    run(home.path(), &["warm", "lock"], &env)
+        .await
+        .refused(2, &["--repository"]);
+    let unknown = run(home.path(), &["warm", "-r", "nowhere", "lock"], &env).await;
+    unknown.refused(1, &["nowhere", "npm"]);
+    write(&home, "urls.txt", "one.bin\n");
+    let keyless = [("LARDER_URL", server.as_str())];
+    let done = run(home.path(), &["warm", "-r", "a", "urls.txt"], &keyless).await;
+    done.refused(1, &["LARDER_TOKEN"]);
+    assert_eq!(origin.requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_cancels_the_job() {
+    let origin = Origin::start().await;
+    origin.put("/one.bin", Resource::new("one"));
+    origin.hold("/one.bin");
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    write(&home, "urls.txt", "one.bin\n");
+    let mut command = larder(home.path(), &["warm", "-r", "a", "urls.txt"], &env);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.expect("the larder program");
+    origin.wait_for("GET", "/one.bin", 1).await;
+    let pid = i32::try_from(child.id()).expect("a pid");
+    kill_process(Pid::from_raw(pid).expect("a pid"), Signal::INT).expect("a signal");
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await;
+    let done = Done::of(&output.expect("a task").expect("an end"));
+    assert_eq!((done.code, &*done.out), (Some(1), ""), "{done:?}");
+    assert!(done.err.contains("is cancelled"), "{done:?}");
+    origin.release("/one.bin");
+    let begun = Instant::now();
+    loop {
+        let jobs = get(&running.url("api/v1/jobs")).await.json();
+        if jobs["jobs"][0]["state"] == "cancelled" {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{jobs}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+/// `script` makes a terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bar_is_shown_at_a_terminal() {
+    let origin = Origin::start().await;
+    origin.put("/one.bin", Resource::new("one"));
+    let running = start(&origin).await;
+    let home = tempfile::tempdir().expect("a directory");
+    write(&home, "urls.txt", "one.bin\n");
+    let program = env!("CARGO_BIN_EXE_larder");
+    let line = format!("{program} warm -r a urls.txt --server {}", running.url("/"));
+    for (term, shows) in [("xterm", true), ("dumb", false)] {
+        let mut command = std::process::Command::new("script");
+        command
+            .args(["-qec", &line, "/dev/null"])
+            .env_clear()
+            .envs([
+                ("PATH", "/usr/bin:/bin"),
+                ("TERM", term),
+                ("LARDER_TOKEN", TOKEN),
+            ])
+            .current_dir(home.path())
+            .stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output()).await;
+        let Ok(output) = output.expect("a task") else {
+            return eprintln!("SKIPPED: script is not installed");
+        };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && said.contains("a: 1 file held, 3 B"),
+            "{said}"
+        );
+        assert_eq!(said.contains("] 100 %  1 of 1 files"), shows, "{said}");
+    }
+}
