@@ -86,6 +86,9 @@ pub use jobs::{JobReport, JobRequest, Jobs, JobsPage};
 pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
 pub use larder_storage::{JobCounts, JobItem, JobRow};
 pub use operate::{
+    Archive, ArchiveLink, ArchivePage, ArchiveRow, ArchiveTaken, ArchivedFile, LeftAlone,
+};
+pub use operate::{
     BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Health, HeldArtifact,
     HeldCursor, HeldPage, HeldRequest, HeldSummary, OfferPage, OfferRequest, OfferedArtifact,
 };
@@ -108,6 +111,7 @@ pub struct Engine {
     explainer: Explainer,
     offers: Arc<Offers>,
     jobs: Arc<Jobs>,
+    archive: Archive,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -131,6 +135,7 @@ impl Engine {
             budgets: Arc::clone(&budgets),
             clock: Arc::clone(&clock),
         });
+        let archive = Archive::new(&base, Arc::clone(&pipeline.local));
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
@@ -144,6 +149,7 @@ impl Engine {
             explainer,
             offers,
             jobs,
+            archive,
             budgets,
             clock,
         })
@@ -406,6 +412,11 @@ impl Engine {
     /// Changes whenever files are deleted that answers of before may still hold open: those whose ticket is no longer good are to be let go.
     pub fn freed(&self) -> watch::Receiver<u64> {
         self.catalog.freed()
+    }
+
+    /// What goes into an archive, and comes out of one.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// The jobs that fetch many files into the cache.

@@ -10,6 +10,7 @@
 //! | `local.rs` | the rows of local repositories' files |
 //! | `listing.rs` | pages of records, sizes, and what the collector does |
 //! | `bus.rs` | what other engines over the same data have changed |
+//! | `carry.rs` | records that come out of an archive |
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
 //! | `bounds.rs`, `evict.rs` | how much may be kept, and what goes for it |
 //! | `uses.rs`, `victims.rs` | when records were last asked for, and which go first |
@@ -21,6 +22,7 @@
 mod absences;
 mod bounds;
 mod bus;
+mod carry;
 mod commit;
 mod epochs;
 mod evict;
@@ -53,6 +55,7 @@ use crate::target::Target;
 
 pub(crate) use absences::Absence;
 pub(crate) use bus::Foreign;
+pub(crate) use carry::{Carried, CarriedIn};
 pub(crate) use commit::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
 pub use evict::DiskUse;
