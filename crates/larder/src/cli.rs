@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Diagnostic, Environment, Sources};
 use crate::pages;
 use crate::remote_commands::{
-    Asked, DuFlags, ExplainFlags, FlushFlags, GetFlags, LsFlags, PutFlags, RemoteCommand, RmFlags,
+    Asked, DuFlags, ExplainFlags, ExportFlags, FlushFlags, GetFlags, ImportFlags, LsFlags,
+    PutFlags, RemoteCommand, RmFlags,
 };
 
 /// What follows every command's help.
@@ -19,7 +20,7 @@ Exit status:
   0  all is well: larder was asked to stop and did; `check` or `doctor` found nothing wrong; what was asked for was done
   1  larder cannot start or go on; `check` found why it would not start, `doctor` what is wrong; a command that asks a running larder
      got no answer, or a refusal, or bytes that are not those that were stated; the copy that `migrate` was to make is not complete
-     and verified, or something damaged was left out of it
+     and verified, or something damaged was left out of it; an archive is damaged, or something of it was left out
   2  the command line itself is wrong: an unknown flag, command or argument; `migrate` has nothing to copy to or from;
      a file that shall be read cannot be";
 
@@ -68,6 +69,12 @@ enum Command {
     /// Says why a running larder answers a path as it does, and which line of the configuration decided.
     #[command(after_help = EXIT_CODES)]
     Explain(ExplainFlags),
+    /// Puts what repositories of a running larder hold into one archive, for a larder without a network; goes on where it was broken off.
+    #[command(after_help = EXIT_CODES)]
+    Export(ExportFlags),
+    /// Reads an archive into a running larder, after all of it has been verified.
+    #[command(after_help = EXIT_CODES)]
+    Import(ImportFlags),
     /// Copies what larder holds to the backends that the configuration names, or back into the data directory, and verifies the copy.
     #[command(after_help = EXIT_CODES)]
     Migrate(MigrateArguments),
@@ -261,6 +268,8 @@ impl Cli {
             Some(Command::Rm(flags)) => Action::Ask(RemoteCommand::Rm(flags), asked),
             Some(Command::Flush(flags)) => Action::Ask(RemoteCommand::Flush(flags), asked),
             Some(Command::Explain(flags)) => Action::Ask(RemoteCommand::Explain(flags), asked),
+            Some(Command::Export(flags)) => Action::Ask(RemoteCommand::Export(flags), asked),
+            Some(Command::Import(flags)) => Action::Ask(RemoteCommand::Import(flags), asked),
             Some(Command::Completions { shell }) => Action::Print(pages::completions(shell)),
             Some(Command::Man) => Action::Print(pages::manual().into_bytes()),
             Some(Command::Migrate(arguments)) => Action::Migrate(

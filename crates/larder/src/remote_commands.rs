@@ -1,8 +1,9 @@
-//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush` and `explain`.
+//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush`, `explain`, `export` and `import`.
 //!
 //! Knows their flags, and what each asks. Exit codes: 0, 1 where the answer is an error or there is none, 2 where the command line cannot
 //! be understood.
 
+mod archive;
 mod get;
 mod listing;
 mod place;
@@ -20,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Environment;
 use server::Server;
 
+pub use archive::{ExportFlags, ImportFlags};
 pub use server::Asked;
 
 const FAILED: u8 = 1;
@@ -133,6 +135,10 @@ pub enum RemoteCommand {
     Flush(FlushFlags),
     /// Say why a path is answered as it is.
     Explain(ExplainFlags),
+    /// Put what repositories hold into an archive.
+    Export(ExportFlags),
+    /// Read an archive in.
+    Import(ImportFlags),
 }
 
 impl RemoteCommand {
@@ -144,7 +150,9 @@ impl RemoteCommand {
             | Self::Put(PutFlags { asked, .. })
             | Self::Rm(RmFlags { asked, .. })
             | Self::Flush(FlushFlags { asked, .. })
-            | Self::Explain(ExplainFlags { asked, .. }) => asked,
+            | Self::Explain(ExplainFlags { asked, .. })
+            | Self::Export(ExportFlags { asked, .. })
+            | Self::Import(ImportFlags { asked, .. }) => asked,
         }
     }
 }
@@ -264,5 +272,7 @@ async fn execute(
         RemoteCommand::Explain(ExplainFlags { place, .. }) => {
             steer::explain(&server, place, out).await
         }
+        RemoteCommand::Export(flags) => archive::export(&server, flags, out).await,
+        RemoteCommand::Import(flags) => archive::import(&server, flags, out).await,
     }
 }

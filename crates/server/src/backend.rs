@@ -10,9 +10,9 @@ use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation,
-    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary, HotTicket,
-    JobReport, JobRequest, JobsPage, MirrorReport, OfferPage, OfferRequest, StoreReport,
+    Answer, Archive, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse,
+    Explanation, FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSize, HeldSummary,
+    HotTicket, JobReport, JobRequest, JobsPage, MirrorReport, OfferPage, OfferRequest, StoreReport,
     UpstreamReport, Written,
 };
 use larder_formats::ErrorBody;
@@ -144,6 +144,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Cancels a job.
     fn cancel_job(&self, _id: &str) -> impl Future<Output = Result<JobReport, Fault>> + Send {
         async { Err(no_jobs()) }
+    }
+
+    /// What goes into an archive, and comes out of one; `None` where there are none.
+    fn archive(&self) -> Option<&Archive> {
+        None
     }
 
     /// How much is held, of one repository or of all.

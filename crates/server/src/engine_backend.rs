@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine, Explanation,
-    FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket, JobReport,
-    JobRequest, JobsPage, OfferPage, OfferRequest, StoreReport, UpstreamReport, Written,
+    Answer, Archive, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine,
+    Explanation, FlushReport, FlushRequest, Health, HeldPage, HeldRequest, HeldSummary, HotTicket,
+    JobReport, JobRequest, JobsPage, OfferPage, OfferRequest, StoreReport, UpstreamReport, Written,
 };
 use larder_formats::{ErrorBody, format_of, standard_error_body};
 use tokio::sync::watch;
@@ -97,6 +97,10 @@ impl Backend for Arc<Engine> {
 
     async fn cancel_job(&self, id: &str) -> Result<JobReport, Fault> {
         Engine::jobs(self).cancel(id).await
+    }
+
+    fn archive(&self) -> Option<&Archive> {
+        Some(Engine::archive(self))
     }
 
     async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {

@@ -20,6 +20,7 @@
 mod access_log;
 mod activity;
 mod admin;
+mod archive;
 mod artifact;
 mod backend;
 mod body;

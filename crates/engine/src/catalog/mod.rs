@@ -55,7 +55,7 @@ use crate::target::Target;
 
 pub(crate) use absences::Absence;
 pub(crate) use bus::Foreign;
-pub(crate) use carry::{Carried, CarriedIn};
+pub(crate) use carry::Carried;
 pub(crate) use commit::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
 pub use evict::DiskUse;

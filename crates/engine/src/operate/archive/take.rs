@@ -246,7 +246,7 @@ fn check(row: &ArchiveRow, is_local: bool) -> Result<(), String> {
     }
     let texts = [&row.path, &row.form];
     let is_odd = |text: &&String| text.len() > LONGEST || text.contains(char::is_control);
-    if texts.iter().any(|text| is_odd(text)) || row.form.contains('@') {
+    if texts.iter().any(is_odd) || row.form.contains('@') {
         return Err(format!("{shown} is no path that a repository can have"));
     }
     let suffix = row.link.as_ref().map_or("", |link| &*link.suffix);
