@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
+import airgap
 import alpine
 import basics
 import chart
@@ -57,6 +58,7 @@ CASES = {
     **release.CASES,
     **roots.CASES,
     **virtual.CASES,
+    **airgap.CASES,
 }
 
 
