@@ -1,6 +1,6 @@
 //! Uploaded files follow the rules of the repository that they come into.
 
-use super::{put, run, text};
+use super::{dated, put, run, text};
 use crate::support::{TestLarder, get};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,6 +44,7 @@ async fn another_file_stays_unless_it_is_to_be_replaced() {
     );
     for repository in ["own", "fixed"] {
         assert_eq!(get(&target.artifact(repository, "a")).await.text(), "ours");
+        dated(&source.artifact(repository, "c")).await;
         let (was, is) = (
             get(&source.artifact(repository, "c")).await,
             get(&target.artifact(repository, "c")).await,

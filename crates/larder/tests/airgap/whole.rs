@@ -6,7 +6,7 @@ use larder_core::sha256;
 use larder_testkit::{Origin, Payload, Resource};
 use serde_json::json;
 
-use super::{listed, put, rpm, run, text};
+use super::{dated, listed, put, rpm, run, text};
 use crate::support::packages::{File, entry, npm, pypi_html, pypi_json};
 use crate::support::{Setup, TestLarder, get};
 
@@ -193,6 +193,7 @@ async fn what_upstreams_gave_is_served_without_them() {
     }
     let (links, sent) = charts(&source).await;
     source.until_idle().await;
+    dated(&source.url(urls.last().expect("a URL"))).await;
     let mut before = BTreeMap::new();
     for url in &urls {
         before.insert(url, ask(&source.url(url)).await);

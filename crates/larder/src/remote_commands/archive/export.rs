@@ -43,7 +43,7 @@ pub(in super::super) async fn export(
         mut writer,
         listed,
         has,
-    } = partial::open(&path, &head, &mut progress)?;
+    } = partial::open(&path, &head, &mut progress).await?;
     let resumed = has.len() as u64;
     let mut told = Told::default();
     let listed = match listed {

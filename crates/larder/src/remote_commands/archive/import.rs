@@ -30,7 +30,7 @@ pub(in super::super) async fn import(
 ) -> Result<(), Failure> {
     let mut progress = Progress::new();
     let wanted = flags.sha256.as_deref().map(digest).transpose()?;
-    let archive = verify(&flags.file, &mut progress)?;
+    let archive = verify(&flags.file, &mut progress).await?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != archive.sha256) {
         return Err(Failure::failed(format!(
             "{} has the SHA-256 {} and not {}: it is another archive; nothing was imported",

@@ -65,7 +65,11 @@ pub(super) fn path_of(target: &Path) -> PathBuf {
 }
 
 /// Opens what was begun of the archive with this head, or begins it.
-pub(super) fn open(path: &Path, head: &Head, progress: &mut Progress) -> Result<Partial, Failure> {
+pub(super) async fn open(
+    path: &Path,
+    head: &Head,
+    progress: &mut Progress,
+) -> Result<Partial, Failure> {
     let opened = File::options()
         .read(true)
         .write(true)
@@ -86,7 +90,7 @@ pub(super) fn open(path: &Path, head: &Head, progress: &mut Progress) -> Result<
         let mut reader = Reader::new(reading);
         loop {
             let before = reader.place();
-            match found.read_on(&mut reader) {
+            match found.read_on(&mut reader).await {
                 Ok(true) => {}
                 // An end that is there is written again.
                 Ok(false) | Err(Broken::Damaged(..)) => {
@@ -142,35 +146,37 @@ struct Found {
 
 impl Found {
     /// Reads an entry; `false` where there is none more that is gone on behind.
-    fn read_on(&mut self, reader: &mut Reader) -> Result<bool, Broken> {
+    async fn read_on(&mut self, reader: &mut Reader) -> Result<bool, Broken> {
         let Some(entry) = reader.next()? else {
             return Ok(false);
         };
         match &*entry.name {
-            HEAD if self.head.is_none() => self.head = Some(reader.json(&entry)?),
+            HEAD if self.head.is_none() => self.head = Some(reader.json(&entry).await?),
             name if name.starts_with(ROWS) && !self.is_listed => {
-                let batch: Batch = reader.json(&entry)?;
+                let batch: Batch = reader.json(&entry).await?;
                 self.listed.get_or_insert_default().add(&batch);
             }
             CONTENTS if !self.is_listed => {
-                let contents: Contents = reader.json(&entry)?;
+                let contents: Contents = reader.json(&entry).await?;
                 let listed = self.listed.get_or_insert_default();
                 if listed.contents != contents {
                     return Err(reader.damaged("its lists do not fit together"));
                 }
                 self.is_listed = true;
             }
-            _ => return self.read_blob(reader, &entry),
+            _ => return self.read_blob(reader, &entry).await,
         }
         Ok(true)
     }
 
-    fn read_blob(&mut self, reader: &mut Reader, entry: &Entry) -> Result<bool, Broken> {
+    async fn read_blob(&mut self, reader: &mut Reader, entry: &Entry) -> Result<bool, Broken> {
         let Some(digest) = digest_of(&entry.name).filter(|_| self.is_listed) else {
             return Ok(false);
         };
         let mut hasher = Hasher::new(&[]);
-        reader.body(entry.size, |piece| hasher.update(piece))?;
+        reader
+            .body(entry.size, |piece| hasher.update(piece))
+            .await?;
         if hasher.finish_sha256() != digest {
             return Err(reader.damaged("a blob has other bytes"));
         }

@@ -209,8 +209,12 @@ impl Reader {
         }
     }
 
-    /// Reads the bytes of an entry.
-    pub(super) fn body(&mut self, size: u64, mut each: impl FnMut(&[u8])) -> Result<(), Broken> {
+    /// Reads the bytes of an entry. Now and then others have their turn: a command that is interrupted ends in the middle of a long one.
+    pub(super) async fn body(
+        &mut self,
+        size: u64,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), Broken> {
         let mut piece = vec![0; PIECE.min(usize::try_from(size).unwrap_or(PIECE))];
         let mut left = size;
         while left > 0 {
@@ -218,6 +222,7 @@ impl Reader {
             self.exactly(&mut piece[..count])?;
             each(&piece[..count]);
             left -= count as u64;
+            tokio::task::yield_now().await;
         }
         let mut rest = [0; BLOCK];
         let rest = &mut rest[..padding(size)];
@@ -229,7 +234,7 @@ impl Reader {
     }
 
     /// Reads an entry that is read as JSON.
-    pub(super) fn json<T: serde::de::DeserializeOwned>(
+    pub(super) async fn json<T: serde::de::DeserializeOwned>(
         &mut self,
         entry: &Entry,
     ) -> Result<T, Broken> {
@@ -237,7 +242,8 @@ impl Reader {
             return Err(self.damaged(format!("{} is too long", entry.name)));
         }
         let mut bytes = Vec::new();
-        self.body(entry.size, |piece| bytes.extend_from_slice(piece))?;
+        self.body(entry.size, |piece| bytes.extend_from_slice(piece))
+            .await?;
         serde_json::from_slice(&bytes)
             .map_err(|error| self.damaged(format!("{} cannot be read: {error}", entry.name)))
     }
@@ -247,8 +253,8 @@ impl Reader {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_written_is_read_and_nothing_else() {
+    #[tokio::test]
+    async fn what_is_written_is_read_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.tar");
         let options = || {
@@ -270,27 +276,27 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len() as u64, length);
         assert_eq!(larder_core::sha256(&bytes), sha256);
-        let read = || -> Result<Vec<(String, u64)>, Broken> {
+        let read = async || -> Result<Vec<(String, u64)>, Broken> {
             let mut reader = Reader::new(options().unwrap());
             let mut found = Vec::new();
             while let Some(entry) = reader.next()? {
-                reader.body(entry.size, |_| {})?;
+                reader.body(entry.size, |_| {}).await?;
                 found.push((entry.name, entry.size));
             }
             Ok(found)
         };
-        assert_eq!(read().unwrap(), [("a".to_owned(), 3), (long, 512)]);
+        assert_eq!(read().await.unwrap(), [("a".to_owned(), 3), (long, 512)]);
         for at in
             (0..bytes.len()).filter(|at| !(512..515).contains(at) && !(1536..2048).contains(at))
         {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;
             std::fs::write(&path, flipped).unwrap();
-            assert!(read().is_err(), "a flip at {at} is not seen");
+            assert!(read().await.is_err(), "a flip at {at} is not seen");
         }
         for length in [0, 511, 1500, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            assert!(read().is_err(), "cut at {length}");
+            assert!(read().await.is_err(), "cut at {length}");
         }
         assert_eq!(
             header("x", 9 << 30).map(|_| ()).ok(),

@@ -34,7 +34,7 @@ pub(super) struct Verified {
 ///
 /// # Errors
 /// It cannot be read, or is not to the byte what was exported: nothing of it is to be used.
-pub(super) fn verify(path: &Path, progress: &mut Progress) -> Result<Verified, Failure> {
+pub(super) async fn verify(path: &Path, progress: &mut Progress) -> Result<Verified, Failure> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::misused(format!("there is no {}", path.display())),
         _ => cannot("read", path, &error),
@@ -43,7 +43,7 @@ pub(super) fn verify(path: &Path, progress: &mut Progress) -> Result<Verified, F
     let length = file.metadata().map_err(failed)?.len();
     progress.begin("verifying", length);
     let mut reader = Reader::new(file);
-    let read = Reading::default().read(&mut reader, progress);
+    let read = Reading::default().read(&mut reader, progress).await;
     read.map_err(|broken| match broken {
         Broken::Unread(error) => failed(error),
         Broken::Damaged(at, why) => Failure::failed(format!(
@@ -65,7 +65,11 @@ struct Reading {
 }
 
 impl Reading {
-    fn read(mut self, reader: &mut Reader, progress: &mut Progress) -> Result<Verified, Broken> {
+    async fn read(
+        mut self,
+        reader: &mut Reader,
+        progress: &mut Progress,
+    ) -> Result<Verified, Broken> {
         loop {
             let before = reader.place();
             let Some(entry) = reader.next()? else { break };
@@ -73,12 +77,12 @@ impl Reading {
                 return Err(reader.damaged("something follows its last entry"));
             }
             match &*entry.name {
-                HEAD => self.read_head(reader, &entry)?,
-                name if name.starts_with(ROWS) => self.read_rows(reader, &entry)?,
-                CONTENTS => self.read_contents(reader, &entry)?,
-                name if name.starts_with(BLOBS) => self.read_blob(reader, &entry)?,
+                HEAD => self.read_head(reader, &entry).await?,
+                name if name.starts_with(ROWS) => self.read_rows(reader, &entry).await?,
+                CONTENTS => self.read_contents(reader, &entry).await?,
+                name if name.starts_with(BLOBS) => self.read_blob(reader, &entry).await?,
                 END => {
-                    let end: End = reader.json(&entry)?;
+                    let end: End = reader.json(&entry).await?;
                     if end.sha256 != before.sha256().to_hex() {
                         return Err(
                             reader.damaged("what is before its end is not what was exported")
@@ -93,8 +97,8 @@ impl Reading {
         self.ended(reader)
     }
 
-    fn read_head(&mut self, reader: &mut Reader, entry: &Entry) -> Result<(), Broken> {
-        let head: Head = reader.json(entry)?;
+    async fn read_head(&mut self, reader: &mut Reader, entry: &Entry) -> Result<(), Broken> {
+        let head: Head = reader.json(entry).await?;
         if self.head.is_some() || !self.batches.is_empty() {
             return Err(reader.damaged("its head is not at its beginning"));
         }
@@ -109,8 +113,8 @@ impl Reading {
         Ok(())
     }
 
-    fn read_rows(&mut self, reader: &mut Reader, entry: &Entry) -> Result<(), Broken> {
-        let batch: Batch = reader.json(entry)?;
+    async fn read_rows(&mut self, reader: &mut Reader, entry: &Entry) -> Result<(), Broken> {
+        let batch: Batch = reader.json(entry).await?;
         let repository = repository_of(&entry.name).unwrap_or_default();
         let head = self.head.as_ref().filter(|_| !self.is_listed);
         let is_known =
@@ -123,8 +127,8 @@ impl Reading {
         Ok(())
     }
 
-    fn read_contents(&mut self, reader: &mut Reader, entry: &Entry) -> Result<(), Broken> {
-        let contents: Contents = reader.json(entry)?;
+    async fn read_contents(&mut self, reader: &mut Reader, entry: &Entry) -> Result<(), Broken> {
+        let contents: Contents = reader.json(entry).await?;
         if self.is_listed || self.head.is_none() || contents != self.listed.contents {
             return Err(reader.damaged("its lists do not fit together"));
         }
@@ -132,9 +136,11 @@ impl Reading {
         Ok(())
     }
 
-    fn read_blob(&mut self, reader: &mut Reader, entry: &Entry) -> Result<(), Broken> {
+    async fn read_blob(&mut self, reader: &mut Reader, entry: &Entry) -> Result<(), Broken> {
         let mut hasher = Hasher::new(&[]);
-        reader.body(entry.size, |piece| hasher.update(piece))?;
+        reader
+            .body(entry.size, |piece| hasher.update(piece))
+            .await?;
         let digest = digest_of(&entry.name).filter(|_| self.is_listed);
         let named = digest.filter(|digest| self.listed.blobs.get(digest) == Some(&entry.size));
         let Some(digest) = named else {
