@@ -211,7 +211,8 @@ class Case:
 
     def __init__(self, binary, backends=None):
         self._binary = binary
-        self._environment, self._more = backends.for_a_case() if backends else ({}, {})
+        self._backends = backends
+        self._more, self._environment = self.settings_of_another()
         self._origins = []
         self._larder = None
         self._direct = {}
@@ -227,6 +228,11 @@ class Case:
     def binary(self):
         """The program under test."""
         return self._binary
+
+    def settings_of_another(self):
+        """Further keys of the configuration of one more larder, with a place of its own, and its environment."""
+        environment, more = self._backends.for_a_case() if self._backends else ({}, {})
+        return more, environment
 
     def needs_larder(self):
         """Ends a case that would show nothing of a client or of an upstream alone."""

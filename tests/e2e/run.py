@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
+import airgap
 import alpine
 import basics
 import chart
@@ -61,6 +62,7 @@ CASES = {
     **ui.CASES,
     **virtual.CASES,
     **warm.CASES,
+    **airgap.CASES,
 }
 
 

@@ -83,6 +83,25 @@ pub(crate) fn is_of_present_upstream(entry: &RepositoryState, variant: &str) -> 
     entry.origins.iter().any(|present| **present == *origin)
 }
 
+/// A variant without the mark of an upstream, and that mark.
+pub(crate) fn split_origin(variant: &str) -> (&str, &str) {
+    variant.split_once(ORIGIN).unwrap_or((variant, ""))
+}
+
+/// A variant with the mark of an upstream.
+pub(crate) fn with_origin(variant: &str, origin: &str) -> String {
+    if origin.is_empty() {
+        variant.to_owned()
+    } else {
+        format!("{variant}{ORIGIN}{origin}")
+    }
+}
+
+/// Whether a key's path is that of a link to another host, which larder has signed.
+pub(crate) fn is_link(entry: &RepositoryState, path: &str) -> bool {
+    entry.format.profile().links_elsewhere && path.starts_with("_ext/")
+}
+
 /// The part of a variant that tells the query from the path.
 fn marks_of(variant: &str) -> &str {
     let before_origin = variant.split(ORIGIN).next().unwrap_or_default();

@@ -92,8 +92,9 @@ pub use larder_storage::{
     Figures, Garbage, Heap, JobCounts, JobItem, JobRow, ScrubFinding, ScrubRow,
 };
 pub use operate::{
-    BackendHealth, CacheType, DiskSpace, FlushReport, FlushRequest, Forecast, Health, HeldArtifact,
-    HeldCursor, HeldPage, HeldRequest, HeldSummary, History, HistoryPoint, Ledger, MissingPath,
+    Archive, ArchiveLink, ArchivePage, ArchiveRow, ArchiveTaken, ArchivedFile, BackendHealth,
+    CacheType, DiskSpace, FlushReport, FlushRequest, Forecast, Health, HeldArtifact, HeldCursor,
+    HeldPage, HeldRequest, HeldSummary, History, HistoryPoint, Ledger, LeftAlone, MissingPath,
     OfferPage, OfferRequest, OfferedArtifact, Outage, RecentError, RecentErrors, RefusedGroup,
     Span, TrafficSource,
 };
@@ -126,6 +127,7 @@ pub struct Engine {
     views: Views,
     ledger: Arc<Ledger>,
     scrubs: Arc<Scrubs>,
+    archive: Archive,
     budgets: Arc<Budgets>,
     clock: Arc<dyn Clock>,
 }
@@ -152,6 +154,7 @@ impl Engine {
         });
         let (of_jobs, of_all) = (Arc::clone(&jobs), Arc::clone(&counters));
         let scrubs = Scrubs::new(Arc::clone(&pipeline), of_jobs, of_all, Arc::clone(&clock));
+        let archive = Archive::new(&base, Arc::clone(&pipeline.local));
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.keep_origins();
@@ -169,6 +172,7 @@ impl Engine {
             views,
             ledger,
             scrubs,
+            archive,
             budgets,
             clock,
         })
@@ -445,6 +449,11 @@ impl Engine {
     /// Changes whenever files are deleted that answers of before may still hold open: those whose ticket is no longer good are to be let go.
     pub fn freed(&self) -> watch::Receiver<u64> {
         self.catalog.freed()
+    }
+
+    /// What goes into an archive, and comes out of one.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// The jobs that fetch many files into the cache.

@@ -10,8 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Diagnostic, Environment, Sources};
 use crate::pages;
 use crate::remote_commands::{
-    Asked, DuFlags, ExplainFlags, FlushFlags, GcFlags, GetFlags, LsFlags, PutFlags, RemoteCommand,
-    RmFlags, ScrubFlags, WarmFlags,
+    Asked, DuFlags, ExplainFlags, ExportFlags, FlushFlags, GcFlags, GetFlags, ImportFlags, LsFlags,
+    PutFlags, RemoteCommand, RmFlags, ScrubFlags, WarmFlags,
 };
 
 /// What follows every command's help.
@@ -21,7 +21,7 @@ Exit status:
   1  larder cannot start or go on; `check` found why it would not start, `doctor` what is wrong; a command that asks a running larder
      got no answer, or a refusal, or bytes that are not those that were stated; not all that `warm` was to fetch is held; the copy that
      `migrate` was to make is not complete and verified, or something damaged was left out of it; `scrub` was cancelled, or an uploaded
-     file is damaged
+     file is damaged; an archive is damaged, or something of it was left out
   2  the command line itself is wrong: an unknown flag, command or argument; `migrate` has nothing to copy to or from;
      a file that shall be read cannot be";
 
@@ -73,6 +73,12 @@ enum Command {
     /// Says why a running larder answers a path as it does, and which line of the configuration decided.
     #[command(after_help = EXIT_CODES)]
     Explain(ExplainFlags),
+    /// Puts what repositories of a running larder hold into one archive, for a larder without a network; goes on where it was broken off.
+    #[command(after_help = EXIT_CODES)]
+    Export(ExportFlags),
+    /// Reads an archive into a running larder, after all of it has been verified.
+    #[command(after_help = EXIT_CODES)]
+    Import(ImportFlags),
     /// Deletes what nothing refers to any more, and says how much of what; of a running larder, or in a data directory that none runs on.
     #[command(after_help = EXIT_CODES)]
     Gc(GcFlags),
@@ -292,6 +298,8 @@ impl Cli {
             Some(Command::Explain(flags)) => Action::Ask(RemoteCommand::Explain(flags), asked),
             Some(Command::Gc(flags)) => asked_or_here(RemoteCommand::Gc(flags), asked),
             Some(Command::Scrub(flags)) => asked_or_here(RemoteCommand::Scrub(flags), asked),
+            Some(Command::Export(flags)) => Action::Ask(RemoteCommand::Export(flags), asked),
+            Some(Command::Import(flags)) => Action::Ask(RemoteCommand::Import(flags), asked),
             Some(Command::Completions { shell }) => Action::Print(pages::completions(shell)),
             Some(Command::Man) => Action::Print(pages::manual().into_bytes()),
             Some(Command::Migrate(arguments)) => Action::Migrate(

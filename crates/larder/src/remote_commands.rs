@@ -1,8 +1,9 @@
-//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush`, `warm`, `explain`, `gc` and `scrub`.
+//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush`, `warm`, `explain`, `gc`, `scrub`, `export` and `import`.
 //!
 //! Knows their flags, and what each asks. Exit codes: 0, 1 where the answer is an error or there is none, 2 where the command line cannot
 //! be understood.
 
+mod archive;
 mod get;
 mod listing;
 mod place;
@@ -23,6 +24,7 @@ use crate::config::Environment;
 use crate::lockfiles::Format;
 use server::Server;
 
+pub use archive::{ExportFlags, ImportFlags};
 pub use server::Asked;
 
 const FAILED: u8 = 1;
@@ -195,6 +197,10 @@ pub enum RemoteCommand {
     Gc(GcFlags),
     /// Read all that is stored again.
     Scrub(ScrubFlags),
+    /// Put what repositories hold into an archive.
+    Export(ExportFlags),
+    /// Read an archive in.
+    Import(ImportFlags),
 }
 
 impl RemoteCommand {
@@ -206,6 +212,8 @@ impl RemoteCommand {
             | Self::Put(PutFlags { asked, .. })
             | Self::Rm(RmFlags { asked, .. })
             | Self::Flush(FlushFlags { asked, .. })
+            | Self::Export(ExportFlags { asked, .. })
+            | Self::Import(ImportFlags { asked, .. })
             | Self::Warm(WarmFlags { asked, .. })
             | Self::Explain(ExplainFlags { asked, .. })
             | Self::Gc(GcFlags { asked, .. })
@@ -337,5 +345,7 @@ async fn execute(
         }
         RemoteCommand::Gc(flags) => upkeep::gc(&server, flags, out).await,
         RemoteCommand::Scrub(flags) => upkeep::scrub(&server, flags, out).await,
+        RemoteCommand::Export(flags) => archive::export(&server, flags, out).await,
+        RemoteCommand::Import(flags) => archive::import(&server, flags, out).await,
     }
 }

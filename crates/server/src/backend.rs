@@ -10,11 +10,11 @@ use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Explanation,
-    FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest, HeldSize,
-    HeldSummary, History, HotTicket, JobReport, JobRequest, JobsPage, MirrorReport, OfferPage,
-    OfferRequest, Outage, RecentError, RecentErrors, RefusedGroup, ScrubReport, Span, StoreReport,
-    TrafficSource, UpstreamReport, Written,
+    Answer, Archive, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse,
+    Explanation, FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest,
+    HeldSize, HeldSummary, History, HotTicket, JobReport, JobRequest, JobsPage, MirrorReport,
+    OfferPage, OfferRequest, Outage, RecentError, RecentErrors, RefusedGroup, ScrubReport, Span,
+    StoreReport, TrafficSource, UpstreamReport, Written,
 };
 use larder_engine::{
     ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
@@ -214,6 +214,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Cancels the scrub that is under way.
     fn cancel_scrub(&self) -> impl Future<Output = Result<ScrubReport, Fault>> + Send {
         async { Err(no_upkeep()) }
+    }
+
+    /// What goes into an archive, and comes out of one; `None` where there are none.
+    fn archive(&self) -> Option<&Archive> {
+        None
     }
 
     /// How much is held, of one repository or of all.

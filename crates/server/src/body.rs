@@ -85,6 +85,12 @@ impl ResponseBody {
         Self(Kind::Pieces(Box::new(pieces)))
     }
 
+    /// A body of so many bytes; one that is shorter breaks off.
+    pub(crate) fn sized(body: Body, length: u64) -> Self {
+        let pieces = Pieces::new(VecDeque::from([body]), Some(length));
+        Self(Kind::Pieces(Box::new(pieces)))
+    }
+
     /// A body of several parts, of `length` bytes together if that is known.
     pub(crate) fn pieces(
         pieces: VecDeque<Body>,

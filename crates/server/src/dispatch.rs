@@ -12,7 +12,9 @@ use crate::origin_guard::{Attempt, may_change_state};
 use crate::problem::{self, Audience};
 use crate::root_page::{self, is_root};
 use crate::routes::{Endpoint, Found, find};
-use crate::{admin, artifact, discovery, explain, jobs, loops, oci, peers, ui, upkeep, upload};
+use crate::{
+    admin, archive, artifact, discovery, explain, jobs, loops, oci, peers, ui, upkeep, upload,
+};
 
 /// Steps 5 to 7: which handler a request goes to, and whether it may.
 pub(crate) async fn dispatch<B: Backend>(
@@ -106,6 +108,8 @@ async fn handle<B: Backend>(
         },
         Endpoint::Discovery => discovery::serve(exchange, repository).await,
         Endpoint::Jobs => jobs::serve(exchange, repository, body).await,
+        Endpoint::Archive => archive::serve_rows(exchange, repository, body).await,
+        Endpoint::Blob => archive::serve_blob(exchange, repository, body).await,
         Endpoint::Explain => explain::serve(exchange, repository, rest).await,
         Endpoint::Gc | Endpoint::Scrub => upkeep::serve(exchange, endpoint).await,
         Endpoint::Peer => peers::serve(exchange),
@@ -142,7 +146,8 @@ fn nothing<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
     Handled::other(fail(exchange, &fault, Endpoint::Root))
 }
 
-fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
+/// Lets a request pass that may change state.
+pub(crate) fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
     let attempt = Attempt {
         headers: &exchange.head.headers,
         scheme: exchange.connection.scheme,

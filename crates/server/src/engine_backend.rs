@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use larder_core::{Fault, PackageType, Repository, UnixMillis};
 use larder_engine::{
-    Answer, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine, Explanation,
-    FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest, HeldSummary,
-    History, HotTicket, JobReport, JobRequest, JobsPage, OfferPage, OfferRequest, Outage,
-    RecentError, RecentErrors, RefusedGroup, ScrubReport, Span, StoreReport, TrafficSource,
+    Answer, Archive, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine,
+    Explanation, FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest,
+    HeldSummary, History, HotTicket, JobReport, JobRequest, JobsPage, OfferPage, OfferRequest,
+    Outage, RecentError, RecentErrors, RefusedGroup, ScrubReport, Span, StoreReport, TrafficSource,
     UpstreamReport, Written,
 };
 use larder_engine::{
@@ -139,6 +139,10 @@ impl Backend for Arc<Engine> {
 
     async fn cancel_scrub(&self) -> Result<ScrubReport, Fault> {
         self.scrubs().cancel().await
+    }
+
+    fn archive(&self) -> Option<&Archive> {
+        Some(Engine::archive(self))
     }
 
     async fn held_summary(&self, repository: Option<&str>) -> Result<HeldSummary, Fault> {

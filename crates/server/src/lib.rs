@@ -22,6 +22,7 @@ mod accept;
 mod access_log;
 mod activity;
 mod admin;
+mod archive;
 mod artifact;
 mod backend;
 mod body;

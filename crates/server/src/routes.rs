@@ -14,6 +14,8 @@ pub(crate) enum Endpoint {
     Flush,
     Discovery,
     Jobs,
+    Archive,
+    Blob,
     Explain,
     Gc,
     Scrub,
@@ -93,6 +95,10 @@ pub(crate) const ROUTES: &[Route] = &[
     reads("/api/v1/jobs", READ, Endpoint::Jobs),
     reads("/api/v1/jobs/{id}", READ, Endpoint::Jobs),
     writes("/api/v1/jobs/{id}", &[Method::DELETE], Endpoint::Jobs),
+    reads("/api/v1/archive/{repo}", READ, Endpoint::Archive),
+    writes("/api/v1/archive/{repo}", &[Method::POST], Endpoint::Archive),
+    reads("/api/v1/blobs/{digest}", READ, Endpoint::Blob),
+    writes("/api/v1/blobs/{digest}", &[Method::PUT], Endpoint::Blob),
     reads("/api/v1/explain/{repo}/{path}", READ, Endpoint::Explain),
     writes("/api/v1/gc", &[Method::POST], Endpoint::Gc),
     reads("/api/v1/scrub", READ, Endpoint::Scrub),
@@ -172,7 +178,7 @@ fn matches<'p>(template: &str, path: &'p str) -> Option<(&'p str, &'p str)> {
         }
         let (segment, after) = rest.split_once('/').unwrap_or((rest, ""));
         match part {
-            "{repo}" | "{id}" if !segment.is_empty() => repository = segment,
+            "{repo}" | "{id}" | "{digest}" if !segment.is_empty() => repository = segment,
             literal if literal == segment => {}
             _ => return None,
         }

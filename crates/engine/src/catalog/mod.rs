@@ -11,6 +11,7 @@
 //! | `listing.rs` | pages of records, sizes, and what the collector does |
 //! | `bus.rs` | what other engines over the same data have changed |
 //! | `scrub.rs` | what an operator has looked for: damage and garbage |
+//! | `carry.rs` | records that come out of an archive |
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
 //! | `bounds.rs`, `evict.rs` | how much may be kept, and what goes for it |
 //! | `uses.rs`, `victims.rs` | when records were last asked for, and which go first |
@@ -23,6 +24,7 @@
 mod absences;
 mod bounds;
 mod bus;
+mod carry;
 mod commit;
 mod epochs;
 mod evict;
@@ -57,6 +59,7 @@ use crate::target::Target;
 
 pub(crate) use absences::Absence;
 pub(crate) use bus::Foreign;
+pub(crate) use carry::Carried;
 pub(crate) use commit::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
 pub use evict::DiskUse;

@@ -1,6 +1,7 @@
 //! The operator's verbs and views: flush, explanations, the collection of what nothing refers to, what is held, and how all is doing. Nothing here is
 //! on the way of a request for an artifact.
 
+mod archive;
 mod explain;
 mod flush;
 mod forget;
@@ -25,6 +26,9 @@ use crate::origin::remote::{self, Remote};
 use crate::repositories::{Registry, RepositoryState};
 use crate::transfer::flights::Flights;
 
+pub use archive::{
+    Archive, ArchiveLink, ArchivePage, ArchiveRow, ArchiveTaken, ArchivedFile, LeftAlone,
+};
 pub(crate) use explain::Explainer;
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use health::{BackendHealth, DiskSpace, Health};

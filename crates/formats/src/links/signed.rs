@@ -126,7 +126,7 @@ impl Links<'_> {
     }
 
     /// The signed path of a URL; `None` if larder would refuse it.
-    pub(super) fn sign(&self, url: &Url) -> Option<String> {
+    pub fn sign(&self, url: &Url) -> Option<String> {
         let host = authority(url)?;
         let path = url.path().strip_prefix('/')?;
         // Nothing in a plain path can be refused, and decoding would not change it.

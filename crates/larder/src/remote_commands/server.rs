@@ -49,8 +49,8 @@ impl Asked {
 /// A repository, as `GET /` describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Described {
-    kind: String,
-    package: String,
+    pub(super) kind: String,
+    pub(super) package: String,
 }
 
 impl Described {

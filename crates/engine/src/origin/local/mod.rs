@@ -8,6 +8,7 @@
 //! | `upload.rs` | from a request's body to a durable file: spool, digests, blob, row |
 //! | `delete.rs` | a file goes, and its bytes at once where the disk has no room |
 //! | `rules.rs` | what may be written: conditions of the request, overwriting, sizes; asked before the body and again inside the transaction |
+//! | `restore.rs` | a file out of an archive |
 //! | `checksums.rs` | the digests that a request states of its body |
 
 mod checksums;
@@ -15,6 +16,7 @@ mod delete;
 mod list;
 mod place;
 mod read;
+mod restore;
 mod rules;
 mod upload;
 
@@ -23,9 +25,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_core::Stream;
 use larder_core::{ErrorCode, Fault, FaultKind};
+use larder_storage::{BlobInfo, LocalFile};
 
 pub(crate) use place::Local;
 pub(crate) use read::read;
+pub(crate) use restore::Restored;
 pub use upload::Written;
 
 use crate::repositories::RepositoryState;
@@ -61,6 +65,17 @@ impl Local {
     {
         let place = Place::admit(entry, request.raw_path)?;
         upload::write(self, &place, request.headers, length, body).await
+    }
+
+    /// Puts a file there as it was in an archive, durably; its blob is in the store. Whoever does so supersedes the repository's epoch.
+    pub(crate) async fn restore(
+        &self,
+        entry: &Arc<RepositoryState>,
+        (path, file): (&str, &LocalFile),
+        blob: &BlobInfo,
+        overwrite: bool,
+    ) -> Result<Restored, Fault> {
+        restore::restore(self, entry, (path, file), blob, overwrite).await
     }
 
     /// Deletes a file (`DELETE`), durably.

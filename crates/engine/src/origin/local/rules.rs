@@ -206,6 +206,14 @@ impl UploadRules {
         .by_rule("quota"))
     }
 
+    /// Why a file of an archive is left out.
+    pub(super) fn another(&self) -> Fault {
+        let message = "another file is there, and stays; import it with --overwrite to replace it";
+        Fault::new(FaultKind::Conflict, ErrorCode::AlreadyExists, message)
+            .in_repository(&self.repository)
+            .by_rule("overwrite")
+    }
+
     fn exists(&self) -> Fault {
         let message = format!(
             "repository {} has another file under this path already, and allow_overwrite is false: choose another path, \

@@ -1,0 +1,112 @@
+//! Records that come out of an archive: written as they were where nothing newer is known, in one transaction.
+
+use larder_core::{ArtifactRecord, SourceKey, UnixMillis};
+use larder_storage::{BlobInfo, Change, Expected, StorageError};
+
+use super::bounds::Coming;
+use super::{Catalog, bytes_of, superseded};
+use crate::repositories::RepositoryState;
+
+/// A record that comes out of an archive.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    pub(crate) key: SourceKey,
+    pub(crate) record: ArtifactRecord,
+    /// Its bytes, which are in the store.
+    pub(crate) blob: Option<BlobInfo>,
+    /// When it expires, if it does.
+    pub(crate) expires: Option<UnixMillis>,
+}
+
+/// What became of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct CarriedIn {
+    pub(crate) written: u64,
+    /// What is known of these is as new, or newer.
+    pub(crate) kept: u64,
+    /// For these there is no room within the bounds.
+    pub(crate) no_room: u64,
+}
+
+impl Catalog {
+    /// Writes the records of one repository, and makes what was served of it before void.
+    ///
+    /// # Errors
+    /// The database does not take them: none is written then.
+    pub(crate) async fn carry_in(
+        &self,
+        entry: &RepositoryState,
+        carried: Vec<Carried>,
+    ) -> Result<CarriedIn, StorageError> {
+        let _alone = self.committing.lock().await;
+        let mut came = CarriedIn::default();
+        let mut news = Vec::with_capacity(carried.len());
+        for one in carried {
+            let held = self.metadata.record(&one.key).await?;
+            if held.is_some_and(|held| held.contacted_at >= one.record.contacted_at) {
+                came.kept += 1;
+            } else {
+                news.push(one);
+            }
+        }
+        let news = self.with_room(news, &mut came).await;
+        if news.is_empty() {
+            return Ok(came);
+        }
+        let keys: Vec<SourceKey> = news.iter().map(|one| one.key.clone()).collect();
+        let changes = news.into_iter().flat_map(changes_of).collect();
+        let applied = self
+            .metadata
+            .apply_by(self.writer, changes, superseded(entry));
+        let left = applied.await?.left.len() as u64;
+        came.kept += left;
+        came.written = keys.len() as u64 - left;
+        for key in &keys {
+            self.absences.remove(key);
+            self.records.remove(key);
+        }
+        entry.arrived();
+        entry.bump();
+        Ok(came)
+    }
+
+    /// Those that may be kept, for which room is made.
+    async fn with_room(&self, news: Vec<Carried>, came: &mut CarriedIn) -> Vec<Carried> {
+        let of_one = |one: &Carried| -> Coming {
+            let size = one.blob.as_ref().map_or(0, |blob| blob.descriptor.size);
+            (one.key.repository.clone(), size)
+        };
+        let coming: Vec<Coming> = news.iter().map(of_one).collect();
+        let mut fits = self.make_room_for(&coming).await.into_iter();
+        let mut kept = news;
+        kept.retain(|one| {
+            let fits = fits.next().unwrap_or(true) || one.blob.is_none();
+            came.no_room += u64::from(!fits);
+            fits
+        });
+        kept
+    }
+}
+
+fn changes_of(one: Carried) -> impl Iterator<Item = Change> {
+    let Carried {
+        key,
+        record,
+        blob,
+        expires,
+    } = one;
+    let expected = Expected::NotLater {
+        heard_of: record.contacted_at,
+        but: bytes_of(&record),
+    };
+    let expires = expires.map(|at| Change::Expires {
+        key: key.clone(),
+        at,
+    });
+    let put = Change::PutRecord { key, record, blob };
+    let put = Change::If {
+        expected,
+        change: Box::new(put),
+    };
+    std::iter::once(put).chain(expires)
+}

@@ -1,0 +1,25 @@
+//! An RPM repository at an upstream, with its metadata as the engine's own tests make it.
+#![expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "it is shared with tests that use more of it"
+)]
+
+#[path = "../../../engine/tests/rpm/repo.rs"]
+mod repo;
+
+use larder_testkit::Origin;
+
+/// Publishes a repository below `root`; gives the paths that a client asks for.
+pub(crate) fn publish(origin: &Origin, root: &str) -> Vec<String> {
+    let packages = [
+        ("Packages/pan-1.rpm", "a package"),
+        ("Packages/pot-1.rpm", "another"),
+    ];
+    let generation = repo::generation(repo::Style::revision(1), &packages);
+    generation.publish(origin, root, None);
+    let mut paths = vec![repo::MASTER.to_owned()];
+    paths.extend(generation.metadata.keys().cloned());
+    paths.extend(generation.packages.keys().cloned());
+    paths
+}
