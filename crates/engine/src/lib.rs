@@ -5,8 +5,7 @@
 //! | module | knows |
 //! |---|---|
 //! | `lib.rs` | [`Engine`]: what the server and the program call |
-//! | `scrub/` | what reads all that is stored again, and mends it |
-//! | `jobs/` | what fetches many files beforehand, and how far it has come |
+//! | `jobs/`, `scrub/` | what fetches many files beforehand, and how far it has come; what reads all that is stored again, and mends it |
 //! | `views/` | what people look at: folders, searches, one path, packages and images |
 //! | `built.rs`, `read.rs` | how the parts are put together; from a request to an [`Answer`] |
 //! | `operate/` | the operator's verbs and views: flush, collection, explanations, what is held, health, counters, history |
@@ -87,9 +86,9 @@ pub use cluster::{
 };
 pub use counters::{Counters, MirrorCounters, MirrorReport, RepositoryCounters, UpstreamQuota};
 pub use jobs::{JobReport, JobRequest, Jobs, JobsPage};
-pub use larder_storage::{Chunks, GrowingBody, HeldSize, StoreReport, TierReport};
 pub use larder_storage::{
-    Figures, Garbage, Heap, JobCounts, JobItem, JobRow, ScrubFinding, ScrubRow,
+    Chunks, Figures, Garbage, GrowingBody, Heap, HeldSize, JobCounts, JobItem, JobRow,
+    ScrubFinding, ScrubRow, StoreReport, TierReport,
 };
 pub use operate::{
     Archive, ArchiveLink, ArchivePage, ArchiveRow, ArchiveTaken, ArchivedFile, BackendHealth,
@@ -152,8 +151,7 @@ impl Engine {
             budgets: Arc::clone(&budgets),
             clock: Arc::clone(&clock),
         });
-        let (of_jobs, of_all) = (Arc::clone(&jobs), Arc::clone(&counters));
-        let scrubs = Scrubs::new(Arc::clone(&pipeline), of_jobs, of_all, Arc::clone(&clock));
+        let scrubs = Scrubs::new(&pipeline, &jobs, &counters, &clock);
         let archive = Archive::new(&base, Arc::clone(&pipeline.local));
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);

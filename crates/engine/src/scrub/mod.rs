@@ -52,17 +52,17 @@ pub struct Scrubs {
 
 impl Scrubs {
     pub(crate) fn new(
-        pipeline: Arc<Pipeline>,
-        jobs: Arc<Jobs>,
-        counters: Arc<Counters>,
-        clock: Arc<dyn Clock>,
+        pipeline: &Arc<Pipeline>,
+        jobs: &Arc<Jobs>,
+        counters: &Arc<Counters>,
+        clock: &Arc<dyn Clock>,
     ) -> Arc<Self> {
         Arc::new(Self {
             runner: jobs.runner().to_owned(),
-            pipeline,
-            jobs,
-            counters,
-            clock,
+            pipeline: Arc::clone(pipeline),
+            jobs: Arc::clone(jobs),
+            counters: Arc::clone(counters),
+            clock: Arc::clone(clock),
             woken: Notify::new(),
         })
     }
