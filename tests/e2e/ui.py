@@ -39,6 +39,9 @@ CORPUS = (
     "&lt;b data-injected&gt; &amp;quot; %3Cb%3E",
     "--><!-- ]]> `x`",
 )
+# What they choose on good days: for pictures.
+TIDY = ("Releases of our own tools", "The npm registry", "The Python Package Index", "Charts of the platform team", "Alpine Linux 3.22",
+        "Packages for EL 9", "Images of the platform team", "Uploads of the build", "use 2.0 instead", "a mirror in the cellar")
 KINDS = ("overview", "repositories", "browse", "artifact", "package", "image", "search", "jobs", "health", "configuration", "explain")
 
 
@@ -49,8 +52,10 @@ def encoded(path):
 class Pantry:
     """An upstream of every type whose texts are the corpus, and what clients have asked larder for."""
 
-    def __init__(self, case):
+    def __init__(self, case, texts=CORPUS):
         self.case = case
+        self.texts = texts
+        self.is_odd = texts is CORPUS
         self.origin = case.origin()
         self.paths = []
         self._files()
@@ -62,7 +67,7 @@ class Pantry:
         self._image()
 
     def _files(self):
-        for number, text in enumerate(CORPUS):
+        for number, text in enumerate(self.texts):
             self.origin.put(f"/files/odd/{number} {text}", f"file {number}", f"text/plain; x={number}", ETag=f'"<b data-injected>{number}"')
             self.paths.append(("files", f"odd/{number} {text}"))
             self.origin.answer(f"/files/broken/{text}", lambda _, text=text: Resource(text.encode(), "text/html", status=500))
@@ -74,15 +79,15 @@ class Pantry:
         npm_packages.serve(self.origin)
         tarball = {"tarball": f"{self.origin.url}/odd/-/odd-1.0.0.tgz", "shasum": "0" * 40}
         versions = {f"1.0.{number}": {"name": "odd", "version": f"1.0.{number}", "deprecated": text, "description": text, "dist": {
-            **tarball, "tarball": f"{self.origin.url}/odd/-/odd-1.0.{number}.tgz"}} for number, text in enumerate(CORPUS)}
-        document = {"name": "odd", "description": CORPUS[0], "dist-tags": {"latest": "1.0.0", CORPUS[1]: "1.0.1"}, "versions": versions,
+            **tarball, "tarball": f"{self.origin.url}/odd/-/odd-1.0.{number}.tgz"}} for number, text in enumerate(self.texts)}
+        document = {"name": "odd", "description": self.texts[0], "dist-tags": {"latest": "1.0.0", self.texts[1]: "1.0.1"}, "versions": versions,
                     "time": {version: "2024-01-02T03:04:05.000Z" for version in versions}}
         self.origin.put("/odd", json.dumps(document), "application/json")
         self.paths += [("npm", "odd"), ("npm", "pantry-jam"), ("npm", npm_packages.tarball_path("pantry-jam", "1.0.0")[1:])]
 
     def _pypi(self):
         files = []
-        for number, text in enumerate(CORPUS):
+        for number, text in enumerate(self.texts):
             body = f"wheel {number}".encode()
             name = f"odd-1.{number}-py3-none-any.whl"
             self.origin.put(f"/packages/{name}", body)
@@ -94,7 +99,7 @@ class Pantry:
 
     def _helm(self):
         entries = []
-        for number, text in enumerate(CORPUS):
+        for number, text in enumerate(self.texts):
             chart = tar_gz({"odd/Chart.yaml": f"apiVersion: v2\nname: odd\nversion: 1.{number}.0\n"})
             self.origin.put(f"/charts/odd-1.{number}.0.tgz", chart)
             entries.append({"name": "odd", "version": f"1.{number}.0", "apiVersion": "v2", "description": text, "deprecated": number % 2 == 0,
@@ -135,20 +140,23 @@ class Pantry:
             return {"mediaType": kind, "digest": digest, "size": len(body)}
 
         self.origin.put("/v2/", "{}", "application/json")
-        config = blob(json.dumps({"os": "linux", "architecture": CORPUS[5], "created": CORPUS[1], "config": {"Cmd": list(CORPUS)}}).encode())
-        layers = [{"mediaType": text, **blob(f"layer {number}".encode())} for number, text in enumerate(CORPUS)]
+        odd = {"architecture": CORPUS[5], "created": CORPUS[1], "config": {"Cmd": list(CORPUS)}}
+        usual = {"architecture": "amd64", "created": "2024-01-02T03:04:05Z", "config": {"Cmd": ["/usr/bin/jam", "--serve"]}}
+        config = blob(json.dumps({"os": "linux", **(odd if self.is_odd else usual)}).encode())
+        kinds = CORPUS if self.is_odd else ["application/vnd.oci.image.layer.v1.tar+gzip"] * 4
+        layers = [{"mediaType": kind, **blob(f"layer {number}".encode() * 9_999)} for number, kind in enumerate(kinds)]
         image = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": {"mediaType": "application/vnd.oci.image.config.v1+json", **config},
                             "layers": layers}).encode()
         of_image = manifest(image, OCI_MANIFEST)
         index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
-            {**of_image, "platform": {"os": "linux", "architecture": CORPUS[0]}}]}).encode()
+            {**of_image, "platform": {"os": "linux", "architecture": CORPUS[0] if self.is_odd else "amd64"}}]}).encode()
         manifest(index, OCI_INDEX, "1.0")
         self.paths += [("docker", "app/odd/manifests/1.0"), ("docker", f"app/odd/manifests/{of_image['digest']}"),
                        ("docker", f"app/odd/blobs/{config['digest']}"), ("docker", f"app/odd/blobs/{layers[0]['digest']}")]
 
     def remotes(self):
         def remote(number, package, path, **more):
-            return {"type": "remote", "package": package, "base_url": self.origin.url + path, "description": CORPUS[number], **more}
+            return {"type": "remote", "package": package, "base_url": self.origin.url + path, "description": self.texts[number], **more}
 
         everything = {"immutable_patterns": [".*"]}
         return {
@@ -159,7 +167,7 @@ class Pantry:
             "alpine": remote(4, "alpine", "/alpine", **everything),
             "rpm": remote(5, "rpm", "/rpm"),
             "docker": remote(6, "docker", ""),
-            "uploads": {"type": "local", "description": CORPUS[7]},
+            "uploads": {"type": "local", "description": self.texts[7]},
             "charts": {"type": "virtual", "package": "helm", "members": ["helm"]},
         }
 
@@ -170,11 +178,12 @@ class Pantry:
         for name, path in self.paths:
             place = f"{base}/v2/{name}/" if name == "docker" else f"{base}/api/v1/remote/{name}/"
             get(place + encoded(path), Accept=accept.get(name, "*/*"))
-        for text in CORPUS:
-            get(f"{base}/api/v1/remote/files/{encoded('broken/' + text)}")
+        for text in self.texts:
+            if self.is_odd:
+                get(f"{base}/api/v1/remote/files/{encoded('broken/' + text)}")
             get(f"{base}/api/v1/remote/files/{encoded('refused/' + text)}")
             put(f"{base}/api/v1/remote/uploads/{encoded('odd/' + text)}", b"uploaded")
-        job = json.dumps({"paths": [path for name, path in self.paths if name == "files"] + [f"broken/{text}" for text in CORPUS]})
+        job = json.dumps({"paths": [path for name, path in self.paths if name == "files"] + [f"broken/{text}" for text in self.texts if self.is_odd]})
         post(f"{base}/api/v1/artifacts/files/cache", job.encode())
 
     def seeds(self):
@@ -270,9 +279,7 @@ def pages(case):
     pantry = Pantry(case)
     case.serve(pantry.remotes(), auth={"admin_token": TOKEN})
     pantry.fill()
-    found = browse(case, {
-        "seeds": pantry.seeds(), "pictures": pantry.pictures(), "most": 600, "screenshots": os.environ.get("LARDER_UI_PICTURES", ""),
-    })
+    found = browse(case, {"seeds": pantry.seeds(), "most": 600})
     seen = {kind_of(address) for address in found["pages"]}
     large = [f"{address}: {page['bytes']} bytes" for address, page in found["pages"].items() if page["bytes"] > MOST_BYTES]
     elsewhere = [link for link in found["other_links"] if not link.startswith(case.listens_at + "/")]
@@ -283,6 +290,18 @@ def pages(case):
     expect(found["steps"] == ["signed in", "flushed"], f"by keyboard: {found['steps']}")
     listed = json.loads(ask(f"{case.listens_at}/api/v1/artifacts/files?pattern=%5Ekeyboard%2F").body)
     expect(not listed["artifacts"], "the flush by keyboard has flushed nothing")
+
+
+def pictures(case):
+    """Pictures of the pages, where somebody wants them."""
+    case.needs_larder()
+    place = os.environ.get("LARDER_UI_PICTURES")
+    if not place:
+        return
+    pantry = Pantry(case, TIDY)
+    case.serve(pantry.remotes(), auth={"admin_token": TOKEN})
+    pantry.fill()
+    browse(case, {"pictures": pantry.pictures(), "screenshots": place})
 
 
 def quick(case):
@@ -331,4 +350,4 @@ def fill_up(database):
     connection.close()
 
 
-CASES = {"ui-pages": pages, "ui-quick": quick}
+CASES = {"ui-pages": pages, "ui-quick": quick, "ui-pictures": pictures}

@@ -213,13 +213,9 @@ async function timed(browser, state) {
 (async () => {
   const browser = await chromium.launch({ executablePath: task.chromium, headless: true, args: FLAGS });
   const state = await byKeyboard(browser);
-  if (task.timed) {
-    await timed(browser, state);
-  } else {
-    const urls = await crawl(browser, state);
-    await again(browser, state, urls);
-    if (task.screenshots) await screenshots(browser, state);
-  }
+  if (task.timed) await timed(browser, state);
+  if (task.seeds) await again(browser, state, await crawl(browser, state));
+  if (task.pictures) await screenshots(browser, state);
   await browser.close();
   console.log(JSON.stringify(found));
 })().catch((error) => {

@@ -322,20 +322,27 @@ impl Views {
     }
 
     /// Whether something is held under a path.
-    pub(super) async fn is_any_held(
+    async fn is_any_held(&self, entry: &RepositoryState, path: &str) -> Result<bool, Fault> {
+        Ok(!self.records_at(entry, path).await?.is_empty())
+    }
+
+    /// The records of the present upstream under a path that hold something, in all forms.
+    pub(super) async fn records_at(
         &self,
         entry: &RepositoryState,
         path: &str,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Vec<ArtifactRecord>, Fault> {
         let name = &entry.repository.name;
         let range = KeyRange::of_prefix(path).at(&(path.to_owned(), String::new()));
         let rows = self.catalog.held_rows(name, &range, MOST_COPIES).await;
         let rows = rows.map_err(|error| storage_fault(entry, &error))?;
-        let has_body = |row: &HeldRow| {
-            let record = row.record.as_ref();
-            row.path == path && record.is_some_and(ArtifactRecord::has_body)
-        };
-        Ok(rows.iter().any(has_body))
+        let own = rows
+            .into_iter()
+            .filter(|row| row.path == path && keys::is_of_present_upstream(entry, &row.variant));
+        Ok(own
+            .filter_map(|row| row.record)
+            .filter(ArtifactRecord::has_body)
+            .collect())
     }
 
     /// The held manifests of the same image that name a path.

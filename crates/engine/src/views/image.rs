@@ -8,6 +8,7 @@ use larder_formats::{ImageConfig, Part};
 use super::{Views, bad, cached_at, expires, is_virtual, members, not_held};
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
+use crate::target::Target;
 
 /// Parts of a manifest that are shown.
 const MOST_PARTS: usize = 200;
@@ -148,9 +149,8 @@ impl Views {
             let repository = &entry.repository.name;
             not_held(entry, format!("{repository} holds no manifest {path}"))
         };
-        let target = admission::named_file(entry, entry.format, &path).ok_or_else(nothing)?;
-        let target = Arc::new(target);
-        let record = self.record(&target).await?.ok_or_else(nothing)?;
+        let found = self.manifest_at(entry, &folder, &path).await?;
+        let (target, record) = found.ok_or_else(nothing)?;
         let blob = record.blob().cloned().ok_or_else(nothing)?;
         let format = entry.format;
         let read = self
@@ -183,6 +183,35 @@ impl Views {
             referrers: self.referrers(entry, name, &blob.digest).await?,
             path,
         })
+    }
+
+    /// The manifest that is held under a path, in whichever form clients have asked for it: the latest one.
+    async fn manifest_at(
+        &self,
+        entry: &Arc<RepositoryState>,
+        folder: &str,
+        path: &str,
+    ) -> Result<Option<(Arc<Target>, Arc<ArtifactRecord>)>, Fault> {
+        let mut records = self.records_at(entry, path).await?;
+        records.sort_by_key(|record| cached_at(record));
+        for record in records.into_iter().rev() {
+            let place = match (&record.content, &record.headers.digest) {
+                (Content::Pointer(_), Some(digest)) => format!("{folder}{digest}"),
+                _ => path.to_owned(),
+            };
+            let Some(target) = admission::named_file(entry, entry.format, &place) else {
+                continue;
+            };
+            let held = if record.blob().is_some() {
+                Some(Arc::new(record))
+            } else {
+                self.record(&target).await?
+            };
+            if let Some(held) = held.filter(|held| held.blob().is_some()) {
+                return Ok(Some((Arc::new(target), held)));
+            }
+        }
+        Ok(None)
     }
 
     async fn parts(
