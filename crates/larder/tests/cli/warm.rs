@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Instant;
 
+use larder_testkit::servers::free_port;
 use larder_testkit::{Origin, Resource};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -14,12 +15,16 @@ use crate::{Done, larder, run};
 const TOKEN: &str = "a-token-of-the-admin";
 
 async fn start(origin: &Origin) -> TestLarder {
+    setup(origin).start().await
+}
+
+fn setup(origin: &Origin) -> Setup {
     let config = format!(
         "auth: {{admin_token: '{TOKEN}'}}\nremotes:\n{}{}  own: {{ type: local, package: generic }}\n",
         entry("a", "generic", origin, "deny_patterns: ['secret']"),
         entry("npm", "npm", origin, ""),
     );
-    Setup::new(&config).start().await
+    Setup::new(&config)
 }
 
 fn write(home: &tempfile::TempDir, name: &str, text: &str) {
@@ -216,4 +221,44 @@ async fn a_bar_is_shown_at_a_terminal() {
         );
         assert_eq!(said.contains("] 100 %  1 of 1 files"), shows, "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_larder_that_is_killed_and_comes_back_is_waited_for() {
+    let origin = Origin::start().await;
+    for path in ["/one.bin", "/two.bin"] {
+        origin.put(path, Resource::new(path));
+    }
+    origin.hold("/two.bin");
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut running = setup(&origin).env("LARDER_LISTEN", &address).start().await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    write(&home, "urls.txt", "one.bin\ntwo.bin\n");
+    let mut command = larder(home.path(), &["warm", "-r", "a", "urls.txt"], &env);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.expect("the larder program");
+    origin.wait_for("GET", "/two.bin", 1).await;
+    // The command has heard of its job when it says so.
+    let mut said = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
+    let line = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut said, &mut line).map(|_| (line, said))
+    });
+    let (line, _said) = line.await.expect("a task").expect("a line");
+    assert!(line.starts_with("job "), "{line}");
+    running.kill9();
+    origin.release("/two.bin");
+    running.restart().await;
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await;
+    let done = Done::of(&output.expect("a task").expect("an end"));
+    assert_eq!(
+        (done.code, &*done.out),
+        (Some(0), "a: 2 files held, 16 B\n")
+    );
+    assert_eq!(origin.count("GET", "/two.bin"), 2);
 }
