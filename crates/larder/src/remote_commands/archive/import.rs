@@ -21,7 +21,7 @@ use super::verified::{Verified, verify};
 use super::{Batch, ImportFlags, Named, cannot, json};
 
 /// Blobs that are on their way at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
 
 pub(in super::super) async fn import(
     server: &Server,
