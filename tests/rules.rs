@@ -453,6 +453,7 @@ const ENGINE_ORDER: &[&str] = &[
     "lib",
     "scrub",
     "jobs",
+    "views",
     "built",
     "read",
     "operate",

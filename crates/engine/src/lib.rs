@@ -20,8 +20,7 @@
 //! | `decided.rs`, `loaded.rs` | what the log says of a decision; a document's bytes with what is needed to read them |
 //! | `target.rs`, `claim.rs`, `keys.rs` | what is meant: a document or file, what is stated of it, and its key |
 //! | `repositories/`, `parts.rs` | what an engine is built from; the configured repositories, their counters and the state of their upstreams |
-//! | `budget.rs`, `counters.rs`, `causes.rs` | bounds, numbers, and what the log has spoken of |
-//! | `news.rs` | what one replica has learnt of an upstream, for the others |
+//! | `budget.rs`, `counters.rs`, `causes.rs`, `news.rs` | bounds, numbers, what the log has spoken of, what one replica has learnt of an upstream for the others |
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
@@ -104,7 +103,7 @@ pub use policy::explain::{Explanation, Point, PointValue};
 pub use repositories::upstreams::{UpstreamFailure, UpstreamReport, UpstreamStanding};
 pub use scrub::{SCRUB_RATE, ScrubReport, Scrubs};
 pub use target::ArtifactRequest;
-pub use transfer::flights::FlightReport;
+pub use transfer::flight::FlightReport;
 pub use views::{
     ArtifactView, FolderFile, FolderPage, FolderRequest, HeldCopy, ImagePart, ImageRequest,
     ImageView, Manifest, Naming, PackageFile, PackageRequest, PackageView, SearchHit, SearchKind,

@@ -3,8 +3,8 @@
 mod own;
 
 pub(crate) use own::{
-    Remembered, busy, database_away, gave_way, internal, malformed, negative_fault, offline,
-    refused, stopped, storage_fault, too_much_under_way, unusable_document,
+    Remembered, busy, database_away, gave_way, internal, is_failure, malformed, negative_fault,
+    offline, refused, stopped, storage_fault, too_much_under_way, unusable_document,
 };
 use std::time::Duration;
 

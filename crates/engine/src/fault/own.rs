@@ -199,3 +199,18 @@ pub(crate) fn negative_fault(wanted: &Target, absence: Remembered, now: UnixMill
         .by_rule("negative_ttl")
         .upstream_said(format!("{} (remembered)", absence.status))
 }
+
+/// Whether it is a fault of larder's own or a failure of an upstream. What the operator has set up to be refused is neither.
+pub(crate) fn is_failure(fault: &Fault) -> bool {
+    let failed = match fault.kind {
+        FaultKind::Upstream(status) => status == 429 || status >= 500,
+        FaultKind::BadGateway
+        | FaultKind::GatewayTimeout
+        | FaultKind::InsufficientStorage
+        | FaultKind::LoopDetected
+        | FaultKind::Unavailable
+        | FaultKind::Internal => true,
+        _ => false,
+    };
+    failed && fault.code != ErrorCode::Offline
+}

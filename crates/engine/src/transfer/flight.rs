@@ -18,7 +18,23 @@ use crate::keys;
 use crate::loaded::Arrival;
 use crate::transfer::audience::Audience;
 use crate::transfer::fill::Fill;
-use crate::transfer::flights::FlightReport;
+
+/// A download under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlightReport {
+    /// The repository's name.
+    pub repository: String,
+    /// The path below the repository, decoded.
+    pub path: String,
+    /// Bytes that have arrived.
+    pub bytes: u64,
+    /// Bytes that are to arrive, if that is known.
+    pub total: Option<u64>,
+    /// When it began.
+    pub started_at: UnixMillis,
+    /// How many wait for it or read it.
+    pub readers: u64,
+}
 
 /// How much a flight is to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

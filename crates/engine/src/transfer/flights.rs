@@ -7,24 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use larder_core::{SourceKey, UnixMillis};
 
 use crate::catalog::Landing;
-use crate::transfer::flight::Flight;
-
-/// A download under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlightReport {
-    /// The repository's name.
-    pub repository: String,
-    /// The path below the repository, decoded.
-    pub path: String,
-    /// Bytes that have arrived.
-    pub bytes: u64,
-    /// Bytes that are to arrive, if that is known.
-    pub total: Option<u64>,
-    /// When it began.
-    pub started_at: UnixMillis,
-    /// How many wait for it or read it.
-    pub readers: u64,
-}
+use crate::transfer::flight::{Flight, FlightReport};
 
 /// The flights under way.
 #[derive(Debug, Default)]

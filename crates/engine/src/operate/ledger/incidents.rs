@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use larder_core::{ErrorCode, Fault, FaultKind, UnixMillis};
+use larder_core::{ErrorCode, Fault, UnixMillis};
+
+use crate::fault::is_failure;
 
 /// So many are remembered.
 const MOST: usize = 200;
@@ -43,7 +45,7 @@ impl RecentErrors {
         (repository, path, request_id): (&str, &str, String),
         now: UnixMillis,
     ) {
-        if !(broke_off || is_an_error(fault)) {
+        if !(broke_off || is_failure(fault)) {
             return;
         }
         let new = RecentError {
@@ -77,21 +79,6 @@ impl RecentErrors {
     }
 }
 
-/// Whether it is a fault of larder's own or a failure of an upstream. What the operator has set up to be refused is neither.
-fn is_an_error(fault: &Fault) -> bool {
-    let failed = match fault.kind {
-        FaultKind::Upstream(status) => status == 429 || status >= 500,
-        FaultKind::BadGateway
-        | FaultKind::GatewayTimeout
-        | FaultKind::InsufficientStorage
-        | FaultKind::LoopDetected
-        | FaultKind::Unavailable
-        | FaultKind::Internal => true,
-        _ => false,
-    };
-    failed && fault.code != ErrorCode::Offline
-}
-
 fn cut(text: &str) -> String {
     let end = text.floor_char_boundary(LONGEST);
     let mut cut = text[..end].to_owned();
@@ -103,6 +90,8 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use larder_core::FaultKind;
+
     use super::*;
 
     fn note(errors: &RecentErrors, repository: &str, kind: FaultKind, code: ErrorCode, at: i64) {

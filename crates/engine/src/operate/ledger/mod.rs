@@ -27,7 +27,7 @@ use larder_storage::{FigureRow, Figures, HeldSize, SINCE_THE_BEGINNING, StorageE
 use self::book::{ALL, Book};
 use super::{Operator, storage_unavailable};
 use crate::policy::admission;
-use crate::transfer::flights::FlightReport;
+use crate::transfer::flight::FlightReport;
 
 pub use self::figures::{Forecast, History, HistoryPoint, Span};
 pub use self::incidents::{RecentError, RecentErrors};
