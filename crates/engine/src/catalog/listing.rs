@@ -112,7 +112,7 @@ impl Catalog {
         match self.free_due().await {
             Ok(0) => {}
             Ok(bytes) => {
-                tracing::info!(bytes, "files of copies that were dropped have been deleted")
+                tracing::info!(bytes, "files of copies that were dropped have been deleted");
             }
             Err(error) => {
                 tracing::warn!(%error, "the files of flushed records could not be deleted, and will be later");
