@@ -101,6 +101,9 @@ pub(crate) async fn fill_all(place: &Place) {
                SELECT 'job' || i, 'files', 'done', '', i, CASE WHEN i % 100 > 0 THEN i END, '', 0 FROM {numbers}; \
              {with} INSERT INTO job_items (job, path, state, bytes, reason) \
                SELECT 'job' || (i % 20), 'file/' || i, CASE WHEN i % 10 = 0 THEN 'queued' ELSE 'cached' END, 1, '' FROM {numbers}; \
+             {with} INSERT INTO scrub_findings (scrub, number, digest, repository, path, kind, flaw, outcome) \
+               SELECT 'pool/' || (i % 20), i, {digest}, 'local', 'folder/' || i, CASE WHEN i % 100 = 0 THEN 'local' ELSE 'cached' END, 'wrong', \
+                 CASE WHEN i % 100 = 0 THEN 'kept' ELSE 'refetched' END FROM {numbers}; \
              INSERT INTO epochs (repository, epoch, invalid_before, swept_before) VALUES ('files', 1, 0, 0); {feed} COMMIT"
         ))
         .await;

@@ -15,10 +15,9 @@ use crate::meta::{Change, MetadataStore};
 /// Of one blob so many names are told and seen to; what has more is looked at again by the next scrub.
 const MOST: i64 = 10_000;
 
-const RECORDS: &str = "SELECT repository, path, variant FROM artifacts WHERE blob = $1 ORDER BY repository, path, variant LIMIT $2";
-const FILES: &str =
-    "SELECT repository, path FROM local_files WHERE blob = $1 ORDER BY repository, path LIMIT $2";
-const DERIVED: &str = "SELECT repository, derivation FROM derivations WHERE blob = $1 ORDER BY repository, derivation LIMIT $2";
+const RECORDS: &str = "SELECT repository, path, variant FROM artifacts WHERE blob = $1 LIMIT $2";
+const FILES: &str = "SELECT repository, path FROM local_files WHERE blob = $1 LIMIT $2";
+const DERIVED: &str = "SELECT repository, derivation FROM derivations WHERE blob = $1 LIMIT $2";
 
 /// Who refers to a blob.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +64,9 @@ impl MetadataStore {
             for row in db.all(DERIVED, &values()).await? {
                 users.derived.push((row.get(0)?, row.get(1)?));
             }
+            users.records.values_mut().for_each(|keys| keys.sort());
+            users.files.sort();
+            users.derived.sort();
             Ok(users)
         };
         found.await.map_err(failed)

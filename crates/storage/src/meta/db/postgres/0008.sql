@@ -25,3 +25,4 @@ CREATE TABLE scrub_findings (
     PRIMARY KEY (scrub, number)
 );
 CREATE UNIQUE INDEX scrub_findings_once ON scrub_findings (scrub, digest, repository, path, kind);
+CREATE INDEX scrub_findings_local ON scrub_findings (repository, path, digest) WHERE kind = 'local' AND outcome = 'kept';
