@@ -14,10 +14,10 @@ use larder_storage::{BlobStore, GrowingBody};
 use crate::answer::{Answer, Body, HeldBlob, not_held};
 use crate::catalog::{Catalog, Epoch, NotHeld, Reading, Use};
 use crate::counters::count;
+use crate::decided;
 use crate::document::Documents;
-use crate::document::derive::ForClient;
-use crate::document::marking::Marking;
 use crate::document::named::Named;
+use crate::document::{derive::ForClient, marking::Marking};
 use crate::fault::{internal, refused, storage_fault};
 use crate::origin::local::{self, Local};
 use crate::origin::remote::Remote;
@@ -28,13 +28,13 @@ use crate::policy::admission::{self, Admission, Admitted};
 use crate::policy::clearance::{Cleared, clear, clear_non_artifact};
 use crate::policy::ruling::{Facts, dates_of};
 use crate::policy::visibility::Visibility;
+use crate::presign::redirected;
 use crate::repositories::{Registry, RepositoryState};
 use crate::representation::{freshness, passing_folder_on, plain, representation, ticket, vary};
 use crate::target::{ArtifactRequest, Target};
 use crate::transfer::fill::Fill;
 use crate::transfer::flight::Settled;
 use crate::transfer::flights::Flights;
-use crate::{decided, presign};
 
 /// What is needed to answer a request.
 #[derive(Debug)]
@@ -299,7 +299,7 @@ impl Pipeline {
         let lasts = is_file && !wanted.class_of(record).is_mutable();
         let blob = record.blob().filter(|_| lasts);
         let repository = &wanted.entry.repository;
-        presign::redirected(&*self.blobs, repository, blob, request, answer, self.now()).await
+        redirected(&*self.blobs, repository, blob, request, answer, self.now()).await
     }
 
     fn answer_settled(

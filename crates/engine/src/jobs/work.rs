@@ -1,13 +1,12 @@
 //! Whose turn it is to work on jobs, and how far it has come. One job at a time, the oldest first, by whoever holds the lease of it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use larder_core::RepositoryName;
-use larder_storage::{JobClaim, StorageError};
+use larder_storage::{JobClaim, JobItem, StorageError};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Jobs, MOST_ITEMS};
@@ -56,7 +55,7 @@ impl Jobs {
     }
 
     /// Works on a job until it has ended, is cancelled, or is another process's.
-    async fn work_on(&self, claim: &JobClaim) -> Result<(), StorageError> {
+    async fn work_on(self: &Arc<Self>, claim: &JobClaim) -> Result<(), StorageError> {
         let id = &*claim.id;
         let name = RepositoryName::parse(&claim.repository).ok();
         let registry = &self.pipeline.registry;
@@ -67,18 +66,18 @@ impl Jobs {
         let mut renewal = interval(RENEW);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = VecDeque::new();
-        let mut running = FuturesUnordered::new();
+        let mut running = Running::default();
         loop {
-            if waiting.is_empty() && running.len() < AT_ONCE {
-                let free = (AT_ONCE - running.len()) as u32;
+            if waiting.is_empty() && running.paths.len() < AT_ONCE {
+                let free = (AT_ONCE - running.paths.len()) as u32;
                 waiting.extend(self.store.begin_job_items(id, free).await?);
             }
-            while running.len() < AT_ONCE
+            while running.paths.len() < AT_ONCE
                 && let Some(path) = waiting.pop_front()
             {
-                running.push(self.fetch(&claim.repository, path));
+                running.begin(self, &claim.repository, path);
             }
-            if running.is_empty() {
+            if running.paths.is_empty() {
                 return self.ended(claim, ("done", "")).await;
             }
             tokio::select! {
@@ -118,5 +117,42 @@ impl Jobs {
             );
         }
         Ok(())
+    }
+}
+
+/// The files that are being fetched, each in a task of its own: one may be in the middle of a transaction while the job's rows are
+/// written, which wait for it. They end when this is dropped.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<(JobItem, Vec<String>)>,
+    paths: HashMap<Id, String>,
+}
+
+impl Running {
+    fn begin(&mut self, jobs: &Arc<Jobs>, repository: &str, path: String) {
+        let (jobs, repository, of) = (Arc::clone(jobs), repository.to_owned(), path.clone());
+        let task = self
+            .tasks
+            .spawn(async move { jobs.fetch(&repository, path).await });
+        self.paths.insert(task.id(), of);
+    }
+
+    /// What came of the next one that ends, and the paths of what it is of no use without; `None` if there is none.
+    async fn next(&mut self) -> Option<(JobItem, Vec<String>)> {
+        let ended = self.tasks.join_next_with_id().await?;
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let path = self.paths.remove(&id).unwrap_or_default();
+        Some(ended.map_or_else(|error| (broken(path, &error), Vec::new()), |(_, item)| item))
+    }
+}
+
+/// What came of a file whose task has died of a fault of larder's own.
+fn broken(path: String, error: &JoinError) -> JobItem {
+    tracing::error!(path, %error, "a file of a job could not be fetched: a fault of larder's");
+    JobItem {
+        path,
+        state: "failed".to_owned(),
+        bytes: 0,
+        reason: "a fault of larder's own; its log says more".to_owned(),
     }
 }
