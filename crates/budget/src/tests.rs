@@ -541,7 +541,8 @@ async fn each_kind_has_a_pool_of_its_own() {
             8,
             1 << 20,
             80 << 20,
-            4
+            4,
+            64
         ]
     );
 }

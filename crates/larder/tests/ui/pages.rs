@@ -255,6 +255,14 @@ async fn the_lines_for_clients_have_the_address_that_the_visitor_used() {
             .expect("lines")
             .contains(&address)
     );
+    // Where the configuration is, is nobody's business who has not signed in.
+    assert!(!shown.to_string().contains("larder.yaml"), "{shown}");
+    let visitor = sign_in(&larder).await;
+    let headers = [("cookie", &*visitor.cookie)];
+    let text = send("GET", &larder.url("ui/repositories/files"), &headers)
+        .await
+        .text();
+    assert!(text.contains("larder.yaml:"), "{text}");
     let text = page(&larder, "ui/repositories/files").await.text();
     assert!(text.contains(&address) && text.contains("data-copy=\"set-up-1\""));
 }

@@ -159,13 +159,17 @@ fn refused<B: Backend>(visit: &Visit<'_, B>, name: &str) -> Option<Vec<RefusedGr
 /// What may be asked for, and how copies are kept, each with the line of the configuration that says so.
 fn rules<B: Backend>(visit: &Visit<'_, B>, repository: &Repository) -> Vec<Rule> {
     let lines = &visit.live.config_lines;
-    let rule = |key: &'static str, meaning: &'static str, values: Vec<String>| Rule {
-        key,
-        meaning,
-        values,
-        line: lines
-            .get(&format!("remotes.{}.{key}", repository.name))
-            .cloned(),
+    // The rules are no secret; where the file is, is the operator's business.
+    let may_see = visit.may_see_configuration().is_ok();
+    let rule = |key: &'static str, meaning: &'static str, values: Vec<String>| {
+        let line = lines.get(&format!("remotes.{}.{key}", repository.name));
+        Rule {
+            key,
+            meaning,
+            values,
+            is_default: line.is_none(),
+            line: line.filter(|_| may_see).cloned(),
+        }
     };
     let access = &repository.access;
     let mut rules = vec![

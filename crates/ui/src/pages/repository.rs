@@ -159,7 +159,9 @@ pub struct Rule {
     pub meaning: &'static str,
     /// Its values; none is not shown.
     pub values: Vec<String>,
-    /// Where it stands (`file:line`); `None`: it is the default.
+    /// Whether it stands nowhere, so that the default holds.
+    pub is_default: bool,
+    /// Where it stands (`file:line`), for whoever may see the configuration.
     pub line: Option<String>,
 }
 
