@@ -17,29 +17,39 @@ pub fn sparkline(points: &[Option<f64>], top: Option<f64>) -> Markup {
     let top = top.unwrap_or_else(|| known.fold(0.0, f64::max));
     let scale = if top > 0.0 { (HEIGHT - 3.0) / top } else { 0.0 };
     let step = WIDTH / (points.len().max(2) - 1) as f64;
-    let mut line = String::with_capacity(points.len() * 10);
-    let mut is_drawing = false;
-    for (position, point) in points.iter().enumerate() {
-        let Some(value) = point.filter(|value| value.is_finite()) else {
-            is_drawing = false;
-            continue;
-        };
-        let (x, y) = (
-            position as f64 * step,
-            HEIGHT - 1.5 - value.max(0.0) * scale,
-        );
-        let command = if is_drawing { 'L' } else { 'M' };
-        let _ = write!(line, "{command}{x:.1} {y:.1}");
-        if !is_drawing {
-            // A single point is seen as a dot: the line's ends are round.
-            let _ = write!(line, "h.1");
-        }
-        is_drawing = true;
+    let place = |(position, point): (usize, &Option<f64>)| {
+        let value = point.filter(|value| value.is_finite())?.max(0.0).min(top);
+        Some((position as f64 * step, HEIGHT - 1.5 - value * scale))
+    };
+    let places: Vec<Option<(f64, f64)>> = points.iter().enumerate().map(place).collect();
+    let (mut line, mut area) = (String::new(), String::new());
+    for run in places.split(Option::is_none) {
+        let run: Vec<(f64, f64)> = run.iter().flatten().copied().collect();
+        draw(&run, &mut line, &mut area);
     }
     Markup(format!(
         "<svg class=\"spark\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" aria-hidden=\"true\" focusable=\"false\">\
-         <path d=\"{line}\"/></svg>"
+         <path class=\"area\" d=\"{area}\"/><path class=\"line\" d=\"{line}\"/></svg>"
     ))
+}
+
+/// A line through points that follow each other, and the area below it.
+fn draw(run: &[(f64, f64)], line: &mut String, area: &mut String) {
+    let (Some((first, y)), Some((last, _))) = (run.first(), run.last()) else {
+        return;
+    };
+    if run.len() == 1 {
+        // Seen as a dash.
+        let _ = write!(line, "M{:.1} {y:.1}h3", (first - 3.0).max(0.0));
+        return;
+    }
+    let _ = write!(area, "M{first:.1} {HEIGHT}");
+    for (position, (x, y)) in run.iter().enumerate() {
+        let command = if position == 0 { 'M' } else { 'L' };
+        let _ = write!(line, "{command}{x:.1} {y:.1}");
+        let _ = write!(area, "L{x:.1} {y:.1}");
+    }
+    let _ = write!(area, "L{last:.1} {HEIGHT}Z");
 }
 
 /// At most [`MOST`] points: the mean of the known ones among those that fall together.
@@ -60,7 +70,11 @@ mod tests {
     fn a_line_from_left_to_right_with_gaps() {
         let drawn = sparkline(&[Some(0.0), Some(2.0), None, Some(1.0)], None).0;
         assert!(
-            drawn.contains("d=\"M0.0 34.5h.1L80.0 1.5M240.0 18.0h.1\""),
+            drawn.contains("class=\"line\" d=\"M0.0 34.5L80.0 1.5M237.0 18.0h3\""),
+            "{drawn}"
+        );
+        assert!(
+            drawn.contains("class=\"area\" d=\"M0.0 36L0.0 34.5L80.0 1.5L80.0 36Z\""),
             "{drawn}"
         );
     }
@@ -68,7 +82,7 @@ mod tests {
     #[test]
     fn long_series_and_strange_numbers_stay_small_and_inside() {
         let points: Vec<_> = (0..10_000).map(|n| Some(f64::from(n))).collect();
-        assert!(sparkline(&points, None).0.len() < 3_000);
+        assert!(sparkline(&points, None).0.len() < 4_000);
         let strange = sparkline(
             &[Some(f64::NAN), Some(f64::INFINITY), Some(-1.0)],
             Some(1.0),

@@ -1,8 +1,11 @@
 //! What changes something: signing in, forms and what they must bring.
 
+use std::time::Instant;
+
 use larder_testkit::Resource;
 use serde_json::json;
 
+use super::support::PATIENCE;
 use super::*;
 
 #[tokio::test]
@@ -81,6 +84,9 @@ async fn a_flush_asks_twice_and_then_forgets() {
     assert_eq!(held(&larder, "files").await, 0);
 }
 
+/// A form's token, header fields beside it, and the status that it is answered with.
+type Case<'c> = (&'c str, &'c [(&'c str, &'c str)], u16);
+
 /// Whatever is wrong with a form, nothing changes.
 #[tokio::test]
 async fn hazard_a_form_that_is_not_of_this_visitor_changes_nothing() {
@@ -93,7 +99,7 @@ async fn hazard_a_form_that_is_not_of_this_visitor_changes_nothing() {
     let cookie = ("cookie", &*visitor.cookie);
     let bearer = format!("Bearer {TOKEN}");
     let own = format!("http://{}", larder.address());
-    let cases: &[(&str, &[(&str, &str)], u16)] = &[
+    let cases: &[Case<'_>] = &[
         (&visitor.csrf, &[], 401),
         ("", &[cookie], 403),
         ("0", &[cookie], 403),
@@ -210,4 +216,36 @@ async fn a_job_is_shown_and_cancelled() {
     assert_eq!(answer.header("location"), format!("../../../ui/jobs/{id}"));
     let shown = super::json(&larder, &address).await;
     assert_eq!(shown["job"]["state"], "cancelled");
+}
+
+/// What was flushed would be missing if the upstream died, and one form fetches it.
+#[tokio::test]
+async fn what_an_outage_would_leave_out_is_fetched_by_one_form() {
+    let (_origin, larder) = with_a_file().await;
+    get(&larder.artifact("files", "dir/a.bin")).await;
+    until_held(&larder, "files", 1).await;
+    let visitor = sign_in(&larder).await;
+    let headers = [("cookie", &*visitor.cookie)];
+    let csrf = ("csrf", &*visitor.csrf);
+    // Nothing is missing yet, and no job is made for that.
+    let warm = "ui/repositories/files/warm";
+    let answer = form(&larder, warm, &[csrf], &headers).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let all = [csrf, ("cache_type", "all"), ("confirmed", "yes")];
+    let answer = form(&larder, "ui/repositories/files/flush", &all, &headers).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let began = Instant::now();
+    loop {
+        let shown = super::json(&larder, "ui/repositories/files/outage").await;
+        let missing = shown["missing"].as_array().expect("a list");
+        if missing.iter().any(|path| path["path"] == "dir/a.bin") {
+            break;
+        }
+        assert!(began.elapsed() < 4 * PATIENCE, "{shown}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let answer = form(&larder, warm, &[csrf], &headers).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert!(answer.header("location").contains("/ui/jobs/"));
+    until_held(&larder, "files", 1).await;
 }

@@ -258,3 +258,73 @@ async fn the_lines_for_clients_have_the_address_that_the_visitor_used() {
     let text = page(&larder, "ui/repositories/files").await.text();
     assert!(text.contains(&address) && text.contains("data-copy=\"set-up-1\""));
 }
+
+/// Whatever somebody has at hand of an address is understood.
+#[tokio::test]
+async fn an_address_is_explained_however_it_is_written() {
+    let (origin, larder) = with_a_file().await;
+    let visitor = sign_in(&larder).await;
+    let headers = [("accept", "application/json"), ("cookie", &*visitor.cookie)];
+    let asked = async |address: &str| {
+        let query: String = url::form_urlencoded::byte_serialize(address.as_bytes()).collect();
+        let path = format!("ui/explain?url={query}");
+        send("GET", &larder.url(&path), &headers).await.json()
+    };
+    for address in [
+        "files/dir/a.bin",
+        "/api/v1/remote/files/dir/a.bin",
+        &larder.artifact("files", "dir/a.bin"),
+        "https://larder.example.com/cache/api/v1/remote/files/dir/a.bin?x=y",
+        &origin.url("/dir/a.bin"),
+    ] {
+        let shown = asked(address).await;
+        let explained = &shown["explained"];
+        assert_eq!(explained["repository"], "files", "{address}: {shown}");
+        assert_eq!(explained["path"], "dir/a.bin", "{address}");
+        let steps = explained["steps"].as_array().expect("steps");
+        let pattern = steps.iter().find(|step| step["name"] == "Pattern");
+        let pattern = pattern.expect("the pattern's step");
+        assert_eq!(pattern["value"], "\\.bin$", "{address}");
+        let line = pattern["line"].as_str().expect("a line of the file");
+        assert!(line.contains("larder.yaml:"), "{line}");
+    }
+    for address in ["https://elsewhere.example.net/x", "nobody/x", "%%%"] {
+        let shown = asked(address).await;
+        assert!(shown["explained"].is_null(), "{address}: {shown}");
+        assert!(shown["refused"].is_string(), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_counted_and_refused_is_shown() {
+    let (_origin, larder) = with_a_file().await;
+    for _ in 0..3 {
+        get(&larder.artifact("files", "dir/a.bin")).await;
+    }
+    assert_eq!(
+        get(&larder.artifact("files", "tools/setup.exe"))
+            .await
+            .status,
+        403
+    );
+    let shown = json(&larder, "ui/repositories/files").await;
+    assert_eq!(shown["facts"]["requests"], 4);
+    let refused = &shown["refused"][0];
+    assert_eq!(refused["examples"][0], "tools/setup.exe");
+    let pattern = refused["pattern"].as_str().expect("a pattern");
+    assert!(
+        regex::Regex::new(pattern)
+            .expect("one")
+            .is_match("tools/setup.exe")
+    );
+    assert_eq!(refused["add_to"][0], "immutable_patterns");
+    for path in ["ui/", "ui/repositories/files"] {
+        let shown = json(&larder, path).await;
+        for trend in shown["trends"]["rows"].as_array().expect("rows") {
+            let points = |span: &str| trend[span].as_array().expect("points").len();
+            assert_eq!((points("day"), points("month")), (288, 360), "{trend}");
+        }
+    }
+    let text = page(&larder, "ui/repositories/files").await.text();
+    assert!(text.contains("tools/setup.exe") && text.contains("<svg class=\"spark\""));
+}

@@ -128,7 +128,10 @@ fn explained<B: Backend>(visit: &Visit<'_, B>, name: &str, said: &Explanation) -
     Explained {
         repository: name.to_owned(),
         path: said.path.clone(),
-        verdict: said.verdict.because.clone(),
+        verdict: match &said.verdict.value {
+            PointValue::Text(verdict) => format!("{verdict}: {}", said.verdict.because),
+            _ => said.verdict.because.clone(),
+        },
         steps: vec![
             step("Repository", &said.repository),
             step("Answer", &said.verdict),

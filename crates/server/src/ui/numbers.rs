@@ -66,7 +66,8 @@ impl Numbers {
             answering |= report.standing == UpstreamStanding::Ok;
         }
         match (answering, failing) {
-            (true, _) => "ok",
+            (true, false) => "ok",
+            (true, true) => "degraded",
             (false, true) => "failing",
             (false, false) => "unknown",
         }

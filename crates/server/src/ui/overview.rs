@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 
 use larder_core::Repository;
 use larder_engine::{Health, HeldSummary, UpstreamStanding};
-use larder_ui::pages::{Disk, Flight, Overview, Problem, RecentError, RepositoryRow};
-use larder_ui::{Bytes, Count, Moment};
+use larder_ui::pages::{Allowance, Disk, Flight, Overview, Problem, RecentError, RepositoryRow};
+use larder_ui::{Bytes, Count, Moment, Span};
 
 use super::numbers::{Numbers, disk};
 use super::trends::Spans;
@@ -47,11 +47,33 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
         }),
         trends: spans.as_ref().map(Spans::shown),
         problems,
+        allowances: allowances(&numbers),
         flights: flights(visit),
         errors: Some(errors(visit)),
         repositories: rows,
         repositories_in_all: in_all,
     })
+}
+
+/// What upstreams that count requests still allow.
+fn allowances(numbers: &Numbers) -> Vec<Allowance> {
+    let quotas = numbers.engine.quotas.iter();
+    let shown = |(repository, said): &(String, Vec<(&'static str, u64)>)| {
+        let number = |name: &str| {
+            let mut said = said.iter();
+            said.find(|(known, _)| *known == name).map(|(_, n)| *n)
+        };
+        Allowance {
+            repository: repository.clone(),
+            limit: number("upstream_quota_limit").map(Count),
+            left: number("upstream_quota_remaining").map(Count),
+            retry_in: number("upstream_quota_retry_in_seconds").map(Span),
+        }
+    };
+    quotas
+        .filter(|(_, said)| !said.is_empty())
+        .map(shown)
+        .collect()
 }
 
 /// The downloads that run longest.
@@ -142,8 +164,8 @@ fn problems<B: Backend>(visit: &Visit<'_, B>, numbers: &Numbers, health: &Health
     let unserved = unserved.iter().filter_map(|repository| {
         let reason = visit.backend().not_built(repository.name.as_str())?;
         Some(Problem {
-            what: "Not served".to_owned(),
-            message: reason,
+            what: "All requests".to_owned(),
+            message: format!("they are answered 501: {reason}"),
             repository: Some(repository.name.to_string()),
             at: None,
         })

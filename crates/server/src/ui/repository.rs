@@ -210,17 +210,17 @@ fn times(
     let time = |time: Duration| Span(time.as_secs()).to_string();
     let mut rules = vec![
         rule(
-            "immutable_ttl",
+            "cache.immutable_ttl",
             "Files are fresh for",
             vec![cache.immutable_ttl.map_or("ever".to_owned(), time)],
         ),
         rule(
-            "mutable_ttl",
+            "cache.mutable_ttl",
             "Documents are fresh for",
             vec![time(cache.mutable_ttl)],
         ),
         rule(
-            "stale",
+            "stale.max_age",
             "Served while the upstream fails for",
             vec![cache.stale_max_age.map_or("any time".to_owned(), time)],
         ),

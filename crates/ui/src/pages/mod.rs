@@ -34,7 +34,7 @@ pub use jobs::{Job, JobItem, JobSummary, Jobs};
 pub use login::Login;
 pub use message::Message;
 pub use outage::{Missing, Outage};
-pub use overview::{Disk, Flight, Live, Overview, Problem, RecentError};
+pub use overview::{Allowance, Disk, Flight, Live, Overview, Problem, RecentError};
 pub use package::{Package, PackageFile, Tag as PackageTag};
 pub use repositories::{Repositories, RepositoryRow};
 pub use repository::{

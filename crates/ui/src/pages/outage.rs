@@ -27,6 +27,13 @@ pub struct Outage {
     pub next: Option<String>,
 }
 
+impl Outage {
+    /// Whether fetching what is shown may help.
+    pub fn may_help(&self) -> bool {
+        self.next.is_some() || self.missing.iter().any(|missing| missing.why != "absent")
+    }
+}
+
 page!(Outage, "outage.html", crate::Section::Repositories);
 
 /// A path that was asked for and would not be answered.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::page::page;
 use crate::pages::repositories::RepositoryRow;
 use crate::pages::trends::Trends;
-use crate::values::{Bytes, Count, Moment, Share};
+use crate::values::{Bytes, Count, Moment, Share, Span};
 
 /// The page.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +28,8 @@ pub struct Overview {
     pub trends: Option<Trends>,
     /// What an operator should see to.
     pub problems: Vec<Problem>,
+    /// What upstreams that count requests still allow.
+    pub allowances: Vec<Allowance>,
     /// Downloads that are running.
     pub flights: Vec<Flight>,
     /// The last errors, latest first; `None`: not recorded.
@@ -104,6 +106,19 @@ pub struct Problem {
     pub repository: Option<String>,
     /// Since when, or when last.
     pub at: Option<Moment>,
+}
+
+/// What an upstream that counts requests said last.
+#[derive(Debug, Clone, Serialize)]
+pub struct Allowance {
+    /// The repository.
+    pub repository: String,
+    /// How many it allows in its present window.
+    pub limit: Option<Count>,
+    /// How many are left of them.
+    pub left: Option<Count>,
+    /// For how long it wants to be left alone.
+    pub retry_in: Option<Span>,
 }
 
 /// A download that is running.

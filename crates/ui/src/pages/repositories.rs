@@ -23,7 +23,7 @@ pub struct RepositoryRow {
     pub package: &'static str,
     /// What the operator has written about it.
     pub description: String,
-    /// `ok`, `failing`, `unknown`, `offline` or `not served`.
+    /// `ok`, `degraded` (some of its upstreams fail), `failing`, `unknown` (not asked yet), `offline` or `not served`.
     pub state: &'static str,
     /// Files held or uploaded; `None` where that is not counted.
     pub files: Option<Count>,
@@ -47,7 +47,7 @@ pub(crate) fn tone(state: &str) -> &'static str {
     match state {
         "ok" | "done" | "cached" | "serving" => "good",
         "failing" | "failed" | "unavailable" | "not served" => "bad",
-        "offline" | "cancelled" | "skipped" | "warning" => "warn",
+        "degraded" | "offline" | "cancelled" | "skipped" | "warning" => "warn",
         _ => "",
     }
 }

@@ -18,7 +18,7 @@ pub struct RepositoryHead {
     pub package: &'static str,
     /// What the operator has written about it.
     pub description: String,
-    /// `ok`, `failing`, `unknown`, `offline` or `not served`.
+    /// As in the list of repositories.
     pub state: &'static str,
 }
 
