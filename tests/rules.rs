@@ -452,6 +452,7 @@ fn the_length_of_functions_is_bounded_in_every_crate() {
 const ENGINE_ORDER: &[&str] = &[
     "lib",
     "jobs",
+    "views",
     "built",
     "read",
     "operate",

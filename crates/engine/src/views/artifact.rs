@@ -11,8 +11,8 @@ use larder_formats::{PartOf, SourceSpec};
 use larder_storage::{HeldRow, KeyRange, Unswept};
 use url::Url;
 
+use super::base::{Views, cached_at, expires, is_virtual, not_held};
 use super::search::SearchHit;
-use super::{Views, cached_at, expires, is_virtual, not_held};
 use crate::fault::storage_fault;
 use crate::keys;
 use crate::operate::storage_unavailable;

@@ -3,7 +3,7 @@
 //!
 //! | file | knows |
 //! |---|---|
-//! | `mod.rs` | what the views have in common: documents that are held, and what quarantine says |
+//! | `base.rs` | what the views have in common: documents that are held, and what quarantine says |
 //! | `folder.rs` | one level of a repository |
 //! | `search.rs` | paths by their beginning, a part of them, or the digest of the bytes |
 //! | `artifact.rs` | one path |
@@ -11,154 +11,15 @@
 //! | `image.rs` | tags, and what a manifest consists of |
 
 mod artifact;
+mod base;
 mod folder;
 mod image;
 mod package;
 mod search;
 
-use std::sync::Arc;
-
-use larder_core::{
-    ArtifactRecord, Clock, Dates, ErrorCode, Fault, FaultKind, RepositoryKind, UnixMillis, Verdict,
-    fresh_until,
-};
-use larder_formats::{Document, Malformed};
-
-use crate::catalog::Catalog;
-use crate::claim::StoredClaim;
-use crate::document::Documents;
-use crate::fault::{malformed, storage_fault};
-use crate::operate::Explainer;
-use crate::origin::remote::{self, Remote};
-use crate::policy::addressed;
-use crate::policy::ruling::{Facts, dates_of, goes_by_stated_date, judge_admitted};
-use crate::repositories::{Registry, RepositoryState};
-use crate::target::Target;
-
 pub use artifact::{ArtifactView, HeldCopy, Naming, Stated};
+pub use base::Views;
 pub use folder::{FolderFile, FolderPage, FolderRequest};
 pub use image::{ImagePart, ImageRequest, ImageView, Manifest};
 pub use package::{PackageFile, PackageRequest, PackageView};
 pub use search::{SearchHit, SearchKind, SearchPage, SearchRequest};
-
-/// Looks around in what is held.
-#[derive(Debug)]
-pub struct Views {
-    registry: Arc<Registry>,
-    catalog: Arc<Catalog>,
-    documents: Arc<Documents>,
-    remote: Arc<Remote>,
-    clock: Arc<dyn Clock>,
-    explainer: Explainer,
-}
-
-/// What quarantine says of a file: that it is held back, and until when as far as that is known.
-type HeldBack = Option<Option<UnixMillis>>;
-
-impl Views {
-    /// Over what the origins are made of.
-    pub(crate) fn new(base: &remote::Parts, remote: &Arc<Remote>, explainer: Explainer) -> Self {
-        Self {
-            registry: Arc::clone(&base.registry),
-            catalog: Arc::clone(&base.catalog),
-            documents: Arc::clone(&base.documents),
-            remote: Arc::clone(remote),
-            clock: Arc::clone(&base.clock),
-            explainer,
-        }
-    }
-
-    /// A repository that holds something itself, or a virtual one.
-    fn entry(&self, name: &str) -> Result<Arc<RepositoryState>, Fault> {
-        addressed::built(&self.registry, name)
-    }
-
-    /// A held document, read by `work` on a thread that may wait.
-    async fn read<T: Send + 'static>(
-        &self,
-        target: &Arc<Target>,
-        record: &Arc<ArtifactRecord>,
-        work: impl FnOnce(&Document<'_>) -> Result<T, Malformed> + Send + 'static,
-    ) -> Result<T, Fault> {
-        let source = self.documents.held_source(target, record).await?;
-        let (repository, bytes) = (source.repository().clone(), source.length());
-        let read = self.documents.parse_blocking(&repository, bytes, move || {
-            let document = source.load()?;
-            work(&document.view()).map_err(|error| malformed(document.wanted(), &error))
-        });
-        read.await?
-    }
-
-    /// What is held of a target, by its own name or by that of its bytes.
-    async fn record(&self, target: &Target) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
-        let record = self.catalog.record(&target.key).await;
-        let record = record.map_err(|error| storage_fault(&target.entry, &error))?;
-        if let Some(pointer) = &record
-            && let Some((held, _)) = self.remote.copies.follow_pointer(target, pointer).await
-        {
-            return Ok(Some(held));
-        }
-        Ok(record)
-    }
-
-    /// What quarantine says of a file, by the date of its copy, or else by the one that is stated of it.
-    fn held_back(
-        &self,
-        target: &Target,
-        record: Option<&ArtifactRecord>,
-        claim: Option<&StoredClaim>,
-    ) -> HeldBack {
-        let now = self.clock.now();
-        let stated = claim
-            .and_then(|claim| claim.published_at)
-            .filter(|_| goes_by_stated_date(target));
-        let of_claim = || {
-            stated.map(|stated| Dates {
-                stated: Some(stated),
-                last_modified: None,
-                first_seen_at: now,
-            })
-        };
-        let dates = record
-            .map(|record| dates_of(target, record))
-            .or_else(of_claim)?;
-        let facts = Facts { dates, now };
-        match judge_admitted(&target.entry.repository, target.class, &facts)?.verdict {
-            Verdict::Clear => None,
-            Verdict::Held { until } => Some(until),
-        }
-    }
-}
-
-/// When the bytes of a record were fetched.
-fn cached_at(record: &ArtifactRecord) -> UnixMillis {
-    record.served_since.min(record.contacted_at)
-}
-
-/// When a copy is asked for again; `None`: never.
-fn expires(entry: &RepositoryState, path: &str, record: &ArtifactRecord) -> Option<UnixMillis> {
-    let class = entry.class_of_held(path, record)?;
-    fresh_until(record, class, &entry.repository.cache)
-}
-
-/// The names of a virtual repository's members; of others none.
-fn members(entry: &RepositoryState) -> Vec<String> {
-    let members = entry.repository.members().iter();
-    members.map(ToString::to_string).collect()
-}
-
-fn is_virtual(entry: &RepositoryState) -> bool {
-    entry.repository.kind() == RepositoryKind::Virtual
-}
-
-/// Nothing of the kind is held.
-fn not_held(entry: &RepositoryState, message: String) -> Fault {
-    Fault::new(FaultKind::NotFound, ErrorCode::NotHeld, message)
-        .in_repository(&entry.repository.name)
-}
-
-/// The request is none that a view could be made for.
-fn bad(entry: &RepositoryState, message: String) -> Fault {
-    Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message)
-        .in_repository(&entry.repository.name)
-}
