@@ -91,7 +91,7 @@ impl Reading<'_> {
                 claim.url
             );
         });
-        self.show(format, &document);
+        show(format, &document);
         for form in self.forms {
             let derived = format.derive(&document, form, &links());
             // What was checked is refused later for its budget only.
@@ -113,22 +113,20 @@ impl Reading<'_> {
     }
 }
 
-impl Reading<'_> {
-    /// Reads what people are shown of it.
-    fn show(&self, format: &'static dyn Format, document: &Document<'_>) {
-        let _ = format.releases(document, "jam", &document.meter());
-        let _ = format.image_config(document.body);
-        let Ok(Some(manifest)) = format.manifest(document, 20) else {
-            return;
-        };
-        assert!(manifest.parts.len() <= 20, "more parts than were asked for");
-        for part in manifest.parts {
-            assert!(
-                ArtifactPath::from_decoded(&part.path).is_ok(),
-                "a part under a path that nobody can ask for: {:?}",
-                part.path
-            );
-        }
+/// Reads what people are shown of a document.
+fn show(format: &'static dyn Format, document: &Document<'_>) {
+    let _ = format.releases(document, "jam", &document.meter());
+    let _ = format.image_config(document.body);
+    let Ok(Some(manifest)) = format.manifest(document, 20) else {
+        return;
+    };
+    assert!(manifest.parts.len() <= 20, "more parts than were asked for");
+    for part in manifest.parts {
+        assert!(
+            ArtifactPath::from_decoded(&part.path).is_ok(),
+            "a part under a path that nobody can ask for: {:?}",
+            part.path
+        );
     }
 }
 

@@ -193,7 +193,7 @@ impl Views {
         path: &str,
     ) -> Result<Option<(Arc<Target>, Arc<ArtifactRecord>)>, Fault> {
         let mut records = self.records_at(entry, path).await?;
-        records.sort_by_key(|record| cached_at(record));
+        records.sort_by_key(cached_at);
         for record in records.into_iter().rev() {
             let place = match (&record.content, &record.headers.digest) {
                 (Content::Pointer(_), Some(digest)) => format!("{folder}{digest}"),

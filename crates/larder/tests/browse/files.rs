@@ -45,7 +45,7 @@ async fn walked(larder: &TestLarder, folder: &str) -> (Vec<String>, Vec<String>)
         let names = each(&shown["files"], "name").into_iter();
         files.extend(names.map(str::to_owned));
         match shown["next"].as_str() {
-            Some(next) => after = next.to_owned(),
+            Some(next) => next.clone_into(&mut after),
             None => return (folders, files),
         }
     }
@@ -124,7 +124,7 @@ async fn a_search_finds_names_versions_prefixes_and_digests() {
             let paths = each(&shown["hits"], "path").into_iter();
             found.extend(paths.map(str::to_owned));
             match shown["next"].as_str() {
-                Some(next) => cursor = next.to_owned(),
+                Some(next) => next.clone_into(&mut cursor),
                 None => return found,
             }
         }
