@@ -113,7 +113,7 @@ impl Reading<'_> {
     }
 }
 
-/// Reads what people are shown of it.
+/// Reads what people are shown of a document.
 fn show(format: &'static dyn Format, document: &Document<'_>) {
     let _ = format.releases(document, "jam", &document.meter());
     let _ = format.image_config(document.body);

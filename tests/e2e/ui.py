@@ -130,13 +130,13 @@ class Pantry:
     def _image(self):
         def blob(body):
             digest = "sha256:" + hashlib.sha256(body).hexdigest()
-            self.origin.put(f"/v2/app/odd/blobs/{digest}", body, Docker_Content_Digest=digest)
+            self.origin.put(f"/v2/app/jam/blobs/{digest}", body, Docker_Content_Digest=digest)
             return {"digest": digest, "size": len(body)}
 
         def manifest(body, kind, *names):
             digest = "sha256:" + hashlib.sha256(body).hexdigest()
             for name in (digest, *names):
-                self.origin.put(f"/v2/app/odd/manifests/{name}", body, kind, Docker_Content_Digest=digest)
+                self.origin.put(f"/v2/app/jam/manifests/{name}", body, kind, Docker_Content_Digest=digest)
             return {"mediaType": kind, "digest": digest, "size": len(body)}
 
         self.origin.put("/v2/", "{}", "application/json")
@@ -151,8 +151,8 @@ class Pantry:
         index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [
             {**of_image, "platform": {"os": "linux", "architecture": CORPUS[0] if self.is_odd else "amd64"}}]}).encode()
         manifest(index, OCI_INDEX, "1.0")
-        self.paths += [("docker", "app/odd/manifests/1.0"), ("docker", f"app/odd/manifests/{of_image['digest']}"),
-                       ("docker", f"app/odd/blobs/{config['digest']}"), ("docker", f"app/odd/blobs/{layers[0]['digest']}")]
+        self.paths += [("docker", "app/jam/manifests/1.0"), ("docker", f"app/jam/manifests/{of_image['digest']}"),
+                       ("docker", f"app/jam/blobs/{config['digest']}"), ("docker", f"app/jam/blobs/{layers[0]['digest']}")]
 
     def remotes(self):
         def remote(number, package, path, **more):
@@ -200,7 +200,7 @@ class Pantry:
             "/ui/repositories/helm/package?name=odd",
             "/ui/repositories/rpm/package?name=jam",
             "/ui/repositories/charts/package?name=odd",
-            "/ui/repositories/docker/image?name=app%2Fodd&reference=1.0",
+            "/ui/repositories/docker/image?name=app%2Fjam&reference=1.0",
             f"/ui/explain?url={urllib.parse.quote('files/odd/0 ' + CORPUS[0], safe='')}",
             f"/ui/explain?url={urllib.parse.quote(CORPUS[3], safe='')}",
             f"/ui/repositories/files/flush?pattern={urllib.parse.quote(CORPUS[1], safe='')}",
@@ -215,7 +215,7 @@ class Pantry:
             "search": "/ui/search?q=tool",
             "artifact": "/ui/repositories/npm/artifact/pantry-jam/-/pantry-jam-1.0.0.tgz",
             "package": "/ui/repositories/npm/package?name=pantry-jam",
-            "image": "/ui/repositories/docker/image?name=app%2Fodd&reference=1.0",
+            "image": "/ui/repositories/docker/image?name=app%2Fjam&reference=1.0",
             "jobs": "/ui/jobs",
             "health": "/ui/health",
             "configuration": "/ui/configuration",

@@ -11,7 +11,7 @@ use larder_formats::{PartOf, SourceSpec};
 use larder_storage::{HeldRow, KeyRange, Unswept};
 use url::Url;
 
-use super::common::{Views, cached_at, expires, is_virtual, not_held};
+use super::base::{Views, cached_at, expires, is_virtual, not_held};
 use super::search::SearchHit;
 use crate::fault::storage_fault;
 use crate::keys;

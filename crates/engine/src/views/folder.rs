@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use larder_core::{Content, Fault, RepositoryKind, UnixMillis};
 use larder_storage::{HeldRow, KeyRange, LocalChild};
 
-use super::common::{Views, cached_at, expires, is_virtual, members, not_held};
+use super::base::{Views, cached_at, expires, is_virtual, members, not_held};
 use crate::fault::storage_fault;
 use crate::keys;
 use crate::repositories::RepositoryState;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_core::{ArtifactRecord, Content, Digest, Fault, UnixMillis};
 use larder_formats::{ImageConfig, Part};
 
-use super::common::{Views, bad, cached_at, expires, is_virtual, members, not_held};
+use super::base::{Views, bad, cached_at, expires, is_virtual, members, not_held};
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
 use crate::target::Target;

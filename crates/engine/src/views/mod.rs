@@ -3,7 +3,7 @@
 //!
 //! | file | knows |
 //! |---|---|
-//! | `common.rs` | what the views have in common: documents that are held, and what quarantine says |
+//! | `base.rs` | what the views have in common: documents that are held, and what quarantine says |
 //! | `folder.rs` | one level of a repository |
 //! | `search.rs` | paths by their beginning, a part of them, or the digest of the bytes |
 //! | `artifact.rs` | one path |
@@ -11,14 +11,14 @@
 //! | `image.rs` | tags, and what a manifest consists of |
 
 mod artifact;
-mod common;
+mod base;
 mod folder;
 mod image;
 mod package;
 mod search;
 
 pub use artifact::{ArtifactView, HeldCopy, Naming, Stated};
-pub use common::Views;
+pub use base::Views;
 pub use folder::{FolderFile, FolderPage, FolderRequest};
 pub use image::{ImagePart, ImageRequest, ImageView, Manifest};
 pub use package::{PackageFile, PackageRequest, PackageView};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Fault, UnixMillis};
 use larder_formats::{Offering, Release, Releases};
 
-use super::common::{Views, bad, cached_at, expires, is_virtual, members, not_held};
+use super::base::{Views, bad, cached_at, expires, is_virtual, members, not_held};
 use crate::claim::StoredClaim;
 use crate::document::claim_table::ClaimTable;
 use crate::policy::admission;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use larder_core::{Fault, RepositoryKind, RepositoryName, UnixMillis};
 use larder_storage::{BlobHolder, KeyRange, RecordKey, Unswept};
 
-use super::common::{Views, cached_at};
+use super::base::{Views, cached_at};
 use crate::fault::storage_fault;
 use crate::keys;
 use crate::operate::{HeldCursor, storage_unavailable};
