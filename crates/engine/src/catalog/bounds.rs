@@ -11,8 +11,13 @@ use tokio::sync::{Notify, watch};
 
 use crate::repositories::RepositoryState;
 
-/// So long a download waits for those before it to be committed, or given up.
-const BEGINS_AFTER: Duration = Duration::from_secs(5);
+/// So long a download waits for one of those before it to be committed, or given up; each that is lets it wait anew. A database that takes
+/// nothing for so long keeps nobody from being served.
+const BEGINS_AFTER: Duration = Duration::from_secs(30);
+/// What has arrived may wait to be committed up to this part of the bound of all, and ...
+const QUEUED_PART: u64 = 8;
+/// ... so many bytes in any case. Whatever arrives beyond it is served and not kept.
+const QUEUED_ANYWAY: u64 = 64 << 20;
 /// How often what was used is written down, and it is seen to whether bounds are passed.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 
@@ -132,26 +137,31 @@ impl Eviction {
         self.settled.notify_waiters();
     }
 
-    /// Waits until what is kept and what waits to be is within the bound of all together, and not for ever: what is under way then is
-    /// the only thing beyond it.
+    /// Whether what waits to be committed has used up its share of the bound: what arrives now is served and not kept.
+    pub(super) fn is_queue_full(&self) -> bool {
+        let most = self.bounds.load().disk;
+        most.is_some_and(|most| self.queued() > (most / QUEUED_PART).max(QUEUED_ANYWAY))
+    }
+
+    /// Waits until what is kept and what waits to be is within the bound of all together: then what is under way is the only thing beyond
+    /// it. Not for ever, where nothing is committed any more.
     pub(super) async fn within(&self) {
         let Some(most) = self.bounds.load().disk else {
             return;
         };
-        let settled = async {
-            loop {
-                let next = self.settled.notified();
-                tokio::pin!(next);
-                next.as_mut().enable();
-                let kept = self.with_tally(|tally| tally.as_ref().map_or(0, |tally| tally.total));
-                let queued = self.queued.load(Ordering::Acquire);
-                if queued == 0 || kept.saturating_add(queued) <= most {
-                    return;
-                }
-                next.await;
+        loop {
+            let next = self.settled.notified();
+            tokio::pin!(next);
+            next.as_mut().enable();
+            let kept = self.with_tally(|tally| tally.as_ref().map_or(0, |tally| tally.total));
+            let queued = self.queued();
+            if queued == 0 || kept.saturating_add(queued) <= most {
+                return;
             }
-        };
-        let _ = tokio::time::timeout(BEGINS_AFTER, settled).await;
+            if tokio::time::timeout(BEGINS_AFTER, next).await.is_err() {
+                return;
+            }
+        }
     }
 
     pub(super) fn note_freed(&self) {

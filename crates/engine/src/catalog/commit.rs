@@ -251,13 +251,22 @@ impl Catalog {
                 kept.push((one, spool));
                 continue;
             }
-            let bytes = spool.descriptor.size;
-            let say = || self.trouble.warn_no_room(&one.key, bytes);
-            one.landing.span().in_scope(say);
-            count(&one.wanted.entry.counters.fills_not_kept);
-            one.landing.landed();
+            self.not_kept_for_room(&one.landing, &one.wanted, spool.descriptor.size);
         }
         kept
+    }
+
+    /// Says that a download of so many bytes was served and not kept, since there is no room for it.
+    pub(super) fn not_kept_for_room(
+        &self,
+        landing: &Arc<dyn Landing>,
+        wanted: &Target,
+        bytes: u64,
+    ) {
+        let say = || self.trouble.warn_no_room(&wanted.key, bytes);
+        landing.span().in_scope(say);
+        count(&wanted.entry.counters.fills_not_kept);
+        landing.landed();
     }
 
     async fn publish_group(&self, waiting: Vec<(Prepared, SealedSpool)>) -> Vec<Prepared> {

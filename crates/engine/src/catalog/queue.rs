@@ -76,7 +76,10 @@ fn bytes_of(commits: &[Commit]) -> u64 {
 
 impl Catalog {
     /// Makes commits durable behind the scenes, in groups and in their order.
-    pub(crate) fn enqueue(&self, commits: Vec<Commit>) {
+    pub(crate) fn enqueue(&self, mut commits: Vec<Commit>) {
+        if self.eviction.is_queue_full() {
+            commits.retain(|commit| !self.is_too_much(commit));
+        }
         if !commits.is_empty() {
             // Fails only when the catalog is gone, and then there is nobody to tell.
             self.eviction.queue(bytes_of(&commits));
@@ -85,6 +88,15 @@ impl Catalog {
             let places = places.collect();
             let _ = self.queue.0.send(Message::Commits(commits, places));
         }
+    }
+
+    /// Whether this brings bytes, which there is no room for while so much waits to be committed: who waits for it is told so.
+    fn is_too_much(&self, commit: &Commit) -> bool {
+        let RecordChange::Store { spool, .. } = &commit.change else {
+            return false;
+        };
+        self.not_kept_for_room(&commit.landing, &commit.wanted, spool.descriptor.size);
+        true
     }
 
     /// Waits until everything enqueued so far is durable or has failed.
