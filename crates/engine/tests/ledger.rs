@@ -403,6 +403,52 @@ async fn a_flight_is_seen_while_it_is_under_way() {
     reading.abort();
 }
 
+/// A month of 100 repositories, and a list that is as long as it may be: each is a page for people.
+#[tokio::test]
+#[ignore = "heavy: fills the tables; prints what reading them takes"]
+async fn full_tables_are_read_in_a_moment() {
+    let bench = Bench::new().await;
+    let counted = Counted::of(&bench.engine);
+    let names: Vec<String> = (0..100).map(|n| format!("r{n}")).collect();
+    for n in 1..=360 {
+        let all: Vec<(&str, u64)> = names.iter().map(|name| (&**name, n)).collect();
+        counted.stand_at(&[&all[..], &[("generic", n)]].concat());
+        bench.engine.ledger().write().await.unwrap();
+        bench.wait(7_200);
+    }
+    let paths: Vec<String> = (0..10_000)
+        .map(|n| format!("folder/{n:05}.tar.gz"))
+        .collect();
+    let variant = format!("@{}", "x".repeat(40));
+    let now = bench.engine.now();
+    let asked: Vec<_> = paths
+        .iter()
+        .map(|path| (&**path, &*variant, 1, now, "failed"))
+        .collect();
+    bench
+        .metadata
+        .add_asked("generic", &asked, 10_000)
+        .await
+        .unwrap();
+    for span in Span::ALL {
+        let began = std::time::Instant::now();
+        let all = history(&bench.engine, None, span).await;
+        assert!(all.total.requests >= 360 * 100 * 10);
+        eprintln!("{span:?}: {:?}", began.elapsed());
+    }
+    let began = std::time::Instant::now();
+    bench
+        .engine
+        .ledger()
+        .outage("generic", None, 100)
+        .await
+        .unwrap();
+    eprintln!("outage: {:?}", began.elapsed());
+    let began = std::time::Instant::now();
+    bench.engine.ledger().write().await.unwrap();
+    eprintln!("write: {:?}", began.elapsed());
+}
+
 #[test]
 fn names_of_repositories_are_never_that_of_all_together() {
     assert!(RepositoryName::parse("").is_err());

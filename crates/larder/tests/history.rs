@@ -1,5 +1,9 @@
 //! What the program writes down of known traffic, read as another program would: after its end, and after a restart.
-#![expect(clippy::expect_used, reason = "helpers of tests may fail loudly")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "helpers of tests may fail loudly"
+)]
 
 mod support;
 
@@ -12,7 +16,7 @@ use support::{Setup, TestLarder, get, send};
 
 /// A database of its own, in the data directory: the test reads it.
 fn config(origin: &Origin) -> String {
-    let keys = "immutable_patterns: ['^files/']\nmutable_patterns: ['^index$']\nmutable_ttl: 0s";
+    let keys = "immutable_patterns: ['^files/']\nmutable_patterns: ['^index$']\nrevalidate: get\ncache: { mutable_ttl: 0 }";
     let files = entry("files", "generic", origin, keys);
     let other = entry("other", "generic", origin, "");
     format!("remotes:\n{files}{other}")
@@ -72,7 +76,20 @@ async fn known_traffic_is_written_down_exactly(on_server: Option<&str>) {
     origin.put("/files/a", Resource::new(vec![1; 1_000]));
     origin.put("/files/b", Resource::new(vec![2; 3_000_000]));
     origin.put("/index", Resource::new(vec![3; 70]).etag("\"v1\""));
-    let mut larder = Setup::new(&config(&origin)).env("DBHOST", "").start().await;
+    let mut setup = Setup::new(&config(&origin));
+    if let Some(database) = on_server {
+        let port = Postgres::shared().port().to_string();
+        for (name, value) in [
+            ("DBHOST", "127.0.0.1"),
+            ("DBPORT", &*port),
+            ("DBUSER", USER),
+            ("DBPASS", PASSWORD),
+            ("DBNAME", database),
+        ] {
+            setup = setup.env(name, value);
+        }
+    }
+    let mut larder = setup.start().await;
     // Three misses, one of them of a document that is asked about each time.
     for path in ["files/a", "files/b", "index"] {
         ask(&larder, path, 200).await;

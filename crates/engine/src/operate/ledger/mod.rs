@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use larder_core::{Fault, UnixMillis};
-use larder_storage::{FigureRow, Figures, SINCE_THE_BEGINNING, StorageError};
+use larder_storage::{FigureRow, Figures, HeldSize, SINCE_THE_BEGINNING, StorageError};
 
 use self::book::{ALL, Book};
 use super::{Operator, storage_unavailable};
@@ -66,14 +66,17 @@ impl Ledger {
         });
         let weak: Weak<Self> = Arc::downgrade(&ledger);
         tokio::spawn(async move {
+            let mut has_failed = false;
             loop {
                 tokio::time::sleep(EVERY).await;
                 let Some(ledger) = weak.upgrade() else {
                     return;
                 };
-                if let Err(error) = ledger.write().await {
-                    tracing::warn!(%error, "what was counted could not be written down, and will be later");
+                let written = ledger.write().await;
+                if let Some(error) = written.as_ref().err().filter(|_| !has_failed) {
+                    tracing::warn!(%error, "what was counted could not be written down; it is tried again each minute");
                 }
+                has_failed = written.is_err();
             }
         });
         ledger
@@ -94,8 +97,12 @@ impl Ledger {
     /// # Errors
     /// The database does not take it: it is kept for the next time.
     pub async fn write(&self) -> Result<(), StorageError> {
+        self.write_with(self.operator.held_sizes()).await
+    }
+
+    async fn write_with(&self, held: Vec<HeldSize>) -> Result<(), StorageError> {
         let mut book = self.book.lock().await;
-        self.collect(&mut book).await;
+        self.collect(&mut book, &held).await;
         let catalog = &self.operator.catalog;
         let rows = book.rows();
         if !rows.is_empty() {
@@ -116,7 +123,9 @@ impl Ledger {
 
     /// The same at the end, within a few seconds.
     pub(crate) async fn close(&self) {
-        match tokio::time::timeout(AT_THE_END, self.write()).await {
+        // Nothing is begun that would look for the database when it is closed.
+        let last = self.write_with(Vec::new());
+        match tokio::time::timeout(AT_THE_END, last).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, "what was counted in the last minute could not be written down");
@@ -128,7 +137,7 @@ impl Ledger {
     }
 
     /// Takes over what the counters say by now.
-    async fn collect(&self, book: &mut Book) {
+    async fn collect(&self, book: &mut Book, held: &[HeldSize]) {
         // Looks at the disk if that was not done in the last seconds.
         let _ = self.operator.health().await;
         let mut counted = self
@@ -153,9 +162,8 @@ impl Ledger {
                 )),
             }
         }
-        let held = self.operator.held_sizes();
         let free = self.operator.disk().map(|disk| disk.free);
-        book.take(counted, &held, free, self.operator.catalog.now());
+        book.take(counted, held, free, self.operator.catalog.now());
     }
 
     /// What was counted, of one repository or of all together, with what this replica has not written down yet. Others write every minute.
@@ -168,7 +176,7 @@ impl Ledger {
         }
         let name = repository.unwrap_or(ALL);
         let mut book = self.book.lock().await;
-        self.collect(&mut book).await;
+        self.collect(&mut book, &self.operator.held_sizes()).await;
         let now = self.operator.catalog.now();
         let read = async {
             let rows = self.rows(&book, name, span, now).await?;
