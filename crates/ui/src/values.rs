@@ -113,7 +113,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// A moment: RFC 3339 in JSON; `4 min ago` in HTML, with the moment itself in the element.
+/// A moment: RFC 3339 in JSON; `4 min ago` in HTML, or the day if that is long ago, with the moment itself in the element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub UnixMillis);
 
@@ -134,6 +134,7 @@ impl Moment {
     }
 
     fn relative(self, now: UnixMillis) -> String {
+        const LONG_AGO: u64 = 100 * 86_400;
         let (past, coming) = (now.since(self.0), self.0.since(now));
         let first = |span: Span| {
             let whole = span.to_string();
@@ -143,6 +144,7 @@ impl Moment {
         };
         match (past.as_secs(), coming.as_secs()) {
             (0, 0) => "now".to_owned(),
+            (past, 0) if past >= LONG_AGO => self.0.to_rfc3339().chars().take(10).collect(),
             (past, 0) => format!("{} ago", first(Span(past))),
             (_, coming) => format!("in {}", first(Span(coming))),
         }
@@ -214,6 +216,8 @@ mod tests {
             [at(0), at(-61), at(7_300), at(-200_000)],
             ["now", "1 min ago", "in 2 h", "2 d ago"]
         );
+        let years_ago = Moment(UnixMillis(1_577_934_245_000));
+        assert_eq!(years_ago.relative(now), "2020-01-02");
         let json = serde_json::to_string(&Moment(now)).unwrap();
         assert_eq!(json, "\"2023-11-14T22:13:20Z\"");
     }

@@ -74,7 +74,7 @@ fn cookie(value: &str, seconds: u64, is_https: bool) -> String {
     format!("{NAME}={value}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
-/// 128 bits of the system's random numbers: each key of a RandomState comes from them.
+/// What makes two sessions that begin in the same millisecond differ. Nothing hangs on nobody's guessing it: the HMAC is the secret.
 fn nonce() -> String {
     let half = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", half(), half())
