@@ -47,6 +47,10 @@ async fn the_root_lists_the_repositories() {
         one_of_each(&origin, "description: 'it''s \"it\"'")
     );
     let larder = TestLarder::start(&config).await;
+    // A browser is sent to the pages.
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let sent = send("GET", &larder.url("/"), &[("Accept", browser)]).await;
+    assert_eq!((sent.status, sent.header("location")), (303, "/ui/"));
     for accept in ["*/*", "application/json"] {
         let answer = send("GET", &larder.url("/"), &[("Accept", accept)]).await;
         assert_eq!(
