@@ -71,6 +71,11 @@ pub(crate) async fn prepare(
             let opened = MetadataStore::open_with(&path, on_damage(settings)).await;
             let metadata = opened.map_err(within)?;
             let link_key = metadata::link_key(&metadata).await?;
+            // The lock says that whoever was about to delete something is dead.
+            let inherited = metadata.inherit_deletions(SystemClock.now(), &blobs.store);
+            if let Err(error) = inherited.await {
+                tracing::warn!(%error, "what was being deleted when larder ended is deleted later");
+            }
             (metadata, link_key, server().await?)
         }
         Some(options) => {

@@ -87,11 +87,11 @@ impl Operator {
             return health;
         }
         let (mut blobs, disk) = self.blob_health();
-        if blobs.detail.is_none() {
-            blobs.detail = self.told_of_scrubs().await;
-        }
+        // At once: who asks waits for a silent database a single time.
+        let (metadata, damaged) = tokio::join!(self.metadata_health(), self.told_of_scrubs());
+        blobs.detail = blobs.detail.or(damaged);
         let health = Health {
-            metadata: self.metadata_health().await,
+            metadata,
             blobs,
             disk,
         };
