@@ -104,6 +104,10 @@ pub(crate) async fn fill_all(place: &Place) {
              {with} INSERT INTO scrub_findings (scrub, number, digest, repository, path, kind, flaw, outcome) \
                SELECT 'pool/' || (i % 20), i, {digest}, 'local', 'folder/' || i, CASE WHEN i % 100 = 0 THEN 'local' ELSE 'cached' END, 'wrong', \
                  CASE WHEN i % 100 = 0 THEN 'kept' ELSE 'refetched' END FROM {numbers}; \
+             {with} INSERT INTO figures (repository, point, step, at, requests, hits, misses, stale, errors, refused, served, fetched, began_at) \
+               SELECT 'r' || (i % 20), '300/' || i, 300, i, 1, 1, 0, 0, 0, 0, 1, 1, 0 FROM {numbers}; \
+             {with} INSERT INTO asked (repository, path, variant, requests, first_at, last_at, why) \
+               SELECT 'r' || (i % 20), 'gone/' || i, '', 1, i, i, 'absent' FROM {numbers}; \
              INSERT INTO epochs (repository, epoch, invalid_before, swept_before) VALUES ('files', 1, 0, 0); {feed} COMMIT"
         ))
         .await;

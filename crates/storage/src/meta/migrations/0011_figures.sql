@@ -17,6 +17,7 @@ CREATE TABLE figures (
     began_at   BIGINT NOT NULL, -- when the row was made
     PRIMARY KEY (repository, point)
 ) WITHOUT ROWID;
+CREATE INDEX figures_old ON figures (step, at);
 -- What upstreams were asked for and is not held: at most so many rows of each repository.
 CREATE TABLE asked (
     repository TEXT NOT NULL,
@@ -29,3 +30,4 @@ CREATE TABLE asked (
     PRIMARY KEY (repository, path, variant)
 ) WITHOUT ROWID;
 CREATE INDEX asked_last ON asked (repository, last_at);
+CREATE INDEX asked_old ON asked (last_at);

@@ -17,6 +17,7 @@ CREATE TABLE figures (
     began_at   BIGINT NOT NULL,
     PRIMARY KEY (repository, point)
 );
+CREATE INDEX figures_old ON figures (step, at);
 CREATE TABLE asked (
     repository TEXT COLLATE "C" NOT NULL,
     path       TEXT COLLATE "C" NOT NULL,
@@ -28,3 +29,4 @@ CREATE TABLE asked (
     PRIMARY KEY (repository, path, variant)
 );
 CREATE INDEX asked_last ON asked (repository, last_at);
+CREATE INDEX asked_old ON asked (last_at);
