@@ -60,8 +60,12 @@ async fn check_more(larder: &crate::support::TestLarder) {
 async fn kill_until_done(all: &Installation, directory: &std::path::Path, to: &str) -> u32 {
     let mut kills = 0;
     for attempt in 1_u32.. {
-        // Later and later, and at other moments of a step each time.
-        let life = Duration::from_millis(u64::from(attempt) * 83);
+        // Later and later, and at other moments of a step each time; soon enough at first for a quick machine.
+        let life = match attempt {
+            1..=4 => attempt * 40,
+            _ => (attempt - 2) * 83,
+        };
+        let life = Duration::from_millis(u64::from(life));
         let mut child = all.begin(directory, BACKENDS, &["--to", to, "--yes"]);
         tokio::time::sleep(life).await;
         let _ = child.kill();
