@@ -7,9 +7,8 @@ use futures_util::StreamExt as _;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method};
 use larder_core::{
-    ArtifactPath, ArtifactRecord, Clock, Dates, Digest, DigestAlgorithm, ErrorCode, Fault,
-    FaultKind, Mount, Mutability, Pattern, Principal, RepositoryKind, UnixMillis, Verdict,
-    fresh_until,
+    ArtifactPath, ArtifactRecord, Clock, Digest, DigestAlgorithm, ErrorCode, Fault, FaultKind,
+    Mount, Mutability, Pattern, Principal, RepositoryKind, UnixMillis, Verdict, fresh_until,
 };
 use larder_formats::{Held as HeldList, Offering, OfferingIndex, Operation};
 use larder_storage::Body;
@@ -23,7 +22,7 @@ use crate::operate::held::{HeldCursor, compiled};
 use crate::origin::remote::{self, Remote};
 use crate::origin::{Held, Need, Origin as _};
 use crate::policy::admission::{self, Admission, consider};
-use crate::policy::ruling::{Facts, Ruling, dates_of, goes_by_stated_date, judge_admitted};
+use crate::policy::ruling::{Facts, Ruling, dates_known, judge_admitted};
 use crate::repositories::{Registry, RepositoryState};
 use crate::target::{ArtifactRequest, Target};
 use crate::transfer::flight::Settled;
@@ -385,17 +384,7 @@ impl Offers {
         claim: &StoredClaim,
     ) -> bool {
         let now = self.clock.now();
-        let stated = claim.published_at.filter(|_| goes_by_stated_date(judged));
-        let of_claim = || {
-            stated.map(|stated| Dates {
-                stated: Some(stated),
-                last_modified: None,
-                first_seen_at: now,
-            })
-        };
-        let dates = record
-            .map(|record| dates_of(judged, record))
-            .or_else(of_claim);
+        let dates = dates_known(judged, record, claim.published_at, now);
         let ruling = dates.and_then(|dates| {
             judge_admitted(&judged.entry.repository, class, &Facts { dates, now })
         });

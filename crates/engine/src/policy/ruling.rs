@@ -93,6 +93,27 @@ pub(crate) fn dates_of(wanted: &Target, record: &ArtifactRecord) -> Dates {
     }
 }
 
+/// The dates of a file that nobody asks for just now: those of its copy, or else the time that its index states of it; `None`: it has
+/// neither, and quarantine knows nothing of it yet.
+pub(crate) fn dates_known(
+    wanted: &Target,
+    record: Option<&ArtifactRecord>,
+    stated: Option<UnixMillis>,
+    now: UnixMillis,
+) -> Option<Dates> {
+    let of_index = || {
+        let stated = stated.filter(|_| goes_by_stated_date(wanted))?;
+        Some(Dates {
+            stated: Some(stated),
+            last_modified: None,
+            first_seen_at: now,
+        })
+    };
+    record
+        .map(|record| dates_of(wanted, record))
+        .or_else(of_index)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use larder_core::{
-    ArtifactRecord, Clock, Dates, ErrorCode, Fault, FaultKind, RepositoryKind, UnixMillis, Verdict,
+    ArtifactRecord, Clock, ErrorCode, Fault, FaultKind, RepositoryKind, UnixMillis, Verdict,
     fresh_until,
 };
 use larder_formats::{Document, Malformed};
@@ -15,7 +15,7 @@ use crate::fault::{malformed, storage_fault};
 use crate::operate::Explainer;
 use crate::origin::remote::{self, Remote};
 use crate::policy::addressed;
-use crate::policy::ruling::{Facts, dates_of, goes_by_stated_date, judge_admitted};
+use crate::policy::ruling::{Facts, dates_known, judge_admitted};
 use crate::repositories::{Registry, RepositoryState};
 use crate::target::Target;
 
@@ -90,19 +90,8 @@ impl Views {
         claim: Option<&StoredClaim>,
     ) -> HeldBack {
         let now = self.clock.now();
-        let stated = claim
-            .and_then(|claim| claim.published_at)
-            .filter(|_| goes_by_stated_date(target));
-        let of_claim = || {
-            stated.map(|stated| Dates {
-                stated: Some(stated),
-                last_modified: None,
-                first_seen_at: now,
-            })
-        };
-        let dates = record
-            .map(|record| dates_of(target, record))
-            .or_else(of_claim)?;
+        let stated = claim.and_then(|claim| claim.published_at);
+        let dates = dates_known(target, record, stated, now)?;
         let facts = Facts { dates, now };
         match judge_admitted(&target.entry.repository, target.class, &facts)?.verdict {
             Verdict::Clear => None,

@@ -21,7 +21,7 @@ use crate::origin::virtual_::Virtual;
 use crate::policy::addressed::{bad_path, built, path_fault};
 use crate::policy::admission::{Considered, consider};
 use crate::policy::explain::{self, Explanation, Point, PointValue, key_of, ttl_key};
-use crate::policy::ruling::{Facts, Ruling, dates_of, goes_by_stated_date, judge, judge_admitted};
+use crate::policy::ruling::{Facts, Ruling, dates_known, judge, judge_admitted};
 use crate::repositories::{Registry, RepositoryState};
 use crate::target::{ArtifactRequest, Target};
 
@@ -261,16 +261,7 @@ impl Explainer {
         };
         let now = self.now();
         let stated = known.claim.as_ref().and_then(|claim| claim.published_at);
-        let dates = match known.dated() {
-            Some(record) => Some(dates_of(judged, record)),
-            None => stated
-                .filter(|_| goes_by_stated_date(judged))
-                .map(|stated| Dates {
-                    stated: Some(stated),
-                    last_modified: None,
-                    first_seen_at: now,
-                }),
-        };
+        let dates = dates_known(judged, known.dated(), stated, now);
         let ruling =
             dates.and_then(|dates| judge_admitted(repository, class, &Facts { dates, now }));
         let mut point = explain::quarantine(repository, class, ruling.as_ref());
