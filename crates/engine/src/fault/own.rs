@@ -9,9 +9,9 @@ use larder_formats::{Malformed, Refusal};
 use larder_storage::{StorageError, StorageErrorKind};
 use larder_upstream::in_request;
 
+use super::fetch::{FetchError, passed_on};
 use crate::budget::{Refused, Usage};
 use crate::counters::count;
-use crate::fault::{FetchError, passed_on};
 use crate::repositories::RepositoryState;
 use crate::target::Target;
 
@@ -68,9 +68,6 @@ pub(crate) fn database_away(entry: &RepositoryState) -> Fault {
     storage_fault(entry, &error)
 }
 
-/// When to ask again for what was not to be had because too much is under way.
-const UNTIL_LESS_IS_UNDER_WAY: Duration = Duration::from_secs(5);
-
 /// Something scarce was not to be had.
 pub(crate) fn too_much_under_way(refused: Refused) -> FetchError {
     let Refused {
@@ -101,21 +98,6 @@ pub(crate) fn gave_way(usage: Usage) -> FetchError {
         (ErrorCode::Busy, message)
     };
     FetchError::unusable(code, message)
-}
-
-/// The same for a client, where there is no copy.
-pub(crate) fn busy(name: &RepositoryName, message: &str) -> Fault {
-    // A fault on its way through a failed download has its sentence already.
-    let message = if message.starts_with("repository ") {
-        message.to_owned()
-    } else {
-        format!("repository {name} has too much under way: {message}")
-    };
-    Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message)
-        .in_repository(name)
-        .by_rule("limits")
-        .briefly(format!("repository {name} has too much under way"))
-        .retry_after(Some(UNTIL_LESS_IS_UNDER_WAY))
 }
 
 /// What a format refuses without asking anyone.

@@ -10,7 +10,8 @@ use larder_storage::{Change, KeyRange, RecordKey, StorageError, Unswept};
 use crate::catalog::NotHeld;
 use crate::fault::storage_fault;
 use crate::keys;
-use crate::operate::{Operator, Span};
+use crate::operate::ledger::Span;
+use crate::operate::operator::Operator;
 use crate::repositories::RepositoryState;
 
 /// Keys that are looked at together.

@@ -10,7 +10,7 @@ use larder_formats::{Format, Operation, Read, RequestParts, Role};
 
 use crate::fault::storage_fault;
 use crate::keys;
-use crate::operate::Operator;
+use crate::operate::operator::Operator;
 use crate::policy::admission;
 use crate::policy::admission::path_fault;
 use crate::repositories::RepositoryState;

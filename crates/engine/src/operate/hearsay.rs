@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Operator;
+use super::operator::Operator;
 use crate::catalog::Foreign as _;
 use crate::cluster::Hears;
 use crate::news::News;

@@ -1,26 +1,25 @@
 //! What is held, for operators (`GET /api/v1/artifacts`, `larder du` and `ls`, and the gauges): one page after another, and how much
 //! of each repository. Nothing here is on the way of a request for an artifact.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use larder_core::{
     ArtifactRecord, ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
 };
-use larder_storage::{Counts, HeldRow, HeldSize, KeyRange, RecordKey, Unswept};
+use larder_storage::{HeldRow, HeldSize, KeyRange, RecordKey, Unswept};
 
 use crate::fault::storage_fault;
 use crate::keys;
-use crate::operate::Operator;
+use crate::operate::operator::{Operator, storage_unavailable};
+use crate::operate::sizes::Counted;
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
 
 /// Rows that one page may make larder look at: a pattern that matches next to nothing does not hold the database for long.
 const MOST_ROWS: u32 = 10_000;
 const PAGE: u32 = 500;
-/// Sizes are counted at most this often, and in at most a hundredth of the time.
-const LEAST_AGE: Duration = Duration::from_secs(1);
 /// What is counted so quickly is counted anew for whoever asks.
 const QUICK: Duration = Duration::from_millis(20);
 
@@ -87,44 +86,6 @@ pub struct HeldSummary {
     pub stored_blobs: u64,
     /// Their bytes.
     pub stored_bytes: u64,
-}
-
-/// What is held as it was last counted.
-#[derive(Debug, Default)]
-pub(crate) struct HeldSizes {
-    last: Mutex<Option<Counted>>,
-    counting: AtomicBool,
-    /// How often much has gone.
-    outdated: AtomicU64,
-}
-
-#[derive(Debug, Clone)]
-struct Counted {
-    at: Instant,
-    took: Duration,
-    sizes: Arc<Vec<HeldSize>>,
-    stored: Counts,
-    /// How often much had gone before.
-    outdated: u64,
-}
-
-impl HeldSizes {
-    /// Much of what was counted has gone: whoever asks next has it counted again.
-    pub(crate) fn outdate(&self) {
-        self.outdated.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn is_due(&self, last: &Counted) -> bool {
-        last.at.elapsed() >= LEAST_AGE.max(last.took * 100)
-            || last.outdated != self.outdated.load(Ordering::Acquire)
-    }
-
-    fn last(&self) -> Option<Counted> {
-        self.last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
 }
 
 impl Operator {
@@ -481,14 +442,4 @@ impl Listing<'_> {
                 .and_then(|class| fresh_until(record, class, &entry.repository.cache)),
         })
     }
-}
-
-pub(crate) fn storage_unavailable(error: &larder_storage::StorageError) -> Fault {
-    tracing::error!(%error, "storage failed");
-    Fault::new(
-        FaultKind::Unavailable,
-        ErrorCode::StorageUnavailable,
-        "larder's own storage did not answer; ask again in a moment",
-    )
-    .retry_after(Some(Duration::from_secs(2)))
 }

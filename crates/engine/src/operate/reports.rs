@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use larder_core::RepositoryName;
 use larder_upstream::BreakerState;
 
-use super::Operator;
+use super::operator::Operator;
 use crate::counters::{Counters, MirrorReport, RepositoryCounters, UpstreamQuota};
 use crate::repositories::RepositoryState;
 use crate::repositories::mirror::Mirror;

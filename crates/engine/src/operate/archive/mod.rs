@@ -20,7 +20,7 @@ use larder_core::{
 use larder_formats::{LinkBase, Links, SIDECAR_SUFFIXES};
 use larder_storage::{BlobStore, Body, StorageError, StorageErrorKind};
 
-use super::storage_unavailable;
+use super::operator::storage_unavailable;
 use crate::catalog::Catalog;
 use crate::fault::storage_fault;
 use crate::keys;

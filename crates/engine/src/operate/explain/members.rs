@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_core::{Access, ArtifactPath, Fault, shown};
 use larder_formats::Form;
 
-use super::{Explainer, Known, blank, parse, refused};
+use super::explainer::{Explainer, Known, blank, parse, refused};
 use crate::origin::virtual_;
 use crate::policy::admission::consider;
 use crate::policy::explain::{self, Explanation, Point, PointValue, key_of};

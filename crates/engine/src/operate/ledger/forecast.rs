@@ -4,7 +4,7 @@ use larder_core::UnixMillis;
 use larder_storage::FigureRow;
 
 use super::figures::Forecast;
-use crate::operate::DiskSpace;
+use crate::operate::condition::DiskSpace;
 
 const DAY_MS: f64 = 86_400_000.0;
 /// Points that are older are not looked at.

@@ -25,7 +25,7 @@ use larder_core::{Fault, UnixMillis};
 use larder_storage::{FigureRow, Figures, HeldSize, SINCE_THE_BEGINNING, StorageError};
 
 use self::book::{ALL, Book};
-use super::{Operator, storage_unavailable};
+use super::operator::{Operator, storage_unavailable};
 use crate::policy::admission;
 use crate::transfer::flight::FlightReport;
 

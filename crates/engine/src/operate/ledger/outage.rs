@@ -11,7 +11,7 @@ use larder_storage::{AskedRow, StorageError};
 use super::figures::Span;
 use crate::catalog::Catalog;
 use crate::keys;
-use crate::operate::storage_unavailable;
+use crate::operate::operator::storage_unavailable;
 use crate::repositories::RepositoryState;
 
 /// Expired documents that are looked at.

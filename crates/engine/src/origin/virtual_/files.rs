@@ -6,8 +6,9 @@ use std::sync::Arc;
 use http::Method;
 use larder_core::{ArtifactPath, Fault, FaultKind, RepositoryKind};
 
-use super::members::{self, Contribution, Given, Leaf};
-use super::read::{MEMBER, Reading};
+use super::given::{self, Contribution, Given, Leaf};
+use super::members;
+use super::reading::{MEMBER, Reading};
 use crate::answer::Answer;
 use crate::document::load::DocumentSource;
 use crate::fault::{internal, malformed};
@@ -53,7 +54,7 @@ impl Reading<'_> {
     /// The member for which the name of a file's package is reserved, if `leaf` is to have no such file.
     fn reserved_for(&self, leaf: &Leaf, path: &str) -> Option<&Leaf> {
         let mut names = self.format.possible_names(path).into_iter();
-        names.find_map(|name| members::reserved_for(&self.leaves, leaf, name))
+        names.find_map(|name| given::reserved_for(&self.leaves, leaf, name))
     }
 
     /// The rules of the virtual repository itself hold for its members' files, too.

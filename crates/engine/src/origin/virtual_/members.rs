@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use larder_core::{ErrorCode, Fault, FaultKind, Mount, RepositoryKind, ReservedNames, Source};
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, ReservedNames, Source};
 use larder_formats::Form;
 
-use super::Virtual;
+use super::given::{Contribution, Given, Leaf, mount_of};
+use super::state::Virtual;
 use crate::fault::internal;
 use crate::origin::{Need, Origin as _};
 use crate::policy::admission::{self, Admission};
@@ -20,50 +21,6 @@ use crate::transfer::flight::Settled;
 const MEMBER_TIME: Duration = Duration::from_secs(30);
 /// Virtual repositories within each other, the outermost included.
 const DEEPEST: usize = 4;
-
-/// A member that holds documents itself.
-#[derive(Debug, Clone)]
-pub(super) struct Leaf {
-    pub(super) entry: Arc<RepositoryState>,
-    /// Whether its names are its own: it is local, or it or a virtual repository that it is in is authoritative.
-    pub(super) owns_names: bool,
-    /// Names that are its own, whether it has them or not: those of its own configuration, and of virtual repositories that it is in.
-    reserved: Vec<ReservedNames>,
-}
-
-impl Leaf {
-    pub(super) fn reserves(&self, name: &str) -> bool {
-        self.reserved.iter().any(|reserved| reserved.has(name))
-    }
-
-    /// The globs of the names that are its own.
-    pub(super) fn reserved_globs(&self) -> impl Iterator<Item = &str> {
-        let globs = self.reserved.iter().flat_map(ReservedNames::globs);
-        globs.map(String::as_str)
-    }
-}
-
-/// The member for which a name is reserved; `None` if it is `leaf` itself, or nobody.
-pub(super) fn reserved_for<'l>(leaves: &'l [Leaf], leaf: &Leaf, name: &str) -> Option<&'l Leaf> {
-    let owner = leaves.iter().find(|one| one.reserves(name))?;
-    (!leaf.reserves(name)).then_some(owner)
-}
-
-/// What a member gave.
-#[derive(Debug)]
-pub(super) struct Given {
-    pub(super) leaf: Leaf,
-    pub(super) document: Result<Contribution, Fault>,
-}
-
-/// A member's document.
-#[derive(Debug, Clone)]
-pub(super) struct Contribution {
-    pub(super) wanted: Arc<Target>,
-    pub(super) settled: Settled,
-    /// Whether the member failed, and this is what is held all the same.
-    pub(super) stands_in: bool,
-}
 
 /// All members that hold documents, in the order of priority; of one that is reached in two ways, the first place counts. Members of
 /// virtual members stand in these members' places.
@@ -135,12 +92,6 @@ pub(super) async fn obtain_all(
         }
     }))
     .await
-}
-
-/// Where the same client sees a member.
-pub(super) fn mount_of<'a>(leaf: &Leaf, mount: &Mount<'a>) -> Mount<'a> {
-    let repository = &leaf.entry.repository;
-    mount.beside(repository.kind(), repository.name.as_str())
 }
 
 /// A member's document: fresh from its cache or its upstream, else its copy, however old.

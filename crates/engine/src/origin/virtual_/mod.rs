@@ -2,116 +2,39 @@
 //!
 //! | file | |
 //! |---|---|
+//! | `state.rs` | what they are made with, and what is remembered of merges |
+//! | `given.rs` | what a member is, and what it gave |
 //! | `members.rs` | whose documents belong in the merge, and how each of them is obtained |
-//! | `merge.rs` | the merged document: what it is named by, how long it holds, how it is made |
+//! | `assembled.rs` | the merged document: what it is named by, how long it holds |
+//! | `merge.rs` | how it is made |
+//! | `reading.rs` | what all answers to a request have in common |
 //! | `read.rs` | the answers: what a request is for, and the merged document |
 //! | `files.rs` | whose a file is, and its answer |
 //!
 //! A member is asked through the pipeline like any other repository, with its own rules, credentials and copies. The merged document is a
 //! derivation of the members' documents (docs/adr/0062): it needs no invalidation of its own.
 
+mod assembled;
 mod files;
+mod given;
 mod members;
 mod merge;
 mod read;
+mod reading;
+mod state;
 
-use std::collections::HashSet;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
-use larder_core::{Clock, Fault, RepositoryKind, RepositoryName, UnixMillis};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use larder_core::{Fault, RepositoryKind, RepositoryName};
 
 use crate::answer::Answer;
-use crate::catalog::Catalog;
-use crate::document::Documents;
-use crate::origin::remote::Remote;
-use crate::repositories::{Registry, RepositoryState};
+use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
-use merge::Assembled;
 
-/// What is remembered of the merges and of members' names, in bytes, each.
-const BUDGET: u64 = 8 << 20;
-
-/// Virtual repositories as an origin, with what is remembered of merged documents.
-#[derive(Debug)]
-pub(crate) struct Virtual {
-    registry: Arc<Registry>,
-    catalog: Arc<Catalog>,
-    documents: Arc<Documents>,
-    remote: Arc<Remote>,
-    clock: Arc<dyn Clock>,
-    /// By virtual repository, path and query: what the last merge was made of.
-    assembled: Cache<String, Arc<Assembled>, ByWeight>,
-    /// By the digest of a member's document: all names in it.
-    names: Cache<String, Arc<HashSet<String>>, ByWeight>,
-}
-
-/// What the virtual repositories are made with.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) documents: Arc<Documents>,
-    pub(crate) remote: Arc<Remote>,
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// Answers requests for what other repositories have: members' files go through the whole pipeline like any other.
-pub(crate) trait Answering: Send + Sync {
-    fn answer_member<'a>(
-        &'a self,
-        request: ArtifactRequest<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Answer, Fault>> + Send + 'a>>;
-}
-
-impl Virtual {
-    pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self {
-            registry: parts.registry,
-            catalog: parts.catalog,
-            documents: parts.documents,
-            remote: parts.remote,
-            clock: parts.clock,
-            assembled: Cache::with_weighter(256, BUDGET, ByWeight),
-            names: Cache::with_weighter(64, BUDGET, ByWeight),
-        })
-    }
-
-    fn now(&self) -> UnixMillis {
-        self.clock.now()
-    }
-
-    fn epoch_of(&self, entry: &RepositoryState) -> Epoch {
-        let epoch = self.catalog.epoch(entry);
-        (epoch.shared, epoch.value)
-    }
-}
-
-#[derive(Debug, Clone)]
-struct ByWeight;
-
-impl Weighter<String, Arc<Assembled>> for ByWeight {
-    fn weight(&self, key: &String, assembled: &Arc<Assembled>) -> u64 {
-        (key.len() + assembled.weight()) as u64
-    }
-}
-
-impl Weighter<String, Arc<HashSet<String>>> for ByWeight {
-    fn weight(&self, key: &String, names: &Arc<HashSet<String>>) -> u64 {
-        let names: usize = names.iter().map(|name| name.len() + 48).sum();
-        (key.len() + names) as u64
-    }
-}
-
-/// A repository's epoch, as it was when something was made.
-type Epoch = (Arc<AtomicU64>, u64);
+pub(crate) use state::{Answering, Parts, Virtual};
 
 /// In front of a member's name, in the paths of a virtual repository that lead to one member alone.
-pub(crate) const MEMBER: &str = read::MEMBER;
+pub(crate) const MEMBER: &str = reading::MEMBER;
 
 /// The repositories that hold what a virtual one shows, in the order of priority.
 pub(crate) fn members_of(engine: &Virtual, owner: &RepositoryState) -> Vec<Arc<RepositoryState>> {

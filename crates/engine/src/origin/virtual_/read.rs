@@ -7,12 +7,13 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use larder_core::{
     ArtifactPath, ErrorCode, Fault, FaultKind, MemberUrls, Mount, RepositoryName, Source,
 };
-use larder_formats::{Form, Format, LinkBase, Malformed, Operation, RequestParts};
+use larder_formats::{Form, LinkBase, Malformed, Operation, RequestParts};
 
-use super::Epoch;
-use super::members::{self, Given, Leaf};
-use super::merge::{self, Assembled};
-use super::{Answering, Virtual};
+use super::assembled::Assembled;
+use super::given::{self, Given, Leaf};
+use super::reading::{MEMBER, Reading};
+use super::state::{Answering, Virtual};
+use super::{members, merge};
 use crate::answer::{Answer, Freshness, HotTicket, Representation};
 use crate::causes::warn_once;
 use crate::counters::count;
@@ -28,21 +29,6 @@ use crate::target::ArtifactRequest;
 
 /// Names the members that are not in a merged document.
 const SKIPPED: HeaderName = HeaderName::from_static(SKIPPED_MEMBERS);
-/// In front of a member's name, in the links of a merged document that lead below the virtual repository.
-pub(super) const MEMBER: &str = "_m/";
-
-/// A request for something in a virtual repository.
-pub(super) struct Reading<'e> {
-    pub(super) engine: &'e Arc<Virtual>,
-    pub(super) port: &'e dyn Answering,
-    pub(super) owner: &'e Arc<RepositoryState>,
-    pub(super) format: &'static dyn Format,
-    pub(super) request: &'e ArtifactRequest<'e>,
-    pub(super) leaves: Vec<Leaf>,
-    /// Read before anything else is: what changes meanwhile voids the answer.
-    pub(super) epochs: Vec<Epoch>,
-}
-
 pub(super) async fn serve(
     engine: &Arc<Virtual>,
     port: &dyn Answering,
@@ -128,8 +114,7 @@ impl Reading<'_> {
         // One member whose document cannot be merged is left out, and the others are merged without it: at most once for each.
         for _ in 0..=self.leaves.len() {
             self.check(&given)?;
-            let assembled =
-                Assembled::new(self.engine, &given, self.epochs.clone(), before.as_deref());
+            let assembled = self.assembled(&given, before.as_deref());
             let named = self.named(&assembled, form, &base);
             let unusable = Arc::new(OnceLock::new());
             let made = self.merge(&given, &named, marking.as_ref(), &unusable);
@@ -162,6 +147,10 @@ impl Reading<'_> {
             return Ok(self.answer(&assembled, &sendable, false));
         }
         Err(self.none_left(&given))
+    }
+
+    fn assembled(&self, given: &[Given], before: Option<&Assembled>) -> Assembled {
+        Assembled::new(given, self.epochs.clone(), before, self.engine.now())
     }
 
     /// The base that stands in a merged document for those of all clients, and what that document is named by.
@@ -233,11 +222,6 @@ impl Reading<'_> {
         )
     }
 
-    /// Where the same client sees a member.
-    pub(super) fn mount_of(&self, leaf: &Leaf) -> Mount<'_> {
-        members::mount_of(leaf, &self.request.mount)
-    }
-
     /// Where the links of a member begin in the merged document, for a client that sees it at `mount` and whose links begin with `own`.
     fn base_of(&self, leaf: &Leaf, mount: &Mount<'_>, own: &LinkBase) -> LinkBase {
         let settings = self.owner.repository.virtual_settings();
@@ -245,85 +229,13 @@ impl Reading<'_> {
             MemberUrls::Member => self
                 .engine
                 .registry
-                .link_base(self.format, &members::mount_of(leaf, mount)),
+                .link_base(self.format, &given::mount_of(leaf, mount)),
             MemberUrls::Virtual => LinkBase(format!(
                 "{}{MEMBER}{}/",
                 own.as_str(),
                 leaf.entry.repository.name
             )),
         }
-    }
-
-    /// Whether what the members gave is enough for a merge.
-    pub(super) fn check(&self, given: &[Given]) -> Result<(), Fault> {
-        self.check_authorities(given)?;
-        if given.iter().any(|one| one.document.is_ok()) {
-            return Ok(());
-        }
-        Err(self.none_left(given))
-    }
-
-    /// Whether a member whose names are its own has given nothing, although `fail_closed` says that it must.
-    pub(super) fn check_authorities(&self, given: &[Given]) -> Result<(), Fault> {
-        let fails_closed = self
-            .owner
-            .repository
-            .virtual_settings()
-            .is_some_and(|settings| settings.fail_closed);
-        let closed = given
-            .iter()
-            .filter(|_| fails_closed)
-            .find(|one| one.leaf.owns_names && one.document.is_err());
-        if let Some(Given {
-            leaf,
-            document: Err(fault),
-        }) = closed
-        {
-            let (name, member) = (&self.owner.repository.name, &leaf.entry.repository.name);
-            let message = format!(
-                "member {member} of virtual repository {name} is authoritative and has no index to give ({}); without it another \
-                 member's charts would take the place of its own, which fail_closed: true forbids",
-                fault.message
-            );
-            return Err(self.failed(message, "fail_closed"));
-        }
-        Ok(())
-    }
-
-    fn none_left(&self, given: &[Given]) -> Fault {
-        let name = &self.owner.repository.name;
-        let reasons: Vec<String> = given
-            .iter()
-            .filter_map(|one| {
-                let fault = one.document.as_ref().err()?;
-                Some(format!(
-                    "{}: {}",
-                    one.leaf.entry.repository.name, fault.message
-                ))
-            })
-            .collect();
-        let reasons = if reasons.is_empty() {
-            "it has no members".to_owned()
-        } else {
-            reasons.join("; ")
-        };
-        let message =
-            format!("no member of virtual repository {name} has an index to give: {reasons}");
-        self.failed(message, "members")
-    }
-
-    fn failed(&self, message: String, rule: &'static str) -> Fault {
-        let name = &self.owner.repository.name;
-        Fault::new(
-            FaultKind::BadGateway,
-            ErrorCode::MembersUnavailable,
-            message,
-        )
-        .in_repository(name)
-        .by_rule(rule)
-        .briefly(format!(
-            "members of virtual repository {name} have no index to give"
-        ))
     }
 
     /// Says once for each cause which members are not in the merged document.
@@ -399,12 +311,6 @@ impl Reading<'_> {
             hot,
             reading: None,
         }
-    }
-
-    pub(super) fn nowhere(&self, message: &str) -> Fault {
-        Fault::new(FaultKind::NotFound, ErrorCode::NotFound, message)
-            .in_repository(&self.owner.repository.name)
-            .by_rule("members")
     }
 }
 

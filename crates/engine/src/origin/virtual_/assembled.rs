@@ -1,0 +1,222 @@
+//! What a merged document is made of, what it is named by, and how long it holds.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use larder_core::{CacheStatus, Digest, RepositoryName, Source, UnixMillis, fresh_until};
+use larder_formats::{Format, LinkBase};
+
+use super::given::{Contribution, Given};
+use crate::document::named::{Named, source_urls};
+use crate::policy::visibility::Visibility;
+
+/// A merge that lacks a member, or that has a copy in the place of one that failed, holds no longer than this.
+const INCOMPLETE: Duration = Duration::from_secs(30);
+/// What quarantine holds back is looked at anew this often.
+const HELD_STEP: Duration = Duration::from_mins(10);
+
+/// A repository's epoch, as it was when something was made.
+pub(super) type Epoch = (Arc<AtomicU64>, u64);
+
+/// What a merged document is made of, and how long it holds. Keeps no file open, and no document in memory.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    /// Of each member that is in it: its name, the digest of its document, and all else that its part depends on.
+    parts: Vec<Part>,
+    /// What quarantine takes out of it.
+    pub(super) visibility: Visibility,
+    /// The members that are not.
+    pub(super) skipped: Vec<RepositoryName>,
+    /// `None` = for ever.
+    pub(super) fresh_until: Option<UnixMillis>,
+    /// When the least recent of the members was heard of.
+    pub(super) contacted_at: UnixMillis,
+    /// When larder began to serve this body.
+    pub(super) served_since: UnixMillis,
+    /// Of the virtual repository and of all members.
+    pub(super) epochs: Vec<Epoch>,
+    /// How it came about.
+    pub(super) status: CacheStatus,
+    pub(super) source: Source,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    digest: Digest,
+    /// What its links and its versions depend on, beside its bytes.
+    depends_on: Vec<String>,
+}
+
+impl Assembled {
+    /// From what the members gave by `now`. `before` is what the last merge was made of.
+    pub(super) fn new(
+        given: &[Given],
+        epochs: Vec<Epoch>,
+        before: Option<&Self>,
+        now: UnixMillis,
+    ) -> Self {
+        let (mut parts, mut skipped) = (Vec::new(), Vec::new());
+        let mut until: Option<UnixMillis> = None;
+        let mut limit = |at: UnixMillis| until = Some(until.map_or(at, |until| until.min(at)));
+        let (mut contacted_at, mut source) = (now, Source::Cache);
+        let mut forwarded = None;
+        for one in given {
+            let Ok(Contribution {
+                wanted,
+                settled,
+                stands_in,
+            }) = &one.document
+            else {
+                skipped.push(one.leaf.entry.repository.name.clone());
+                limit(now.plus(INCOMPLETE));
+                continue;
+            };
+            let repository = &wanted.entry.repository;
+            let expires = fresh_until(
+                &settled.record,
+                wanted.class_of(&settled.record),
+                &repository.cache,
+            );
+            match expires {
+                _ if *stands_in || !settled.reusable => limit(now.plus(INCOMPLETE)),
+                Some(at) => limit(at),
+                None => {}
+            }
+            contacted_at = contacted_at.min(settled.record.said_at());
+            if settled.source == Source::Remote {
+                source = Source::Remote;
+            }
+            if settled.status.forward.is_some() {
+                forwarded.get_or_insert(settled.status);
+            }
+            parts.extend(Part::of(one, given));
+        }
+        let visibility = visibility(given, now);
+        let until = visibility.bound(until);
+        let served_since = before
+            .filter(|before| before.parts == parts && before.visibility == visibility)
+            .map_or(now, |before| before.served_since);
+        let status = forwarded.unwrap_or(CacheStatus {
+            hit: true,
+            ttl: until.map(|until| seconds(until, now)),
+            ..CacheStatus::default()
+        });
+        Self {
+            parts,
+            visibility,
+            skipped,
+            fresh_until: until,
+            contacted_at,
+            served_since,
+            epochs,
+            status,
+            source,
+        }
+    }
+
+    /// Whether it still holds: no member has another document, and none has expired.
+    pub(super) fn is_good(&self, now: UnixMillis) -> bool {
+        self.fresh_until.is_none_or(|until| now < until)
+            && self
+                .epochs
+                .iter()
+                .all(|(epoch, value)| epoch.load(std::sync::atomic::Ordering::Acquire) == *value)
+    }
+
+    /// For whoever asks while it holds: nobody was asked.
+    pub(super) fn status_of_hit(&self, now: UnixMillis) -> CacheStatus {
+        CacheStatus {
+            hit: true,
+            ttl: self.fresh_until.map(|until| seconds(until, now)),
+            ..CacheStatus::default()
+        }
+    }
+
+    /// What the merged document is named by.
+    pub(super) fn named(
+        &self,
+        owner: &RepositoryName,
+        rules_epoch: u64,
+        format: &dyn Format,
+        form: &'static str,
+        base: &LinkBase,
+        persist: bool,
+    ) -> Named {
+        Named {
+            repository: owner.clone(),
+            sources: self.parts.iter().map(|part| part.digest.clone()).collect(),
+            source_urls: self
+                .parts
+                .iter()
+                .flat_map(|part| part.depends_on.iter().cloned())
+                .collect(),
+            rewriter_version: format.profile().rewriter_version,
+            link_base: base.0.clone(),
+            form,
+            rules_epoch,
+            visibility: self.visibility.clone(),
+            persist,
+        }
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn weight(&self) -> usize {
+        let of_part = |part: &Part| {
+            160 + part
+                .depends_on
+                .iter()
+                .map(|text| text.len() + 24)
+                .sum::<usize>()
+        };
+        512 + self.parts.iter().map(of_part).sum::<usize>() + self.epochs.len() * 16
+    }
+}
+
+impl Part {
+    fn of(given: &Given, all: &[Given]) -> Option<Self> {
+        let Contribution {
+            wanted, settled, ..
+        } = given.document.as_ref().ok()?;
+        let repository = &given.leaf.entry.repository;
+        let mut depends_on = vec![
+            repository.name.to_string(),
+            repository.rules_epoch.to_string(),
+            given.leaf.owns_names.to_string(),
+        ];
+        depends_on.extend(source_urls(wanted, &settled.record));
+        for other in all {
+            let whose = other.leaf.entry.repository.name.as_str();
+            let globs = other.leaf.reserved_globs();
+            depends_on.extend(globs.map(|glob| format!("reserved for {whose}: {glob}")));
+        }
+        Some(Self {
+            digest: settled.record.blob()?.digest.clone(),
+            depends_on,
+        })
+    }
+}
+
+fn seconds(until: UnixMillis, now: UnixMillis) -> i64 {
+    i64::try_from(until.since(now).as_secs()).unwrap_or(i64::MAX)
+}
+
+/// What the members' quarantine takes out of a merge. Which versions these are is found out where the indexes are read; here stands all
+/// that decides it: whose index, the moment, and when larder first had the index.
+fn visibility(given: &[Given], now: UnixMillis) -> Visibility {
+    let decided = given.iter().filter_map(|one| {
+        let repository = &one.leaf.entry.repository;
+        repository.quarantine.hold?;
+        let record = &one.document.as_ref().ok()?.settled.record;
+        let (name, moment) = (&repository.name, step_of(now).0);
+        let first_seen_at = record.first_seen_at.0;
+        Some(format!("{name} as of {moment}, first seen {first_seen_at}"))
+    });
+    Visibility::hiding(decided.collect(), Some(step_of(now).plus(HELD_STEP)))
+}
+
+/// The moment that quarantine is judged by: the same for all merges of ten minutes.
+pub(super) fn step_of(now: UnixMillis) -> UnixMillis {
+    let step = i64::try_from(HELD_STEP.as_millis()).unwrap_or(i64::MAX);
+    UnixMillis(now.0 - now.0.rem_euclid(step))
+}
