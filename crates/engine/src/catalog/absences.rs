@@ -3,15 +3,10 @@
 //! told.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use larder_core::{SourceKey, UnixMillis};
-
-use super::Catalog;
-use crate::news::{Named, News};
-use crate::repositories::RepositoryState;
 
 /// Bytes that all of them may take up together.
 const BUDGET: usize = 8 << 20;
@@ -132,43 +127,6 @@ impl Held {
                 ..Self::default()
             };
         }
-    }
-}
-
-impl Catalog {
-    /// Another replica was told a moment ago that there is nothing.
-    pub(crate) fn heard_absent(&self, entry: &RepositoryState, key: &SourceKey, status: u16) {
-        self.keep_absence(entry, key, (status, self.now()));
-    }
-
-    /// Remembers that the upstream has said, with this status and at this time, that there is nothing; other replicas are told.
-    pub(super) fn note_absence(
-        &self,
-        entry: &RepositoryState,
-        key: &SourceKey,
-        (status, at): (u16, UnixMillis),
-    ) {
-        self.keep_absence(entry, key, (status, at));
-        self.news.say(|| News::Absence {
-            of: Named::of(key),
-            origins: entry.origins.each_ref().map(ToString::to_string),
-            status,
-        });
-    }
-
-    fn keep_absence(
-        &self,
-        entry: &RepositoryState,
-        key: &SourceKey,
-        (status, at): (u16, UnixMillis),
-    ) {
-        let absence = Absence {
-            status,
-            at,
-            arrivals: entry.arrivals.load(Ordering::Acquire),
-        };
-        let ttl = entry.repository.cache.negative_ttl;
-        self.absences.note(key.clone(), absence, ttl);
     }
 }
 

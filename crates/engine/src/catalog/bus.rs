@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder_core::RepositoryName;
 use larder_storage::{Heard, Listener, Notice};
 
-use super::Catalog;
+use super::state::Catalog;
 use crate::repositories::RepositoryState;
 
 /// How often the database is asked what other programs have changed, where it is shared.

@@ -4,7 +4,7 @@ use larder_core::{ArtifactRecord, SourceKey, UnixMillis};
 use larder_storage::{BlobInfo, Change, Expected, StorageError};
 
 use super::bounds::Coming;
-use super::{Catalog, bytes_of, superseded};
+use super::state::{Catalog, bytes_of, superseded};
 use crate::repositories::RepositoryState;
 
 /// A record that comes out of an archive.

@@ -1,79 +1,15 @@
 //! Blob, then record, then the in-process copy, in this order and in groups. Who waits for a record to become visible is told when it is.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Digest, SourceKey, UnixMillis, fresh_until};
 use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool};
 use tokio::sync::MutexGuard;
 
-use super::{Catalog, superseded};
+use super::commits::{Batch, Commit, Landing, RecordChange};
+use super::state::{Catalog, superseded};
 use crate::counters::count;
-use crate::repositories::RepositoryState;
 use crate::target::Target;
-
-/// Who waits for a commit to become visible: until then, newcomers join it.
-pub(crate) trait Landing: Debug + Send + Sync {
-    /// Whether a flush has overtaken it: then nothing is committed.
-    fn is_flushed(&self) -> bool;
-    /// Whether a document that has become visible meanwhile states other bytes: what comes of this is not trusted.
-    fn is_restated(&self) -> bool;
-    /// Its record is visible, or never will be.
-    fn landed(&self);
-    /// The request that it was begun for.
-    fn span(&self) -> &tracing::Span;
-}
-
-/// What is to become durable.
-#[derive(Debug)]
-pub(crate) struct Commit {
-    pub(crate) wanted: Arc<Target>,
-    pub(crate) landing: Arc<dyn Landing>,
-    pub(crate) change: RecordChange,
-    /// The record that this one replaces.
-    pub(crate) replaces: Option<Arc<ArtifactRecord>>,
-}
-
-impl Commit {
-    /// Whether it brings bytes, in an open file.
-    pub(super) fn is_of_bytes(&self) -> bool {
-        matches!(self.change, RecordChange::Store { .. })
-    }
-}
-
-#[derive(Debug)]
-pub(crate) enum RecordChange {
-    /// New bytes with their record.
-    Store {
-        record: Arc<ArtifactRecord>,
-        spool: SealedSpool,
-        /// The source that names the same bytes by their digest, to be remembered along with this one.
-        also: Option<SourceKey>,
-    },
-    /// A record about bytes that are held already, or about none.
-    Renew {
-        record: Arc<ArtifactRecord>,
-    },
-    Drop,
-    /// There is nothing: remembered in memory only, and what was held goes.
-    Absent {
-        status: u16,
-        at: UnixMillis,
-        was_held: bool,
-    },
-}
-
-/// Commits that become visible together, with what they supersede.
-#[derive(Default)]
-pub(crate) struct Batch<'a> {
-    pub(crate) commits: Vec<Commit>,
-    /// Held files that a new document contradicts: dropped with the commits and before them.
-    pub(crate) contradicted: &'a [SourceKey],
-    /// Downloads of files of which a new document states other bytes are told so by this; it gives whether there were any.
-    pub(crate) restate: Option<&'a (dyn Fn() -> bool + Send + Sync)>,
-    /// Whose files they are.
-    pub(crate) entry: Option<&'a RepositoryState>,
-}
 
 /// The right to make records visible that others are compared with: as long as it is held, nobody else does.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use larder_storage::Notice;
 
-use super::Catalog;
+use super::state::Catalog;
 use crate::repositories::RepositoryState;
 
 /// The epoch of a repository at a moment.
@@ -35,6 +35,15 @@ impl Epoch {
 }
 
 impl Catalog {
+    /// The present epoch of a repository: what is made in it may be served until the epoch is raised.
+    #[expect(
+        clippy::unused_self,
+        reason = "epochs are the catalog's to give, wherever they stand"
+    )]
+    pub(crate) fn epoch(&self, entry: &RepositoryState) -> Epoch {
+        Epoch::of(entry)
+    }
+
     /// What was made of this repository's records before is void, here and in other engines.
     pub(crate) fn supersede(self: &Arc<Self>, entry: &RepositoryState) {
         entry.bump();

@@ -10,9 +10,9 @@ use larder_core::RepositoryName;
 use larder_storage::{Change, StorageError};
 use tokio::sync::watch;
 
-use super::Catalog;
-use super::NotHeld;
+use super::asked::NotHeld;
 use super::bounds::{Bounds, Coming, EVERY, Tally};
+use super::state::Catalog;
 use super::victims::Victims;
 use crate::repositories::RepositoryState;
 

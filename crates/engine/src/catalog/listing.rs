@@ -9,7 +9,7 @@ use larder_storage::{
     RecordKey, StorageError, Unswept,
 };
 
-use super::Catalog;
+use super::state::Catalog;
 
 /// Rows of earlier versions about what is not there that one collection deletes.
 const ABSENCES_AT_ONCE: usize = 200_000;

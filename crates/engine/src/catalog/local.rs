@@ -6,7 +6,7 @@ use larder_storage::{
     StorageError,
 };
 
-use super::Catalog;
+use super::state::Catalog;
 
 impl Catalog {
     /// The file under a path of a local repository.

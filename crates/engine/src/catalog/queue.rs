@@ -4,29 +4,11 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Catalog;
-use super::commit::{Batch, Commit, RecordChange};
-use crate::budget::Lease;
+use super::commits::{Batch, Commit, Message, RecordChange};
+use super::state::Catalog;
 
 /// Fills that become durable together.
 const GROUP: usize = 64;
-
-#[derive(Debug)]
-pub(super) enum Message {
-    /// Commits that become visible together, and the places of their open files.
-    Commits(Vec<Commit>, Vec<Lease>),
-    Barrier(oneshot::Sender<()>),
-}
-
-/// The way to the commit task.
-#[derive(Debug)]
-pub(super) struct CommitQueue(mpsc::UnboundedSender<Message>);
-
-impl CommitQueue {
-    pub(super) fn new(sender: mpsc::UnboundedSender<Message>) -> Self {
-        Self(sender)
-    }
-}
 
 /// Starts the task that makes fills durable.
 pub(super) fn start(catalog: &Arc<Catalog>, mut queue: mpsc::UnboundedReceiver<Message>) {

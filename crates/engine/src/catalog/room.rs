@@ -9,7 +9,7 @@ use larder_core::{ArtifactRecord, BlobDescriptor};
 use larder_storage::{Body, StorageErrorKind};
 use larder_upstream::in_request;
 
-use super::Catalog;
+use super::state::Catalog;
 use crate::causes::warn_once;
 use crate::target::Target;
 

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use larder_core::{BlobDescriptor, RepositoryName, SourceKey};
 use larder_storage::{DamagedBlob, Garbage, Mend, ScrubFinding, ScrubRow, StorageError, is_sound};
 
-use super::Catalog;
 use super::room::GRACE;
+use super::state::Catalog;
 use crate::repositories::RepositoryState;
 
 impl Catalog {
