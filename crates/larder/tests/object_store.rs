@@ -1092,3 +1092,98 @@ async fn hazard_a5_a_slow_store_is_waited_for() {
     );
     assert!(put_in > Duration::from_secs(12) && began.elapsed() > Duration::from_secs(31));
 }
+
+/// Blocks of a MiB with their digest, one every so often; `None` if it did not come to its end.
+async fn upload_slowly(url: String, blocks: u64, pace: Duration) -> Option<u16> {
+    let (_all, hold) = tokio::sync::watch::channel(u64::MAX);
+    let request = client()
+        .put(url)
+        .header("x-checksum-sha256", digest_of_blocks(blocks).to_hex())
+        .timeout(Duration::from_mins(4))
+        .body(paced(blocks, pace, hold));
+    let answer = request.send().await.ok()?;
+    Some(answer.status().as_u16())
+}
+
+/// An hour with the lease that nobody has configured: for half of it the gate resets, refuses, stalls and is shut while large uploads go on,
+/// and larder is killed in the middle of one again and again. In the end nothing of it is left in `ListMultipartUploads`.
+/// `LARDER_GATE_MINUTES`: how long the faults go on.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "an hour; part of make stress"]
+async fn hazard_l8_after_an_hour_behind_a_gate_no_upload_is_left() {
+    const HOUR: Duration = Duration::from_hours(1);
+    const BLOCKS: u64 = 40;
+    let minutes = std::env::var("LARDER_GATE_MINUTES").map_or(30, |text| text.parse().unwrap());
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let store = store_of(&server);
+    let gate = Gate::to(&server.endpoint()).await;
+    let more = "s3: { tier: 1 }\n";
+    let mut larder = setup_with(&origin, &gate.endpoint(), more).start().await;
+    let faults: [(u64, Misbehaviour); 5] = [
+        (20, |gate| gate.cut_after(9_000_000)),
+        (20, Gate::refuse),
+        (60, Gate::stall),
+        (20, Gate::close),
+        (30, Gate::open),
+    ];
+    let began = Instant::now();
+    let (mut acknowledged, mut refused, mut kills, mut most) = (Vec::new(), 0, 0, 0);
+    let mut number = 0;
+    while began.elapsed() < Duration::from_mins(minutes) {
+        for (seconds, misbehave) in faults {
+            let pair = [number, number + 1].map(|number| {
+                let url = larder.artifact("own", &format!("h{number}"));
+                let pace = Duration::from_millis(250);
+                (number, tokio::spawn(upload_slowly(url, BLOCKS, pace)))
+            });
+            number += 2;
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            misbehave(&gate);
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            // What was changed for connections that stand is over.
+            gate.close();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            gate.open();
+            most = most.max(store.count_uploads().await.expect("a list"));
+            if number % 20 == 0 {
+                larder.kill9();
+                larder.restart().await;
+                kills += 1;
+            }
+            for (number, upload) in pair {
+                match upload.await.expect("no panic") {
+                    Some(201) => acknowledged.push(number),
+                    Some(503) | None => refused += 1,
+                    other => panic!("h{number}: {other:?}"),
+                }
+            }
+        }
+    }
+    let url = larder.artifact("own", "last");
+    let last = tokio::spawn(upload_slowly(url, BLOCKS, Duration::from_millis(250)));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    larder.kill9();
+    assert_eq!(last.await.expect("no panic"), None);
+    let left = store.count_uploads().await.expect("a list");
+    larder.restart().await;
+    println!(
+        "{:?}: {} uploads acknowledged, {refused} not, {} kills, at most {most} in ListMultipartUploads, {left} of them after the last kill",
+        began.elapsed(),
+        acknowledged.len(),
+        kills + 1
+    );
+    assert!(acknowledged.len() > 3 && refused > 3 && left > 0);
+    until_uploads(&store, 0, HOUR.saturating_sub(began.elapsed())).await;
+    println!("none is left after {:?}", began.elapsed());
+    with_an_empty_tier(&mut larder).await;
+    let whole = digest_of_blocks(BLOCKS);
+    for number in acknowledged {
+        let answer = get(&larder.artifact("own", &format!("h{number}"))).await;
+        assert_eq!(answer.status, 200, "h{number}: {}", answer.text());
+        assert!(
+            larder_core::sha256(&answer.body) == whole,
+            "h{number}: other bytes"
+        );
+    }
+}
