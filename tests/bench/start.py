@@ -50,11 +50,13 @@ def restart(server):
 def fill(larder):
     """Gives a stopped larder many further objects: rows of its database, and blobs that they name."""
     connection = sqlite3.connect(larder.data_directory / "larder.sqlite")
-    repository, variant, digest, size, updated, record = connection.execute(
-        "SELECT repository, variant, blob, size, updated_at, record FROM artifacts WHERE path LIKE '%1k.bin'"
+    repository, variant, digest, size, updated = connection.execute(
+        "SELECT repository, variant, blob, size, updated_at FROM artifacts WHERE path LIKE '%1k.bin'"
     ).fetchone()
     blob_directory = next(larder.data_directory.rglob(digest.removeprefix("sha256:"))).parents[2]
-    template = json.loads(record)
+    # Records of earlier versions were JSON, and are read.
+    times = dict.fromkeys(("first_seen_at", "contacted_at", "renewed_at", "began_at"), updated)
+    template = {"content": {"blob": {}}, "headers": {}, "source_url": "http://example.com/many", "published_at": None, "verified": True, **times}
     blobs, artifacts = [], []
     for number in range(RECORDS):
         body = b"object %d" % number
