@@ -129,6 +129,7 @@ impl Catalog {
             asked: figures::Asked::default(),
         });
         catalog.start_eviction();
+        catalog.start_taking_over();
         queue::start(&catalog, receiver);
         catalog
     }
