@@ -26,11 +26,11 @@ mod spare;
 
 pub use blob::conformance;
 pub use blob::{
-    Arriving, BlobInfo, BlobPin, BlobStore, End, ExpectedBlob, Flaw, FsBlobStore, GrowingBody,
-    GrowingSpool, Growth, MOST_OPEN_BLOBS, MemoryBlobStore, MemoryObjects, MultipartUpload,
-    ObjectBlobStore, ObjectInfo, ObjectStore, Opening, PresignedUrl, Progress, Refused, S3Objects,
-    S3Settings, SealedSpool, Space, Spool, StoreReport, StoredBlob, TierReport, TieredBlobStore,
-    Unread, UploadLeases, Withheld, is_sound,
+    Arriving, BlobInfo, BlobPin, BlobStore, CheckedCopies, End, ExpectedBlob, Flaw, FsBlobStore,
+    GrowingBody, GrowingSpool, Growth, MOST_OPEN_BLOBS, MemoryBlobStore, MemoryObjects,
+    MultipartUpload, ObjectBlobStore, ObjectInfo, ObjectStore, Opening, PresignedUrl, Progress,
+    Refused, S3Objects, S3Settings, SealedSpool, Space, Spool, StoreReport, StoredBlob, TierReport,
+    TieredBlobStore, Unread, UploadLeases, Withheld, is_sound,
 };
 pub use blob::{Source as ObjectSource, Staged};
 pub use body::{Body, Chunks, Source, StreamBody};

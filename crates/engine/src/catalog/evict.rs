@@ -313,11 +313,7 @@ impl Catalog {
     /// Deletes the files that flushed and evicted records have left; gives their bytes.
     pub(super) async fn free_due(&self) -> Result<u64, StorageError> {
         let (files, bytes) = self.metadata.free_due(self.now(), &self.blobs).await?;
-        let counters = &self.counters;
-        counters
-            .gc_blobs_deleted
-            .fetch_add(files, Ordering::Relaxed);
-        counters.gc_bytes_freed.fetch_add(bytes, Ordering::Relaxed);
+        self.count_deleted(files, bytes);
         Ok(bytes)
     }
 

@@ -8,6 +8,7 @@ use larder_storage::{
     BlobHolder, Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, KeyRange, PageRow,
     RecordKey, StorageError, Unswept,
 };
+use tokio::sync::oneshot;
 
 use super::state::Catalog;
 
@@ -83,18 +84,27 @@ impl Catalog {
         applied.await.map(drop)
     }
 
-    /// Deletes the rows of invalid records behind the scenes, and what they have left, and gives their space back.
+    /// Deletes the rows of invalid records behind the scenes, and gives the space of what they have left back meanwhile: neither waits for
+    /// the other.
     pub(crate) fn begin_sweep(self: &Arc<Self>) {
         let catalog = Arc::clone(self);
         tokio::spawn(async move {
-            let sweep = catalog.sweep();
-            tokio::pin!(sweep);
-            let rows = loop {
-                match tokio::time::timeout(FREED_EVERY, &mut sweep).await {
-                    Ok(rows) => break rows,
-                    Err(_) => catalog.free().await,
+            let (over, is_over) = oneshot::channel::<()>();
+            let sweep = async {
+                let rows = catalog.sweep().await;
+                drop(over);
+                rows
+            };
+            let free = async {
+                tokio::pin!(is_over);
+                while tokio::time::timeout(FREED_EVERY, &mut is_over)
+                    .await
+                    .is_err()
+                {
+                    catalog.free().await;
                 }
             };
+            let (rows, ()) = tokio::join!(sweep, free);
             catalog.free().await;
             if rows > 0 {
                 catalog.shrink().await;

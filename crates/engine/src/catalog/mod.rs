@@ -101,6 +101,7 @@ impl Catalog {
             asked: Asked::default(),
         });
         catalog.start_eviction();
+        catalog.start_taking_over();
         queue::start(&catalog, receiver);
         catalog
     }

@@ -1,7 +1,7 @@
 //! Room on the disk: what nothing refers to any more goes. And the bytes behind records, opened.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -15,6 +15,10 @@ use crate::target::Target;
 
 /// Unreferenced blobs and superseded derivations are kept this long: somebody may be reading them.
 pub(super) const GRACE: Duration = Duration::from_hours(24);
+/// How often it is looked whether another process has ended in the middle of a deletion, and how long nothing may have come of it: much
+/// longer than a process may go on with what it has begun.
+const LOOK_FOR_LEFT: Duration = Duration::from_secs(15);
+const LEFT_AFTER: Duration = Duration::from_secs(75);
 /// How often a nearly full disk makes larder look for what can go, in milliseconds.
 const ROOM_EVERY_MS: i64 = 60_000;
 
@@ -22,6 +26,38 @@ impl Catalog {
     /// Deletes blobs and derivations that nothing has referred to for a day.
     pub(crate) async fn collect_garbage(&self) {
         self.collect_all(GRACE).await;
+    }
+
+    /// Goes on with deletions that other processes have begun, and have ended in, as long as the catalog is there.
+    pub(super) fn start_taking_over(self: &Arc<Self>) {
+        let catalog: Weak<Self> = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK_FOR_LEFT).await;
+                let Some(catalog) = catalog.upgrade() else {
+                    return;
+                };
+                let taken = catalog
+                    .metadata
+                    .take_over(catalog.now(), LEFT_AFTER, &catalog.blobs)
+                    .await;
+                match taken {
+                    Ok((blobs, bytes)) => catalog.count_deleted(blobs, bytes),
+                    Err(error) => {
+                        tracing::debug!(%error, "it could not be found out whether a deletion was left behind");
+                    }
+                }
+            }
+        });
+    }
+
+    /// Counts blobs that were deleted.
+    pub(super) fn count_deleted(&self, blobs: u64, bytes: u64) {
+        let counters = &self.counters;
+        counters
+            .gc_blobs_deleted
+            .fetch_add(blobs, Ordering::Relaxed);
+        counters.gc_bytes_freed.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The disk is nearly full: what nothing refers to goes at once, looked for at most once a minute. Open files stay readable.
@@ -43,12 +79,7 @@ impl Catalog {
     async fn collect_all(&self, grace: Duration) {
         match self.collect(grace).await {
             Ok(report) => {
-                self.counters
-                    .gc_blobs_deleted
-                    .fetch_add(report.blobs_deleted, Ordering::Relaxed);
-                self.counters
-                    .gc_bytes_freed
-                    .fetch_add(report.bytes_freed, Ordering::Relaxed);
+                self.count_deleted(report.blobs_deleted, report.bytes_freed);
                 if report.blobs_deleted > 0 {
                     tracing::info!(
                         blobs = report.blobs_deleted,

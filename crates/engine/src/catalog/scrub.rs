@@ -1,10 +1,11 @@
 //! Blobs that are not what they should be, and what nothing refers to, when an operator asks.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use larder_core::{BlobDescriptor, RepositoryName, SourceKey};
-use larder_storage::{DamagedBlob, Garbage, Mend, ScrubFinding, ScrubRow, StorageError, is_sound};
+use larder_core::{BlobDescriptor, Digest, RepositoryName, SourceKey};
+use larder_storage::{
+    DamagedBlob, Flaw, Garbage, Mend, ScrubFinding, ScrubRow, StorageError, is_sound,
+};
 
 use super::room::GRACE;
 use super::state::Catalog;
@@ -39,11 +40,7 @@ impl Catalog {
         let (files, bytes) = deleted.iter().fold((0, 0), |(files, bytes), heap| {
             (files + heap.blobs, bytes + heap.bytes)
         });
-        let counters = &self.counters;
-        counters
-            .gc_blobs_deleted
-            .fetch_add(files, Ordering::Relaxed);
-        counters.gc_bytes_freed.fetch_add(bytes, Ordering::Relaxed);
+        self.count_deleted(files, bytes);
         Ok(garbage)
     }
 
@@ -95,6 +92,31 @@ impl Catalog {
         self.metadata
             .run_scrub(&self.blobs, runner, clock, mend)
             .await
+    }
+
+    /// Whether something is kept in front of the store, for the readers of this process alone.
+    pub(crate) fn has_copies(&self) -> bool {
+        self.blobs.report().tier.is_some()
+    }
+
+    /// Reads some of what is kept in front of the store, from behind a digest on, and drops what is wrong: what is remembered of that is
+    /// void. Gives the digest to go on behind; `None`: there is no more.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(crate) async fn check_copies(
+        &self,
+        after: Option<&Digest>,
+        rate: u64,
+        entries: &[Arc<RepositoryState>],
+    ) -> Result<Option<Digest>, StorageError> {
+        let checked = self.blobs.check_copies(after, rate).await?;
+        for blob in checked.dropped {
+            let users = self.metadata.users_of_blob(&blob.digest).await?;
+            let flaw = Flaw::Wrong;
+            self.void(&DamagedBlob { blob, flaw, users }, entries);
+        }
+        Ok(checked.last)
     }
 
     /// Uploaded files that scrubs have found damaged.

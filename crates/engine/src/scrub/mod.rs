@@ -122,9 +122,64 @@ impl Scrubs {
 
     /// Works on scrubs, for ever. When it is dropped, whoever takes the scrub up goes on where it was.
     pub async fn run(self: Arc<Self>) {
+        tokio::join!(self.scrub_what_is_kept(), self.scrub_copies());
+    }
+
+    /// Each process reads what it has in front of the store itself, once for each scrub, and as long as that is not cancelled.
+    async fn scrub_copies(&self) {
+        if !self.pipeline.catalog.has_copies() {
+            return;
+        }
+        // One that has ended before this process began is of the past.
+        let begun = self.last().await.filter(|scrub| scrub.ended_at.is_some());
+        let mut done = begun.map(|scrub| scrub.id).unwrap_or_default();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let Some(scrub) = self.last().await.filter(|scrub| scrub.id > done) else {
+                continue;
+            };
+            done.clone_from(&scrub.id);
+            let work = self.check_copies(scrub.rate);
+            tokio::select! {
+                checked = work => if let Err(error) = checked {
+                    tracing::warn!(%error, "the local tier was not scrubbed to its end");
+                },
+                () = self.cancelled(&scrub.id) => {}
+            }
+        }
+    }
+
+    async fn last(&self) -> Option<ScrubRow> {
+        let found = self.pipeline.catalog.scrub(0, 0).await;
+        found.ok().flatten().map(|(scrub, _)| scrub)
+    }
+
+    async fn check_copies(&self, rate: u64) -> Result<(), StorageError> {
+        let mut after = None;
+        loop {
+            let entries = self.pipeline.registry.load().all();
+            let catalog = &self.pipeline.catalog;
+            after = catalog.check_copies(after.as_ref(), rate, &entries).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn cancelled(&self, id: &str) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let last = self.last().await;
+            if last.is_some_and(|scrub| scrub.id == id && scrub.state == "cancelled") {
+                return;
+            }
+        }
+    }
+
+    async fn scrub_what_is_kept(&self) {
         let mut told = false;
         loop {
-            match self.pipeline.catalog.run_scrub(&self.runner, &*self).await {
+            match self.pipeline.catalog.run_scrub(&self.runner, self).await {
                 Ok(true) => {
                     told = false;
                     self.tell_end().await;

@@ -368,6 +368,11 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "blobs that were taken out of the local tier to make room",
     ),
     (
+        "larder_tier_spoilt_blobs_total",
+        "counter",
+        "blobs that a scrub took out of the local tier because they were not what they should be",
+    ),
+    (
         "larder_config_reload_success",
         "gauge",
         "1 if the configuration was usable when it was last loaded, else 0",

@@ -131,6 +131,7 @@ fn a_scrape_shows_what_was_counted() {
         "larder_tier_limit_bytes 50",
         "larder_tier_fills_total 6",
         "larder_tier_evicted_blobs_total 2",
+        "larder_tier_spoilt_blobs_total 1",
         "larder_config_reload_success 0",
         "larder_config_last_reload_timestamp_seconds 1.5",
         "larder_certificate_expiry_timestamp_seconds 9.0",

@@ -18,7 +18,8 @@ pub(super) fn write(page: &mut Page<'_, '_>, store: &StoreReport) -> fmt::Result
     page.gauge("tier_bytes", &tier.bytes)?;
     page.gauge("tier_limit_bytes", &tier.budget)?;
     page.counter("tier_fills", &tier.fills)?;
-    page.counter("tier_evicted_blobs", &tier.evicted)
+    page.counter("tier_evicted_blobs", &tier.evicted)?;
+    page.counter("tier_spoilt_blobs", &tier.spoilt)
 }
 
 /// What is kept and may be kept, where that is bounded.
@@ -51,6 +52,7 @@ pub(super) fn sample() -> StoreReport {
             budget: 50,
             fills: 6,
             evicted: 2,
+            spoilt: 1,
         }),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use larder_core::{BlobDescriptor, Digest, DigestAlgorithm, sha256};
 
@@ -25,6 +26,7 @@ pub async fn suite(store: Arc<dyn BlobStore>) {
     concurrent_publishes_of_one_digest(&shared).await;
     pins_hold(store).await;
     deleted_blobs_stay_readable_where_open(store).await;
+    deleted_together(store).await;
     listing(store).await;
 }
 
@@ -232,6 +234,32 @@ async fn pins_hold(store: &dyn BlobStore) {
     drop(copy);
     assert!(store.delete(&digest).await.expect("asked"));
     assert!(!store.delete(&digest).await.expect("asked"), "gone already");
+}
+
+async fn deleted_together(store: &dyn BlobStore) {
+    let held = store.put_bytes(b"together 0").await.expect("published");
+    let mut digests = vec![held.descriptor.digest.clone()];
+    for number in 1..40 {
+        let bytes = format!("together {number}").into_bytes();
+        let info = store.put_bytes(&bytes).await.expect("published");
+        digests.push(info.descriptor.digest);
+    }
+    digests.push(sha256(b"never there"));
+    let over = store.delete_all(digests.clone(), Instant::now()).await;
+    assert!(over.iter().all(Option::is_none), "its time is over");
+    let until = Instant::now() + Duration::from_secs(60);
+    let deleted = store.delete_all(digests.clone(), until).await;
+    let deleted: Vec<bool> = deleted
+        .into_iter()
+        .map(|one| one.expect("in time").expect("asked"))
+        .collect();
+    let expected: Vec<bool> = (0..41).map(|number| (1..40).contains(&number)).collect();
+    assert_eq!(deleted, expected);
+    store.open(&held.descriptor).await.expect("still there");
+    drop(held);
+    let last = store.delete_all(digests[..1].to_vec(), until).await;
+    assert!(matches!(last[..], [Some(Ok(true))]));
+    assert!(store.delete_all(Vec::new(), until).await.is_empty());
 }
 
 async fn deleted_blobs_stay_readable_where_open(store: &dyn BlobStore) {

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::{BoxFuture, Either, Ready};
 use larder_core::{BlobDescriptor, Digest, sha256};
@@ -88,6 +89,19 @@ pub trait BlobStore: Send + Sync + Debug {
     /// known to this store as long as it is open.
     fn doubt(&self, _digest: &Digest) {}
 
+    /// Reads some of what is kept in front of the store for its readers, from behind a digest on and at so many bytes a second, and drops what
+    /// is not what it should be. Nothing, where everything is read from where it is kept for good.
+    ///
+    /// # Errors
+    /// It cannot be read at present.
+    fn check_copies<'a>(
+        &'a self,
+        _after: Option<&'a Digest>,
+        _rate: u64,
+    ) -> BoxFuture<'a, Result<CheckedCopies, StorageError>> {
+        Box::pin(std::future::ready(Ok(CheckedCopies::default())))
+    }
+
     /// Where anybody may read the whole of a blob with a GET for some minutes, without asking here; `None` where that is not to be had, or
     /// not known to be there at present.
     fn presign<'a>(&'a self, _blob: &'a BlobDescriptor) -> BoxFuture<'a, Option<PresignedUrl>> {
@@ -111,6 +125,26 @@ pub trait BlobStore: Send + Sync + Debug {
     /// # Errors
     /// The store fails; the blob may still be there.
     fn delete<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StorageError>>;
+
+    /// Removes some blobs, each as by [`delete`](Self::delete), several at once where that is of use, and begins with none after `until`. Gives
+    /// what became of each, in their order; `None` where it was not tried.
+    fn delete_all(
+        &self,
+        digests: Vec<Digest>,
+        until: Instant,
+    ) -> BoxFuture<'_, Vec<Option<Result<bool, StorageError>>>> {
+        Box::pin(async move {
+            let mut outcomes = Vec::with_capacity(digests.len());
+            for digest in &digests {
+                outcomes.push(if Instant::now() < until {
+                    Some(self.delete(digest).await)
+                } else {
+                    None
+                });
+            }
+            outcomes
+        })
+    }
 
     /// How much space there is for spools, at most one second old.
     ///
@@ -192,6 +226,19 @@ pub struct TierReport {
     pub fills: u64,
     /// Blobs that were taken out of it to make room.
     pub evicted: u64,
+    /// Blobs that were taken out of it because they were not what they should be.
+    pub spoilt: u64,
+}
+
+/// What came of a look at copies in front of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckedCopies {
+    /// The last one that was looked at; `None`: there are no more.
+    pub last: Option<Digest>,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Those that were not what they should be, and are gone.
+    pub dropped: Vec<BlobDescriptor>,
 }
 
 /// What is known of bytes before they come.

@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use larder_core::{BlobDescriptor, Clock as _, SystemClock, UnixMillis};
 
-use super::condemn::{Candidate, Ground, LOCK_BLOB, deleting, taken_over, unreferenced};
+use super::condemn::{Candidate, Ground, LOCK_BLOBS, deleting, taken_over, unreferenced};
 use super::db::{DbError, Row, Sql, list_of};
+use super::lists::{as_list, each};
 use super::patience::Patience;
 use super::{MetadataStore, parse_digest};
-use crate::blob::{BlobStore, StoredBlob};
+use crate::blob::BlobStore;
 use crate::error::StorageError;
 
 /// Rows looked at or changed at a time: the writer is free for others in between.
@@ -37,7 +38,18 @@ const LOST_SOURCE: &str = "SELECT derivation FROM derivations AS d WHERE derivat
      AND EXISTS (SELECT 1 FROM derivation_sources AS s WHERE s.derivation = d.derivation \
                  AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = s.source)) \
      ORDER BY derivation LIMIT $3";
-const DATE_DERIVATION: &str = "UPDATE derivations SET delete_after = $2 WHERE derivation = $1";
+const DATE_DERIVATIONS: Sql = Sql {
+    sqlite: concat!(
+        "UPDATE derivations SET delete_after = $2 WHERE derivation IN (",
+        each!(sqlite),
+        ")"
+    ),
+    postgres: concat!(
+        "UPDATE derivations SET delete_after = $2 WHERE derivation IN (",
+        each!(postgres),
+        ")"
+    ),
+};
 const FOUND_SOURCES: &str = "UPDATE derivations SET delete_after = NULL WHERE delete_after IS NOT NULL \
      AND NOT EXISTS (SELECT 1 FROM derivation_sources AS s WHERE s.derivation = derivations.derivation \
                      AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = s.source))";
@@ -67,10 +79,20 @@ const UNREFERENCED: Sql = Sql {
         ")::text, '[]') FROM (SELECT digest, delete_after, condemned_by FROM blobs WHERE digest > $1 ORDER BY digest LIMIT $3) AS page"
     ),
 };
-const DATE_BLOB: &str = concat!(
-    "UPDATE blobs SET delete_after = $2 WHERE digest = $1 AND condemned_by IS NULL",
-    unreferenced!("$1")
-);
+const DATE_BLOBS: Sql = Sql {
+    sqlite: concat!(
+        "UPDATE blobs SET delete_after = $2 WHERE digest IN (",
+        each!(sqlite),
+        ") AND condemned_by IS NULL",
+        unreferenced!("blobs.digest")
+    ),
+    postgres: concat!(
+        "UPDATE blobs SET delete_after = $2 WHERE digest IN (",
+        each!(postgres),
+        ") AND condemned_by IS NULL",
+        unreferenced!("blobs.digest")
+    ),
+};
 const DUE: &str = "SELECT digest, size, delete_after FROM blobs WHERE delete_after <= $1 AND (delete_after, digest) > ($2, $3) \
      AND condemned_by IS NULL ORDER BY delete_after, digest LIMIT $4";
 const INHERIT: &str =
@@ -78,7 +100,6 @@ const INHERIT: &str =
 /// Those of this store are what an earlier run has not got through.
 const LEFT_BEHIND: &str = "SELECT digest, size, condemned_at FROM blobs WHERE condemned_by IS NOT NULL \
      AND (condemned_by = $1 OR condemned_at <= $2) AND (condemned_at, digest) > ($3, $4) ORDER BY condemned_at, digest LIMIT $5";
-const HAS_ROW: &str = "SELECT COUNT(*) FROM blobs WHERE digest = $1";
 
 /// What one run of the collector did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -172,8 +193,8 @@ impl MetadataStore {
                 let page = texts(&db.all(LOST_SOURCE, &values).await?)?;
                 let Some(last) = page.last() else { break };
                 after.clone_from(last);
-                let dates = page.iter().map(|key| (DATE_DERIVATION, &**key));
-                self.date_all(dates, date).await?;
+                let values = [as_list(&page).into(), date.0.into()];
+                db.execute(DATE_DERIVATIONS, &values).await?;
             }
             // Whose sources came back since they were dated.
             db.execute(FOUND_SOURCES, &[]).await?;
@@ -206,31 +227,23 @@ impl MetadataStore {
                 }
                 let found = list_of(&row.get::<String>(1)?)?;
                 for page in found.chunks(PAGE as usize) {
-                    let dates = page.iter().map(|digest| (DATE_BLOB, &**digest));
-                    dated += self.date_all(dates, date).await?;
+                    dated += self.date_page(page, date).await?;
                 }
             }
         };
         found.await.map_err(failed)
     }
 
-    /// Runs statements that date a row each, in one transaction. Gives how many rows were dated.
-    async fn date_all<'d>(
-        &self,
-        dates: impl Iterator<Item = (&'static str, &'d str)> + Clone,
-        date: UnixMillis,
-    ) -> Result<u64, DbError> {
+    /// Dates those of some blobs that are still without a reference. Gives how many were dated.
+    async fn date_page(&self, digests: &[String], date: UnixMillis) -> Result<u64, DbError> {
+        let list = as_list(digests);
+        let values = [(&*list).into(), date.0.into()];
         let mut patience = Patience::default();
         loop {
             let dated = async {
-                let mut dated = 0;
                 let mut tx = self.begin().await?;
-                for (statement, row) in dates.clone() {
-                    if statement == DATE_BLOB {
-                        tx.all(LOCK_BLOB, &[row.into()]).await?;
-                    }
-                    dated += tx.execute(statement, &[row.into(), date.0.into()]).await?;
-                }
+                tx.all(LOCK_BLOBS, &values[..1]).await?;
+                let dated = tx.execute(DATE_BLOBS, &values).await?;
                 tx.commit().await?;
                 Ok(dated)
             };
@@ -340,7 +353,6 @@ impl MetadataStore {
         grace: Duration,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
-        let failed = |error: DbError| StorageError::from_sql("look for orphan blobs", error);
         let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         let oldest_kept = now.0.saturating_sub(grace_ms).saturating_mul(1_000_000);
         let (mut count, mut bytes) = (0, 0);
@@ -352,22 +364,8 @@ impl MetadataStore {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
             let page = blobs.list(after.as_ref(), SWEEP_PAGE).await?;
-            let mut orphans = Vec::new();
-            for StoredBlob {
-                descriptor,
-                modified_ns,
-            } in &page
-            {
-                if *modified_ns > oldest_kept {
-                    continue;
-                }
-                let digest = descriptor.digest.to_string();
-                let rows = self.db().one(HAS_ROW, &[digest.into()]).await;
-                let rows: i64 = rows.and_then(|row| row.get(0)).map_err(failed)?;
-                if rows == 0 {
-                    orphans.push((descriptor.digest.clone(), descriptor.size));
-                }
-            }
+            let old = page.iter().filter(|blob| blob.modified_ns <= oldest_kept);
+            let orphans = self.without_row(old.cloned().collect()).await?;
             let (number, sum) = self.delete(orphans, Ground::Orphan, now, blobs).await?;
             count += number;
             bytes += sum;

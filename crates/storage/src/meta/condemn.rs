@@ -1,5 +1,6 @@
 //! The last steps of a blob: condemned by its row, deleted from the disk, forgotten (docs/adr/0065).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,16 +8,20 @@ use std::time::{Duration, Instant};
 use larder_core::{Clock as _, Digest, SystemClock, UnixMillis, sha256};
 
 use super::MetadataStore;
-use super::db::{DbError, Durability, Sql, locking};
+use super::db::{DbError, Durability, Sql, Value};
+use super::lists::{as_list, each};
 use super::patience::Patience;
 use crate::blob::BlobStore;
 use crate::error::{StorageError, StorageErrorKind};
 
-/// So long a store may go on deleting the files of blobs that it has condemned; what is left then waits for its next run.
-const HOLD: Duration = Duration::from_secs(60);
-/// So long after a store has condemned a blob another one takes over: much longer than [`HOLD`], for clocks differ and processes
+/// So long a store may go on deleting the files of blobs that it has condemned; what is left then waits for its next run. Much shorter
+/// than others wait before they take over.
+const HOLD: Duration = Duration::from_secs(30);
+/// So long after a store has condemned a blob another one takes over, whatever it knows of the first: clocks differ, and processes
 /// may be stopped for a while between a look at the time and the deletion of a file.
 const TAKE_OVER: Duration = Duration::from_mins(30);
+/// Files that are deleted between two looks whether they are still this store's to delete.
+const AT_ONCE: usize = 50;
 
 /// Whether nothing refers to the blob whose digest is `$digest`: one line for each table that may.
 macro_rules! unreferenced {
@@ -34,24 +39,95 @@ macro_rules! unreferenced {
 }
 pub(super) use unreferenced;
 
-/// Before it is asked in another statement whether anything refers to a blob: whoever refers to it changes its row, so that everything
-/// that has been committed by then is seen, and nothing is added. (A statement that waits for a row looks again at that row
-/// only, and not at the other tables.)
-pub(super) const LOCK_BLOB: Sql = locking!("SELECT digest FROM blobs WHERE digest = $1");
-const CONDEMN_DUE: &str = concat!(
-    "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = $1 AND delete_after <= $2 AND condemned_by IS NULL",
-    unreferenced!("$1")
-);
-const CONDEMN_UNREFERENCED: &str = concat!(
-    "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = $1 AND condemned_by IS NULL",
-    unreferenced!("$1")
-);
-const CONDEMN_ORPHAN: &str = "INSERT INTO blobs (digest, size, modified_ns, delete_after, condemned_by, condemned_at) \
-     VALUES ($1, $4, 0, $2, $3, $2) ON CONFLICT (digest) DO NOTHING";
-const TAKE: &str = "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = $1 \
-     AND condemned_by IS NOT NULL AND (condemned_by = $3 OR condemned_at <= $4)";
-const FORGET: &str = "DELETE FROM blobs WHERE digest = $1 AND condemned_by = $2";
-const LET_BE: &str = "UPDATE blobs SET condemned_by = NULL, condemned_at = NULL WHERE digest = $1 AND condemned_by = $2";
+/// Before it is asked in another statement whether anything refers to the blobs of a list: whoever refers to one changes its row, so that
+/// everything that has been committed by then is seen, and nothing is added. (A statement that waits for a row looks again at that row
+/// only, and not at the other tables.) In one order, so that two who lock the same rows do not wait for each other; who is alone when it
+/// writes has nothing to lock.
+pub(super) const LOCK_BLOBS: Sql = Sql {
+    sqlite: "SELECT $1",
+    postgres: concat!(
+        "SELECT digest FROM blobs WHERE digest IN (",
+        each!(postgres),
+        ") ORDER BY digest FOR UPDATE"
+    ),
+};
+const CONDEMN_DUE: Sql = Sql {
+    sqlite: concat!(
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        each!(sqlite),
+        ") AND delete_after <= $2 AND condemned_by IS NULL",
+        unreferenced!("blobs.digest"),
+        " RETURNING digest"
+    ),
+    postgres: concat!(
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        each!(postgres),
+        ") AND delete_after <= $2 AND condemned_by IS NULL",
+        unreferenced!("blobs.digest"),
+        " RETURNING digest"
+    ),
+};
+const CONDEMN_UNREFERENCED: Sql = Sql {
+    sqlite: concat!(
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        each!(sqlite),
+        ") AND condemned_by IS NULL",
+        unreferenced!("blobs.digest"),
+        " RETURNING digest"
+    ),
+    postgres: concat!(
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        each!(postgres),
+        ") AND condemned_by IS NULL",
+        unreferenced!("blobs.digest"),
+        " RETURNING digest"
+    ),
+};
+/// Of a list `[["digest", size], …]`.
+const CONDEMN_ORPHANS: Sql = Sql {
+    sqlite: "INSERT INTO blobs (digest, size, modified_ns, delete_after, condemned_by, condemned_at) \
+         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), 0, $2, $3, $2 FROM json_each($1) WHERE TRUE \
+         ON CONFLICT (digest) DO NOTHING RETURNING digest",
+    postgres: "INSERT INTO blobs (digest, size, modified_ns, delete_after, condemned_by, condemned_at) \
+         SELECT k ->> 0, CAST(k ->> 1 AS BIGINT), 0, CAST($2 AS BIGINT), $3, CAST($2 AS BIGINT) FROM json_array_elements($1::json) AS k \
+         ON CONFLICT (digest) DO NOTHING RETURNING digest",
+};
+const TAKE: Sql = Sql {
+    sqlite: concat!(
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        each!(sqlite),
+        ") AND condemned_by IS NOT NULL AND (condemned_by = $3 OR condemned_at <= $4) RETURNING digest"
+    ),
+    postgres: concat!(
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        each!(postgres),
+        ") AND condemned_by IS NOT NULL AND (condemned_by = $3 OR condemned_at <= $4) RETURNING digest"
+    ),
+};
+const FORGET: Sql = Sql {
+    sqlite: concat!(
+        "DELETE FROM blobs WHERE digest IN (",
+        each!(sqlite),
+        ") AND condemned_by = $2"
+    ),
+    postgres: concat!(
+        "DELETE FROM blobs WHERE digest IN (",
+        each!(postgres),
+        ") AND condemned_by = $2"
+    ),
+};
+const LET_BE: Sql = Sql {
+    sqlite: concat!(
+        "UPDATE blobs SET condemned_by = NULL, condemned_at = NULL WHERE digest IN (",
+        each!(sqlite),
+        ") AND condemned_by = $2"
+    ),
+    postgres: concat!(
+        "UPDATE blobs SET condemned_by = NULL, condemned_at = NULL WHERE digest IN (",
+        each!(postgres),
+        ") AND condemned_by = $2"
+    ),
+};
 
 /// A blob that may be deleted, and its length.
 pub(super) type Candidate = (Digest, u64);
@@ -118,13 +194,53 @@ impl MetadataStore {
         if condemned.is_empty() {
             return Ok((0, 0));
         }
-        let since = Instant::now();
-        let deleted = delete_files(&**blobs, condemned, since).await;
+        let until = Instant::now() + HOLD;
+        let deleted = self.delete_files(&**blobs, condemned, until).await;
         self.forget(&deleted).await.map_err(deleting)?;
         match deleted.error {
             Some(error) => Err(error),
             None => Ok((deleted.count, deleted.bytes)),
         }
+    }
+
+    /// Deletes the files of condemned blobs, as long as they are this store's to delete and it is not `until` yet.
+    async fn delete_files(
+        &self,
+        blobs: &dyn BlobStore,
+        mut condemned: Vec<Candidate>,
+        until: Instant,
+    ) -> Deleted {
+        let mut deleted = Deleted::default();
+        let mut hold = match self.hold_deletions().await {
+            Ok(hold) => hold,
+            Err(error) => {
+                deleted.error = Some(deleting(error));
+                None
+            }
+        };
+        while !condemned.is_empty() {
+            let rest = condemned.split_off(condemned.len().min(AT_ONCE));
+            let mut page = std::mem::replace(&mut condemned, rest);
+            if deleted.error.is_none() {
+                match self.still_own(&mut hold, &page).await {
+                    Ok(own) => {
+                        page.retain(|(digest, _)| own.contains(&digest.to_string()));
+                        if !page.is_empty() {
+                            deleted.delete(blobs, page, until).await;
+                        }
+                        continue;
+                    }
+                    Err(error) => deleted.error = Some(deleting(error)),
+                }
+            }
+            deleted
+                .left
+                .extend(page.into_iter().map(|(digest, _)| digest));
+        }
+        if let Some(hold) = hold {
+            hold.rollback().await;
+        }
+        deleted
     }
 
     /// Gives those that are condemned now, by this store. Durable: else a power cut could bring back a reference to a blob whose file
@@ -138,10 +254,17 @@ impl MetadataStore {
         if candidates.is_empty() {
             return Ok(candidates);
         }
+        let mut candidates: BTreeMap<String, Candidate> = candidates
+            .into_iter()
+            .map(|(digest, size)| (digest.to_string(), (digest, size)))
+            .collect();
         let mut patience = Patience::default();
         loop {
             match self.try_to_condemn(&candidates, ground, now).await {
-                Ok(condemned) => return Ok(condemned),
+                Ok(condemned) => {
+                    let condemned = condemned.iter();
+                    return Ok(condemned.filter_map(|one| candidates.remove(one)).collect());
+                }
                 Err(error) => patience.again(error).await?,
             }
         }
@@ -149,31 +272,42 @@ impl MetadataStore {
 
     async fn try_to_condemn(
         &self,
-        candidates: &[Candidate],
+        candidates: &BTreeMap<String, Candidate>,
         ground: Ground,
         now: UnixMillis,
-    ) -> Result<Vec<Candidate>, DbError> {
-        let mut condemned = Vec::with_capacity(candidates.len());
-        let mut tx = self.db().begin(Durability::Durable).await?;
-        for (digest, size) in candidates {
-            let (statement, more): (_, Option<i64>) = match ground {
-                Ground::Due => (CONDEMN_DUE, None),
-                Ground::Unreferenced => (CONDEMN_UNREFERENCED, None),
-                Ground::Orphan => (CONDEMN_ORPHAN, Some(*size as i64)),
-                Ground::LeftBehind => (TAKE, Some(taken_over(now))),
-            };
-            tx.all(LOCK_BLOB, &[digest.to_string().into()]).await?;
-            let mut values = vec![
-                digest.to_string().into(),
-                now.0.into(),
-                (&*self.shared.name).into(),
-            ];
-            values.extend(more.map(Into::into));
-            if tx.execute(statement, &values).await? > 0 {
-                condemned.push((digest.clone(), *size));
+    ) -> Result<Vec<String>, DbError> {
+        let list = match ground {
+            Ground::Orphan => {
+                let rows = candidates
+                    .iter()
+                    .map(|(digest, (_, size))| serde_json::json!([digest, size]));
+                rows.collect::<serde_json::Value>().to_string()
             }
+            _ => as_list(candidates.keys()),
+        };
+        let mut values: Vec<Value<'_>> =
+            vec![(&*list).into(), now.0.into(), (&*self.shared.name).into()];
+        let statement = match ground {
+            Ground::Due => CONDEMN_DUE,
+            Ground::Unreferenced => CONDEMN_UNREFERENCED,
+            Ground::Orphan => CONDEMN_ORPHANS,
+            Ground::LeftBehind => {
+                values.push(taken_over(now).into());
+                TAKE
+            }
+        };
+        let mut tx = self.db().begin(Durability::Durable).await?;
+        // What has no row cannot be locked, and is referred to by nothing.
+        if !matches!(ground, Ground::Orphan) {
+            tx.all(LOCK_BLOBS, &values[..1]).await?;
         }
+        let rows = tx.all(statement, &values).await?;
         tx.commit().await?;
+        let mut condemned: Vec<String> = rows
+            .iter()
+            .map(|row| row.get(0))
+            .collect::<Result<_, DbError>>()?;
+        condemned.sort_unstable();
         Ok(condemned)
     }
 
@@ -189,10 +323,13 @@ impl MetadataStore {
 
     async fn try_to_forget(&self, deleted: &Deleted) -> Result<(), DbError> {
         let mut tx = self.begin().await?;
-        let over = deleted.over.iter().map(|digest| (FORGET, digest));
-        let left = deleted.left.iter().map(|digest| (LET_BE, digest));
-        for (statement, digest) in over.chain(left) {
-            let values = [digest.to_string().into(), (&*self.shared.name).into()];
+        for (statement, digests) in [(FORGET, &deleted.over), (LET_BE, &deleted.left)] {
+            if digests.is_empty() {
+                continue;
+            }
+            let list = as_list(digests.iter().map(ToString::to_string));
+            let values = [(&*list).into(), (&*self.shared.name).into()];
+            tx.all(LOCK_BLOBS, &values[..1]).await?;
             tx.execute(statement, &values).await?;
         }
         tx.commit().await
@@ -209,7 +346,8 @@ pub(super) fn taken_over(now: UnixMillis) -> i64 {
         .saturating_sub(i64::try_from(TAKE_OVER.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// What became of condemned blobs.
+/// What became of condemned blobs. Those that are in neither list stay condemned: they are another store's by now, or nobody knows whether
+/// their files will be deleted after all.
 #[derive(Default)]
 struct Deleted {
     /// Those that are done with: their rows may be forgotten.
@@ -220,31 +358,32 @@ struct Deleted {
     count: u64,
     /// Their bytes.
     bytes: u64,
-    /// What went wrong.
+    /// What went wrong first.
     error: Option<StorageError>,
 }
 
-/// Deletes files of blobs that were condemned at `since`, as long as that is not too long ago.
-async fn delete_files(blobs: &dyn BlobStore, condemned: Vec<Candidate>, since: Instant) -> Deleted {
-    let mut deleted = Deleted::default();
-    for (digest, size) in condemned {
-        if since.elapsed() > HOLD || deleted.error.is_some() {
-            deleted.left.push(digest);
-            continue;
-        }
-        match blobs.delete(&digest).await {
-            Ok(was_there) => {
-                deleted.count += u64::from(was_there);
-                deleted.bytes += if was_there { size } else { 0 };
-                deleted.over.push(digest);
-            }
-            Err(error) => {
-                deleted.error = Some(error);
-                deleted.left.push(digest);
+impl Deleted {
+    async fn delete(&mut self, blobs: &dyn BlobStore, page: Vec<Candidate>, until: Instant) {
+        let digests = page.iter().map(|(digest, _)| digest.clone()).collect();
+        let outcomes = blobs.delete_all(digests, until).await;
+        for ((digest, size), outcome) in page.into_iter().zip(outcomes) {
+            match outcome {
+                None => self.left.push(digest),
+                Some(Ok(was_there)) => {
+                    self.count += u64::from(was_there);
+                    self.bytes += if was_there { size } else { 0 };
+                    self.over.push(digest);
+                }
+                Some(Err(error)) => {
+                    // A request without an answer may be carried out yet: what it deletes is not to be kept before.
+                    if error.kind != StorageErrorKind::Unavailable {
+                        self.left.push(digest);
+                    }
+                    self.error.get_or_insert(error);
+                }
             }
         }
     }
-    deleted
 }
 
 fn broken_off(error: tokio::task::JoinError) -> StorageError {

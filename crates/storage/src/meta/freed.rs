@@ -8,19 +8,10 @@ use larder_core::UnixMillis;
 
 use super::condemn::unreferenced;
 use super::db::{DbError, Row, Sql};
+use super::lists::{as_list, each};
 use super::{MetadataStore, Tx};
 use crate::blob::BlobStore;
 use crate::error::StorageError;
-
-/// The texts of a list in `$1`.
-macro_rules! each {
-    (sqlite) => {
-        "SELECT value FROM json_each($1)"
-    };
-    (postgres) => {
-        "SELECT k #>> '{}' FROM json_array_elements($1::json) AS k"
-    };
-}
 
 const DROP_DERIVED: Sql = Sql {
     sqlite: concat!(
@@ -112,9 +103,4 @@ fn column(rows: &[Row]) -> Result<BTreeSet<String>, DbError> {
         texts.extend(row.get::<Option<String>>(0)?);
     }
     Ok(texts)
-}
-
-fn as_list(texts: &BTreeSet<String>) -> String {
-    // Texts are all that is in it, and those can be written.
-    serde_json::to_string(texts).unwrap_or_default()
 }

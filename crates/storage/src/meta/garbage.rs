@@ -8,6 +8,7 @@ use larder_core::UnixMillis;
 use super::MetadataStore;
 use super::condemn::{Candidate, Ground, taken_over, unreferenced};
 use super::db::{DbError, Sql, Value, list_of};
+use super::lists::{as_list, each};
 use crate::blob::{BlobStore, StoredBlob};
 use crate::error::StorageError;
 
@@ -31,8 +32,16 @@ const SUPERSEDED: &str = "SELECT COUNT(*) FROM derivations AS d WHERE delete_aft
                  AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = s.source))";
 /// Those of a list that have a row.
 const WITH_ROW: Sql = Sql {
-    sqlite: "SELECT COALESCE(json_group_array(digest), '[]') FROM blobs WHERE digest IN (SELECT value FROM json_each($1))",
-    postgres: "SELECT COALESCE(json_agg(digest)::text, '[]') FROM blobs WHERE digest IN (SELECT k #>> '{}' FROM json_array_elements($1::json) AS k)",
+    sqlite: concat!(
+        "SELECT COALESCE(json_group_array(digest), '[]') FROM blobs WHERE digest IN (",
+        each!(sqlite),
+        ")"
+    ),
+    postgres: concat!(
+        "SELECT COALESCE(json_agg(digest)::text, '[]') FROM blobs WHERE digest IN (",
+        each!(postgres),
+        ")"
+    ),
 };
 
 /// Some blobs.
@@ -163,12 +172,12 @@ impl MetadataStore {
         }
     }
 
-    async fn without_row(&self, files: Vec<StoredBlob>) -> Result<Vec<Candidate>, StorageError> {
-        let digests: Vec<String> = files
-            .iter()
-            .map(|file| file.descriptor.digest.to_string())
-            .collect();
-        let list = serde_json::Value::from(digests).to_string();
+    /// Those of some files that have no row.
+    pub(super) async fn without_row(
+        &self,
+        files: Vec<StoredBlob>,
+    ) -> Result<Vec<Candidate>, StorageError> {
+        let list = as_list(files.iter().map(|file| file.descriptor.digest.to_string()));
         let row = self.db().patiently().one(WITH_ROW, &[list.into()]).await;
         let known = row.and_then(|row| list_of(&row.get::<String>(0)?));
         let known = known.map_err(failed)?;

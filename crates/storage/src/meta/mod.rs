@@ -35,6 +35,7 @@ mod heartbeats;
 mod held;
 mod invalid;
 mod jobs;
+mod lists;
 mod local_files;
 mod local_lists;
 mod migrate;
@@ -44,6 +45,7 @@ mod scrub;
 mod seal;
 mod secrets;
 mod shrink;
+mod takeover;
 mod uploads;
 mod uses;
 
@@ -100,6 +102,8 @@ struct Shared {
     name: String,
     /// Held while blobs are condemned, deleted and forgotten.
     deleting: Arc<tokio::sync::Mutex<()>>,
+    /// What stores have condemned, as it was seen last.
+    watched: Mutex<takeover::Watched>,
     /// Where the sweep of orphan files goes on.
     sweep: Mutex<Option<Digest>>,
     feed: feed::Feed,
@@ -311,6 +315,7 @@ impl Shared {
             origins: Mutex::default(),
             name: condemn::new_name(),
             deleting: Arc::default(),
+            watched: Mutex::default(),
             sweep: Mutex::default(),
             feed: feed::Feed::default(),
             bells: Arc::default(),

@@ -49,6 +49,14 @@ const ALLOWED: &[(&str, &str)] = &[
         "counts all of a repository, behind the scenes, where it has another upstream than before",
     ),
     (
+        "condemn.rs LOCK_BLOBS",
+        "sorts a page of the collector's, so that its rows are locked in one order",
+    ),
+    (
+        "takeover.rs CONDEMNERS",
+        "sorts what is condemned, which is a page of the collector's for each process",
+    ),
+    (
         "collect.rs LEFT_BEHIND",
         "sorts what was condemned at one time, which is a page of the collector's at most",
     ),
@@ -72,6 +80,7 @@ const ALLOWED: &[(&str, &str)] = &[
         "freed.rs DROP_DERIVED",
         "a server takes a list for a hundred texts, and reads a table that is not much longer",
     ),
+    ("collect.rs DATE_DERIVATIONS", "as the one before"),
     (
         "scrub/run.rs FORGET_FINDINGS",
         "deletes nearly all that it reads",

@@ -10,6 +10,7 @@ mod spool;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::{BoxFuture, Either, ready};
 use larder_core::{BlobDescriptor, Digest};
@@ -114,6 +115,24 @@ impl BlobStore for FsBlobStore {
     fn delete<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StorageError>> {
         let digest = digest.clone();
         self.blocking(move |files| files.delete(&digest))
+    }
+
+    fn delete_all(
+        &self,
+        digests: Vec<Digest>,
+        until: Instant,
+    ) -> BoxFuture<'_, Vec<Option<Result<bool, StorageError>>>> {
+        let count = digests.len();
+        // One job for all: handing each to the pool would take longer than deleting it.
+        let deleted = self.blocking(move |files| {
+            let in_time = |digest| (Instant::now() < until).then(|| files.delete(digest));
+            Ok(digests.iter().map(in_time).collect::<Vec<_>>())
+        });
+        Box::pin(async move {
+            let failed =
+                |error: StorageError| (0..count).map(|_| Some(Err(error.again()))).collect();
+            deleted.await.unwrap_or_else(failed)
+        })
     }
 
     fn free_space(&self) -> Result<Space, StorageError> {

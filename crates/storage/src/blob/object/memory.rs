@@ -146,10 +146,11 @@ impl ObjectStore for MemoryObjects {
         })
     }
 
-    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, StorageError>> {
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), StorageError>> {
         Box::pin(async move {
             self.inner.answer().await?;
-            Ok(self.inner.objects().remove(key).is_some())
+            self.inner.objects().remove(key);
+            Ok(())
         })
     }
 

@@ -12,8 +12,9 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as PlainMutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, Either};
 use larder_core::{BlobDescriptor, Digest, DigestAlgorithm};
 use quick_cache::Weighter;
@@ -30,7 +31,7 @@ use crate::body::{Body, Chunks};
 use crate::error::{StorageError, StorageErrorKind};
 
 use self::ahead::Ahead;
-use self::sums::{Checked, Sums, damaged};
+use self::sums::{Checked, Sums, damaged, has_sums};
 
 pub use self::ahead::Growth;
 pub use self::leases::{MultipartUpload, UploadLeases};
@@ -48,6 +49,8 @@ const USUAL_SUMS: usize = 64;
 const KEPT_SUMS: u64 = 8 << 20;
 /// Blobs are told apart by the first byte of their digest where one must wait for another.
 const TURNS: usize = 64;
+/// Objects that are deleted at the same time.
+const DELETED_AT_ONCE: usize = 16;
 /// How long a presigned URL is good: for the time in which a client begins to read.
 const PRESIGN_LIFE: Duration = Duration::from_mins(5);
 /// A store that does not say by then that it has the blob is not where clients are sent.
@@ -113,11 +116,11 @@ pub trait ObjectStore: Send + Sync + Debug {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Deletes an object; whether there was one.
+    /// Deletes an object, whether there is one or not.
     ///
     /// # Errors
-    /// The service cannot be asked.
-    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, StorageError>>;
+    /// The service cannot be asked; it may delete it yet.
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), StorageError>>;
 
     /// Up to `limit` objects with keys above `after`, in ascending order.
     ///
@@ -323,13 +326,19 @@ impl Shared {
         if self.pins.unless_pinned(digest, || ()).is_none() {
             return Ok(false);
         }
-        let was_there = self.objects.delete(&key).await?;
+        // The answer to a deletion does not say whether there was anything.
+        let found = self.objects.head(&key).await?;
+        if found.is_some() {
+            self.objects.delete(&key).await?;
+        }
         self.sums.remove(digest);
         self.damaged().remove(digest);
-        if let Err(error) = self.objects.delete(&key_of_sums(digest)).await {
+        if found.is_none_or(|found| has_sums(found.length))
+            && let Err(error) = self.objects.delete(&key_of_sums(digest)).await
+        {
             tracing::debug!(%error, "the sums of a deleted object were left behind");
         }
-        Ok(was_there)
+        Ok(found.is_some())
     }
 }
 
@@ -384,6 +393,29 @@ impl BlobStore for ObjectBlobStore {
 
     fn delete<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, StorageError>> {
         Box::pin(self.shared.delete(digest))
+    }
+
+    fn delete_all(
+        &self,
+        digests: Vec<Digest>,
+        until: Instant,
+    ) -> BoxFuture<'_, Vec<Option<Result<bool, StorageError>>>> {
+        let deletions = digests.into_iter().map(|digest| {
+            // Boxed, so that what is awaited does not depend on the lifetime of an item.
+            Box::pin(async move {
+                if Instant::now() < until {
+                    Some(self.shared.delete(&digest).await)
+                } else {
+                    None
+                }
+            }) as BoxFuture<'_, _>
+        });
+        let deletions: Vec<_> = deletions.collect();
+        Box::pin(
+            futures_util::stream::iter(deletions)
+                .buffered(DELETED_AT_ONCE)
+                .collect(),
+        )
     }
 
     fn free_space(&self) -> Result<Space, StorageError> {

@@ -3,6 +3,7 @@
 //! The files are a store of their own ([`FsBlobStore`]) in a folder of their own, so that they are never taken for the only copy. Nothing
 //! in them is needed: they may be deleted while larder does not run. A file has its name only when all of it is on the disk.
 
+mod copies;
 mod fill;
 mod recency;
 
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use futures_util::future::{BoxFuture, Either, ready};
 use larder_core::{BlobDescriptor, Digest};
@@ -20,8 +22,8 @@ use self::recency::Recency;
 use super::local::FsBlobStore;
 use super::object::{ObjectBlobStore, ObjectStore, ToPut};
 use super::{
-    BlobInfo, BlobStore, ExpectedBlob, GrowingSpool, Opening, PresignedUrl, SealedSpool, Space,
-    Spool, StoreReport, StoredBlob, TierReport, Withheld,
+    BlobInfo, BlobStore, CheckedCopies, ExpectedBlob, GrowingSpool, Opening, PresignedUrl,
+    SealedSpool, Space, Spool, StoreReport, StoredBlob, TierReport, Withheld,
 };
 use crate::body::Body;
 use crate::error::{StorageError, StorageErrorKind};
@@ -51,6 +53,8 @@ struct Tier {
     is_waiting: AtomicBool,
     fills: AtomicU64,
     evicted: AtomicU64,
+    /// Files that were not what they should be.
+    spoilt: AtomicU64,
 }
 
 impl TieredBlobStore {
@@ -80,6 +84,7 @@ impl TieredBlobStore {
             is_waiting: AtomicBool::new(false),
             fills: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            spoilt: AtomicU64::new(0),
         });
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(Arc::clone(&tier).look_through());
@@ -309,6 +314,14 @@ impl BlobStore for TieredBlobStore {
         self.0.remote.doubt(digest);
     }
 
+    fn check_copies<'a>(
+        &'a self,
+        after: Option<&'a Digest>,
+        rate: u64,
+    ) -> BoxFuture<'a, Result<CheckedCopies, StorageError>> {
+        Box::pin(self.0.check_copies(after, rate))
+    }
+
     fn open_once(&self, blob: &BlobDescriptor) -> Option<Body> {
         let body = self.0.local.open_once(blob)?;
         self.0.recency.touch(blob);
@@ -361,6 +374,27 @@ impl BlobStore for TieredBlobStore {
         })
     }
 
+    fn delete_all(
+        &self,
+        digests: Vec<Digest>,
+        until: Instant,
+    ) -> BoxFuture<'_, Vec<Option<Result<bool, StorageError>>>> {
+        Box::pin(async move {
+            let outcomes = self.0.remote.delete_all(digests.clone(), until).await;
+            let gone = digests.into_iter().zip(&outcomes);
+            let gone = gone.filter(|(_, outcome)| matches!(outcome, Some(Ok(true))));
+            let gone: Vec<Digest> = gone.map(|(digest, _)| digest).collect();
+            // What stays here is nothing that anybody needs, and goes with time.
+            let here = self.0.local.delete_all(gone.clone(), until).await;
+            for (digest, outcome) in gone.iter().zip(here) {
+                if matches!(outcome, Some(Ok(true))) {
+                    self.0.recency.remove(digest);
+                }
+            }
+            outcomes
+        })
+    }
+
     fn free_space(&self) -> Result<Space, StorageError> {
         self.0.local.free_space()
     }
@@ -373,6 +407,7 @@ impl BlobStore for TieredBlobStore {
                 budget: self.0.budget(),
                 fills: self.0.fills.load(Ordering::Relaxed),
                 evicted: self.0.evicted.load(Ordering::Relaxed),
+                spoilt: self.0.spoilt.load(Ordering::Relaxed),
             }),
             ..self.0.remote.report()
         }

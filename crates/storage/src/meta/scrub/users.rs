@@ -49,7 +49,11 @@ pub struct DamagedBlob {
 }
 
 impl MetadataStore {
-    pub(super) async fn users_of_blob(&self, digest: &Digest) -> Result<BlobUsers, StorageError> {
+    /// Who refers to a blob, as far as there are no more than a few thousand.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn users_of_blob(&self, digest: &Digest) -> Result<BlobUsers, StorageError> {
         let found = async {
             let mut users = BlobUsers::default();
             let values = || [digest.to_string().into(), MOST.into()];

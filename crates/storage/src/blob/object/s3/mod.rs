@@ -287,17 +287,12 @@ impl ObjectStore for S3Objects {
         })
     }
 
-    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, StorageError>> {
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), StorageError>> {
         const DOING: &str = "delete an object";
         Box::pin(async move {
             let path = self.0.path(key);
-            // The answer to a deletion does not say whether there was anything.
-            if self.0.head(&path).await?.is_none() {
-                return Ok(false);
-            }
             match self.0.within(DOING, self.0.store.delete(&path)).await? {
-                Ok(()) => Ok(true),
-                Err(Error::NotFound { .. }) => Ok(false),
+                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
                 Err(error) => Err(failed(DOING, error)),
             }
         })

@@ -1,10 +1,14 @@
-//! Many records in the program: its start, its lists, and its flushes, over both databases. `make stress` runs it with a million.
+//! Many records in the program: its start, its lists and pages, its flushes, and what is evicted, over both databases. `make stress` runs it
+//! with a million.
 #![expect(
     clippy::expect_used,
     clippy::panic,
     reason = "helpers of tests may fail loudly"
 )]
 
+mod evict;
+mod pages;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::sync::Arc;
@@ -36,17 +40,24 @@ struct Scene {
     /// The server's database, if there is one.
     database: Option<String>,
     records: u32,
+    /// Those that were used longest ago, and are the only long ones: one of so many; 0: there are none.
+    victims: u32,
 }
 
 impl Scene {
     async fn new(on_postgres: bool, records: u32) -> Self {
+        Self::with(on_postgres, records, 0, "").await
+    }
+
+    /// With more lines of configuration.
+    async fn with(on_postgres: bool, records: u32, victims: u32, more: &str) -> Self {
         let origin = Origin::start().await;
         for path in WARM {
             origin.put(&format!("/{path}"), Resource::new(path));
         }
         let keys = "immutable_patterns: ['.*']";
         let config = ["files", "other"].map(|name| entry(name, "generic", &origin, keys));
-        let mut setup = Setup::new(&format!("remotes:\n{}", config.concat()));
+        let mut setup = Setup::new(&format!("remotes:\n{}{more}", config.concat()));
         let mut database = None;
         if on_postgres {
             let server = Postgres::shared();
@@ -64,6 +75,7 @@ impl Scene {
             _origin: origin,
             database,
             records,
+            victims,
         };
         for repository in ["files", "other"] {
             for path in WARM {
@@ -99,7 +111,16 @@ impl Scene {
         // Rows of earlier versions are texts without a seal, and are read.
         let json = serde_json::to_string(&sample).expect("JSON");
         let last = self.records - 1;
-        let columns = "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, epoch)";
+        let columns = "INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record, epoch, used_at)";
+        let (size, used_at) = match self.victims {
+            0 => ("6".to_owned(), "0".to_owned()),
+            each => {
+                let is_one = format!("i % {each} = {}", evict::FIRST);
+                let used_at = format!("CASE WHEN {is_one} THEN i + 1 ELSE 1000000000 + i END");
+                let size = format!("CASE WHEN {is_one} THEN {} ELSE 6 END", evict::LENGTH);
+                (size, used_at)
+            }
+        };
         let repository = "CASE WHEN i % 10 = 9 THEN 'other' ELSE 'files' END";
         let epoch = format!(
             "COALESCE((SELECT e.epoch FROM epochs AS e WHERE e.repository = {repository}), 0)"
@@ -113,8 +134,8 @@ impl Scene {
             Postgres::shared().sql(
                     database,
                     &format!(
-                        "INSERT INTO blobs (digest, size, modified_ns) SELECT {digest}, 6, 0 FROM {numbers} ON CONFLICT DO NOTHING; \
-                         {columns} SELECT {repository}, {path}, '', {digest}, 6, 0, convert_to('{json}', 'UTF8'), {epoch} \
+                        "INSERT INTO blobs (digest, size, modified_ns) SELECT {digest}, {size}, 0 FROM {numbers} ON CONFLICT DO NOTHING; \
+                         {columns} SELECT {repository}, {path}, '', {digest}, {size}, 0, convert_to('{json}', 'UTF8'), {epoch}, {used_at} \
                          FROM {numbers} {anew}; ANALYZE"
                     ),
                 );
@@ -128,9 +149,9 @@ impl Scene {
             );
             self.sqlite(&format!(
                     "PRAGMA synchronous = OFF; PRAGMA cache_size = -400000; BEGIN; \
-                     {numbers} INSERT INTO blobs (digest, size, modified_ns) SELECT {digest}, 6, 0 FROM n WHERE TRUE \
+                     {numbers} INSERT INTO blobs (digest, size, modified_ns) SELECT {digest}, {size}, 0 FROM n WHERE TRUE \
                      ON CONFLICT DO NOTHING; \
-                     {numbers} {columns} SELECT {repository}, {path}, '', {digest}, 6, 0, '{json}', {epoch} FROM n WHERE TRUE \
+                     {numbers} {columns} SELECT {repository}, {path}, '', {digest}, {size}, 0, '{json}', {epoch}, {used_at} FROM n WHERE TRUE \
                      {anew}; COMMIT; PRAGMA wal_checkpoint(TRUNCATE)"
                 ))
                 .await;
@@ -298,6 +319,7 @@ async fn many(on_postgres: bool, records: u32) {
     let best = starts.iter().min().expect("three");
     assert!(*best < START, "{starts:?}");
     scene.lists().await;
+    pages::all(&scene).await;
 
     let warm = WARM.len() as u64;
     let of_files = |i: u32| i % 10 != 9;
