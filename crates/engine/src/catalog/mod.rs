@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
 
 use absences::Absences;
-use larder_core::{ArtifactRecord, Clock, Digest, SourceKey, UnixMillis, believed};
+use larder_core::{ArtifactRecord, Clock, Digest, RepositoryName, SourceKey, UnixMillis, believed};
 use larder_storage::{
     BlobStore, Change, DerivedRecord, Expected, MetadataStore, StorageError, Writer,
 };
@@ -306,9 +306,15 @@ impl Catalog {
         result
     }
 
-    /// A record is asked for; `None` where nothing is ever evicted.
-    pub(crate) fn used(&self, key: &SourceKey) -> Option<Arc<Use>> {
-        self.uses.of(key, self.now())
+    /// A record is asked for.
+    pub(crate) fn used(&self, key: &SourceKey) -> Arc<Use> {
+        self.uses.of(key, false, self.now())
+    }
+
+    /// An uploaded file is asked for.
+    pub(crate) fn used_upload(&self, repository: &RepositoryName, path: &str) -> Arc<Use> {
+        let key = uses::upload_key(repository, path);
+        self.uses.of(&key, true, self.now())
     }
 
     /// Deletes records, whatever they are: a flush.

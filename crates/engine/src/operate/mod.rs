@@ -26,6 +26,8 @@ use crate::origin::remote::{self, Remote};
 use crate::repositories::{Registry, RepositoryState};
 use crate::transfer::flights::Flights;
 
+pub use crate::counters::LatencyReport;
+pub use crate::repositories::lag::IndexLag;
 pub use archive::{
     Archive, ArchiveLink, ArchivePage, ArchiveRow, ArchiveTaken, ArchivedFile, LeftAlone,
 };
