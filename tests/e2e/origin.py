@@ -81,12 +81,19 @@ class Origin:
         self._lock = threading.Lock()
         self._log = []
         self._server = None
+        # What it is called by whoever has it as a proxy (it answers requests for any host as its own); otherwise its address.
+        self.named = None
         # The system chooses the port while it binds it: nobody else can come in between.
         self.port = 0
         self.start()
 
     @property
     def url(self):
+        return self.named or self.address
+
+    @property
+    def address(self):
+        """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -205,7 +212,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = urllib.parse.unquote(self.path.partition("?")[0])
+        # A client that takes it for a proxy names the host as well (RFC 9112 section 3.2.2).
+        target = "/" + self.path.split("/", 3)[3] if self.path.startswith("http://") else self.path
+        path = urllib.parse.unquote(target.partition("?")[0])
         request = Request(self.command, self.path, path, self.headers, body)
         resource = self.server.origin.respond(request)
         request.immutable = resource.immutable
@@ -232,7 +241,7 @@ def _settle(request, resource):
     if resource.status != 200:
         return resource.status, body, headers
     headers["ETag"] = resource.etag
-    headers["Last-Modified"] = email.utils.formatdate(LAST_MODIFIED, usegmt=True)
+    headers["Last-Modified"] = resource.headers.get("Last-Modified") or email.utils.formatdate(LAST_MODIFIED, usegmt=True)
     headers["Accept-Ranges"] = "bytes"
     if _not_modified(request.headers, headers):
         del headers["Content-Length"], headers["Content-Type"]

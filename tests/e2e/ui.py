@@ -4,12 +4,15 @@ screen reader needs; the keyboard alone; and texts that strangers choose, which 
 `LARDER_UI_PICTURES=directory` has pictures of the pages written there.
 """
 
+import email.utils
 import gzip
 import hashlib
 import json
+import math
 import os
 import shutil
 import sqlite3
+import time
 import urllib.parse
 import urllib.request
 
@@ -17,7 +20,7 @@ import npm_packages
 from archives import tar_gz
 from harness import HERE, TOOLS, Missing, ask, environment, expect, run, tool
 from oci_images import OCI_INDEX, OCI_MANIFEST
-from origin import Resource
+from origin import LAST_MODIFIED, Resource
 
 TOKEN = "the-token-of-the-browser-test"
 RECORDS = 100_000
@@ -41,7 +44,7 @@ CORPUS = (
 )
 # What they choose on good days: for pictures.
 TIDY = ("Releases of our own tools", "The npm registry", "The Python Package Index", "Charts of the platform team", "Alpine Linux 3.22",
-        "Packages for EL 9", "Images of the platform team", "Uploads of the build", "use 2.0 instead", "a mirror in the cellar")
+        "Packages for EL 9", "Images of the platform team", "Uploads of the build", "All charts, one address", "Charts that others publish")
 KINDS = ("overview", "repositories", "browse", "artifact", "package", "image", "search", "jobs", "health", "configuration", "explain")
 
 
@@ -52,12 +55,15 @@ def encoded(path):
 class Pantry:
     """An upstream of every type whose texts are the corpus, and what clients have asked larder for."""
 
-    def __init__(self, case, texts=CORPUS):
+    def __init__(self, case, texts=CORPUS, named=None):
         self.case = case
         self.texts = texts
         self.is_odd = texts is CORPUS
         self.origin = case.origin()
+        self.origin.named = named
+        self.second = case.origin()
         self.paths = []
+        self.job = None
         self._files()
         self._npm()
         self._pypi()
@@ -107,6 +113,20 @@ class Pantry:
         self.origin.put("/charts/index.yaml", json.dumps({"apiVersion": "v1", "entries": {"odd": entries}}), "text/yaml")
         self.paths += [("helm", "index.yaml"), ("helm", "odd-1.1.0.tgz")]
 
+        # A second repository of the same kind, whose mirror is two hours behind.
+        chart = tar_gz({"jam/Chart.yaml": "apiVersion: v2\nname: jam\nversion: 1.0.0\n"})
+        entry = {"name": "jam", "version": "1.0.0", "apiVersion": "v2", "created": "2024-01-02T03:04:05Z", "digest": hashlib.sha256(chart).hexdigest(),
+                 "urls": ["jam-1.0.0.tgz"]}
+        index = json.dumps({"apiVersion": "v1", "entries": {"jam": [entry], "odd": entries[:1]}})
+        for origin, behind in ((self.origin, 0), (self.second, 2 * 3600)):
+            def dated(request, behind=behind):
+                late = 2 * 3600 if self.mirror() in request.target else behind
+                return Resource(index.encode(), "text/yaml", headers={"Last-Modified": email.utils.formatdate(LAST_MODIFIED - late, usegmt=True)})
+
+            origin.put("/stable/jam-1.0.0.tgz", chart)
+            origin.answer("/stable/index.yaml", dated)
+        self.paths += [("stable", "index.yaml"), ("stable", "jam-1.0.0.tgz")]
+
     def _alpine(self):
         body = b"no real package"
         self.origin.put("/alpine/main/x86_64/jam-1.0-r0.apk", body)
@@ -154,9 +174,14 @@ class Pantry:
         self.paths += [("docker", "app/jam/manifests/1.0"), ("docker", f"app/jam/manifests/{of_image['digest']}"),
                        ("docker", f"app/jam/blobs/{config['digest']}"), ("docker", f"app/jam/blobs/{layers[0]['digest']}")]
 
+    def mirror(self):
+        """The address of the second mirror."""
+        return "http://mirror.example.com" if self.origin.named else self.second.url
+
     def remotes(self):
         def remote(number, package, path, **more):
-            return {"type": "remote", "package": package, "base_url": self.origin.url + path, "description": self.texts[number], **more}
+            proxy = {"proxy": self.origin.address} if self.origin.named else {}
+            return {"type": "remote", "package": package, "base_url": self.origin.url + path, "description": self.texts[number], **proxy, **more}
 
         everything = {"immutable_patterns": [".*"]}
         return {
@@ -164,11 +189,12 @@ class Pantry:
             "npm": remote(1, "npm", ""),
             "pypi": remote(2, "pypi", "", quarantine_new=True, quarantine_days=30_000),
             "helm": remote(3, "helm", "/charts"),
+            "stable": remote(9, "helm", "/stable", base_url=[self.origin.url + "/stable", self.mirror() + "/stable"]),
             "alpine": remote(4, "alpine", "/alpine", **everything),
             "rpm": remote(5, "rpm", "/rpm"),
             "docker": remote(6, "docker", ""),
             "uploads": {"type": "local", "description": self.texts[7]},
-            "charts": {"type": "virtual", "package": "helm", "members": ["helm"]},
+            "charts": {"type": "virtual", "package": "helm", "members": ["helm", "stable"], "description": self.texts[8]},
         }
 
     def fill(self):
@@ -183,8 +209,18 @@ class Pantry:
                 get(f"{base}/api/v1/remote/files/{encoded('broken/' + text)}")
             get(f"{base}/api/v1/remote/files/{encoded('refused/' + text)}")
             put(f"{base}/api/v1/remote/uploads/{encoded('odd/' + text)}", b"uploaded")
-        job = json.dumps({"paths": [path for name, path in self.paths if name == "files"] + [f"broken/{text}" for text in self.texts if self.is_odd]})
-        post(f"{base}/api/v1/artifacts/files/cache", job.encode())
+        for text in TIDY if not self.is_odd else ():
+            name = text.lower().replace(" ", "-")
+            for path in (f"releases/2.0/{name}.tar.gz", f"private/{name}.key"):
+                get(f"{base}/api/v1/remote/files/{path}")
+        for _ in range(0 if self.is_odd else 12):
+            for name, path in self.paths:
+                place = f"{base}/v2/{name}/" if name == "docker" else f"{base}/api/v1/remote/{name}/"
+                get(place + encoded(path), Accept=accept.get(name, "*/*"))
+        job = json.dumps({"paths": [path for name, path in self.paths if name == "files"] + [f"broken/{text}" if self.is_odd else f"releases/3.0/{number}.tar.gz"
+                                     for number, text in enumerate(self.texts[:3] if not self.is_odd else self.texts)]})
+        made = post(f"{base}/api/v1/artifacts/files/cache", job.encode())
+        self.job = f"/ui/jobs/{made['id']}"
 
     def seeds(self):
         texts = [f"/ui/search?q={urllib.parse.quote(text, safe='')}" for text in CORPUS]
@@ -200,6 +236,10 @@ class Pantry:
             "/ui/repositories/helm/package?name=odd",
             "/ui/repositories/rpm/package?name=jam",
             "/ui/repositories/charts/package?name=odd",
+            "/ui/repositories/charts/package?name=jam",
+            "/ui/repositories/charts/outage",
+            "/ui/search?q=odd&repository=charts",
+            "/ui/login",
             "/ui/repositories/docker/image?name=app%2Fjam&reference=1.0",
             f"/ui/explain?url={urllib.parse.quote('files/odd/0 ' + CORPUS[0], safe='')}",
             f"/ui/explain?url={urllib.parse.quote(CORPUS[3], safe='')}",
@@ -211,18 +251,23 @@ class Pantry:
             "overview": "/ui/",
             "repositories": "/ui/repositories",
             "repository": "/ui/repositories/npm",
+            "mirrors": "/ui/repositories/stable#upstream",
+            "virtual": "/ui/repositories/charts",
+            "refused": "/ui/repositories/files#refused",
             "browse": "/ui/repositories/files/browse/releases/",
+            "virtual-browse": "/ui/repositories/charts/browse/",
             "search": "/ui/search?q=tool",
             "artifact": "/ui/repositories/npm/artifact/pantry-jam/-/pantry-jam-1.0.0.tgz",
             "package": "/ui/repositories/npm/package?name=pantry-jam",
             "image": "/ui/repositories/docker/image?name=app%2Fjam&reference=1.0",
             "jobs": "/ui/jobs",
+            "job": self.job or "/ui/jobs",
             "health": "/ui/health",
             "configuration": "/ui/configuration",
             "explain": "/ui/explain?url=npm%2Fpantry-jam%2F-%2Fpantry-jam-1.0.0.tgz",
-            "outage": "/ui/repositories/npm/outage",
+            "outage": "/ui/repositories/files/outage",
             "flush": "/ui/repositories/files/flush",
-            "login": "/ui/login",
+            "message": "/ui/repositories/flies",
         }
 
 
@@ -251,6 +296,7 @@ def put(url, body):
 def post(url, body):
     status, said = request(url, "POST", body, **{"Content-Type": "application/json"})
     expect(status in (200, 201, 202), f"POST {url}: {status} {said!r}")
+    return json.loads(said)
 
 
 def browse(case, task):
@@ -261,7 +307,7 @@ def browse(case, task):
         raise Missing("chromium, playwright-core or axe-core is not installed; tests/install/clients.sh installs them")
     home = case.home()
     asked = home / "task.json"
-    asked.write_text(json.dumps({"base": case.listens_at, "token": TOKEN, "chromium": chromium, "tools": str(tools), **task}))
+    asked.write_text(json.dumps({"base": case.listens_at, "at": case.listens_at, "token": TOKEN, "chromium": chromium, "tools": str(tools), **task}))
     printed = run([tool("node"), HERE / "ui_browser.cjs", asked], cwd=home, env=environment(home), seconds=1800)
     return json.loads(printed.splitlines()[-1])
 
@@ -293,15 +339,48 @@ def pages(case):
 
 
 def pictures(case):
-    """Pictures of the pages, where somebody wants them."""
+    """Pictures of the pages, where somebody wants them: all hosts in them are examples."""
     case.needs_larder()
     place = os.environ.get("LARDER_UI_PICTURES")
     if not place:
         return
-    pantry = Pantry(case, TIDY)
-    case.serve(pantry.remotes(), auth={"admin_token": TOKEN})
+    pantry = Pantry(case, TIDY, "http://packages.example.com")
+    settings = {"auth": {"admin_token": TOKEN}, "public_url": "http://larder.example.com"}
+    case.serve(pantry.remotes(), **settings)
     pantry.fill()
-    browse(case, {"pictures": pantry.pictures(), "screenshots": place})
+    database = case.directory / "data" / "larder.sqlite"
+    if not database.exists():
+        return
+    case.stop_larder()
+    a_month(database, [*pantry.remotes(), ""])
+    case.serve(pantry.remotes(), **settings)
+    pantry.fill()
+    browse(case, {"pictures": pantry.pictures(), "screenshots": place, "base": "http://larder.example.com", "at": case.listens_at})
+
+
+def a_month(database, names):
+    """Writes down thirty days of use, as larder would have counted them."""
+    connection = sqlite3.connect(database)
+    now = int(time.time() * 1000)
+    rows = []
+    for place, name in enumerate(names):
+        share = 1.0 if not name else 0.5 / (place + 1)
+        for step, count in ((300, 288), (7200, 360)):
+            for number in range(count):
+                at = (now // (step * 1000) - number - 1) * step * 1000
+                hour = at / 3_600_000
+                busy = max(0.06, math.sin((hour % 24 - 6) / 24 * 2 * math.pi)) * (0.35 if int(hour / 24 + 4) % 7 > 4 else 1)
+                requests = int(busy * share * step * (2.2 + 0.4 * math.sin(hour * 7 + place)))
+                misses = int(requests * (0.04 + 0.05 * abs(math.sin(hour / 9 + place))))
+                served, fetched = requests * 900_000, misses * 1_100_000
+                stored = int(share * (60 - number * step / 86_400 * 0.9) * 2**30)
+                free = None if name else int((140 + number * step / 86_400 * 0.9) * 2**30)
+                rows.append((name, f"{step:06} {at:019}", step, at, requests, requests - misses, misses, 0, requests // 900, requests // 400, served,
+                             fetched, stored, free, at))
+    with connection:
+        connection.executemany(f"INSERT OR REPLACE INTO figures VALUES ({', '.join('?' * 15)})", rows)
+        connection.execute("UPDATE figures SET began_at = ? WHERE step = 0", (now - 40 * 86_400_000,))
+    connection.close()
 
 
 def quick(case):

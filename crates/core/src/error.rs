@@ -31,6 +31,8 @@ pub enum FaultKind {
     UriTooLong,
     /// The request's host is not one that larder answers for (421).
     Misdirected,
+    /// The client has to wait before it asks again (429).
+    TooManyRequests,
     /// The upstream's own status is passed on (one that [keeps its status](crate::keeps_status)).
     Upstream(u16),
     /// The upstream cannot be reached, or answered something that cannot be used (502).

@@ -36,6 +36,8 @@ error_codes! {
     /// This changes state, and needs the admin token; or npm asked who it is, and there are no
     /// accounts.
     Unauthorized = "unauthorized",
+    /// Too many wrong admin tokens came from this address: none is looked at for a while.
+    TooManyAttempts = "too_many_attempts",
     /// A web page of another site, or a request under a foreign `Host`, wanted to change something.
     CrossSite = "cross_site",
     /// A browser came to a loopback listener under a name that is not larder's.

@@ -34,7 +34,7 @@ pub struct Answer {
     pub location: Option<String>,
     /// Whether the answer may be remembered in the hot set, and until when it holds.
     pub hot: Option<HotTicket>,
-    /// Held until the body has been sent, where it is bytes that may be evicted.
+    /// Held until the body has been sent, where it is bytes that may be evicted; counts the answer, where it is a record's or an upload's.
     pub reading: Option<Reading>,
 }
 
@@ -112,7 +112,7 @@ pub struct HotTicket {
     pub for_anyone: bool,
     /// The stored bytes that the answer is, if it is a stored file as it stands.
     pub(crate) held: Option<HeldBlob>,
-    /// The use of the record that it was made from, where that may be evicted.
+    /// The use of the record or the uploaded file that it was made from.
     pub(crate) used: Option<Arc<Use>>,
 }
 
@@ -151,6 +151,13 @@ impl HotTicket {
     pub fn touch(&self, now: UnixMillis) {
         if let Some(used) = &self.used {
             used.touch(now);
+        }
+    }
+
+    /// An answer has gone out by this ticket that has the bytes, or a part of them. One addition.
+    pub fn serve(&self) {
+        if let Some(used) = &self.used {
+            used.serve();
         }
     }
 

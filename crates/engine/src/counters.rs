@@ -101,8 +101,24 @@ counters! {
     }
 }
 
+/// A histogram of times, as Prometheus has them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LatencyReport {
+    /// Upper end in seconds (the last: infinity), and how many answers took no longer, and longer than the bucket before.
+    pub buckets: Vec<(f64, u64)>,
+    /// All of them, in seconds.
+    pub sum: f64,
+}
+
+impl LatencyReport {
+    /// How many answers there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|(_, count)| count).sum()
+    }
+}
+
 /// One mirror as `/metrics` shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MirrorReport {
     /// The repository's name.
     pub repository: String,
@@ -112,6 +128,10 @@ pub struct MirrorReport {
     pub counters: Vec<(&'static str, u64)>,
     /// Whether it is asked at its place in the list, rather than put aside after a failure.
     pub healthy: bool,
+    /// How long its answers took to begin.
+    pub latency: LatencyReport,
+    /// How far its index is behind the newest among the mirrors, as far as that is known.
+    pub lag: Option<Duration>,
 }
 
 counters! {

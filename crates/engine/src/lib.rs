@@ -92,9 +92,9 @@ pub use larder_storage::{
 pub use operate::{
     Archive, ArchiveLink, ArchivePage, ArchiveRow, ArchiveTaken, ArchivedFile, BackendHealth,
     CacheType, DiskSpace, FlushReport, FlushRequest, Forecast, Health, HeldArtifact, HeldCursor,
-    HeldPage, HeldRequest, HeldSummary, History, HistoryPoint, Ledger, LeftAlone, MissingPath,
-    OfferPage, OfferRequest, OfferedArtifact, Outage, RecentError, RecentErrors, RefusedGroup,
-    Span, TrafficSource,
+    HeldPage, HeldRequest, HeldSummary, History, HistoryPoint, IndexLag, LatencyReport, Ledger,
+    LeftAlone, MissingPath, OfferPage, OfferRequest, OfferedArtifact, Outage, RecentError,
+    RecentErrors, RefusedGroup, Span, TrafficSource,
 };
 pub use origin::local::Written;
 pub use parts::EngineParts;

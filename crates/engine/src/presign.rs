@@ -37,7 +37,10 @@ pub(crate) async fn redirected(
         return answer;
     }
     match blobs.presign(blob).await {
-        Some(url) if may_follow(request, &url) => elsewhere(&answer, &url, now),
+        Some(url) if may_follow(request, &url) => Answer {
+            reading: answer.reading.take(),
+            ..elsewhere(&answer, &url, now)
+        },
         _ => answer,
     }
 }

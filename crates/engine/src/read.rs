@@ -192,7 +192,7 @@ impl Pipeline {
             .then(|| ticket(wanted, record, epoch, &visibility, self.now()))
             .flatten();
         if let Some(hot) = &mut hot {
-            hot.used = used;
+            hot.used = Some(Arc::clone(&used));
         }
         Ok(Answer {
             status: StatusCode::OK,
@@ -203,7 +203,7 @@ impl Pipeline {
             freshness: freshness(record, wanted, settled.reusable, &visibility, self.now()),
             location: None,
             hot,
-            reading: None,
+            reading: Some(Reading::of_copy(&used)),
         })
     }
 
@@ -347,7 +347,7 @@ impl Pipeline {
             .flatten();
         let (used, reading) = self.reading(wanted);
         if let Some(hot) = &mut hot {
-            hot.used = used;
+            hot.used = Some(Arc::clone(&used));
         }
         if let Some(hot) = hot.as_mut().filter(|_| is_stored) {
             hot.held = HeldBlob::of(&record, &wanted.entry.counters);
@@ -374,9 +374,9 @@ impl Pipeline {
     }
 
     /// The use of what an answer is made from, and what keeps its bytes from being evicted until they are sent.
-    fn reading(&self, wanted: &Target) -> (Option<Arc<Use>>, Option<Reading>) {
+    fn reading(&self, wanted: &Target) -> (Arc<Use>, Option<Reading>) {
         let used = self.catalog.used(&wanted.key);
-        let reading = used.as_ref().and_then(Reading::begin);
+        let reading = Reading::counted(&used);
         (used, reading)
     }
 

@@ -275,7 +275,7 @@ async fn outage(bench: &Bench) -> Outage {
     bench
         .engine
         .ledger()
-        .outage("generic", None, 100)
+        .outage("generic", &["generic".to_owned()], None, 100)
         .await
         .unwrap()
 }
@@ -320,14 +320,14 @@ async fn an_outage_leaves_out_what_is_not_held() {
     let first = bench
         .engine
         .ledger()
-        .outage("generic", None, 1)
+        .outage("generic", &["generic".to_owned()], None, 1)
         .await
         .unwrap();
     assert_eq!(paths(&first), [("none", 3, "absent")]);
     let second = bench
         .engine
         .ledger()
-        .outage("generic", first.next.as_deref(), 1)
+        .outage("generic", &["generic".to_owned()], first.next.as_deref(), 1)
         .await
         .unwrap();
     assert_eq!(
@@ -356,7 +356,7 @@ async fn an_outage_leaves_out_what_is_not_held() {
         let fault = bench
             .engine
             .ledger()
-            .outage("generic", Some(after), 1)
+            .outage("generic", &["generic".to_owned()], Some(after), 1)
             .await;
         assert_eq!(fault.unwrap_err().code, ErrorCode::BadRequest, "{after:?}");
     }
@@ -440,7 +440,7 @@ async fn full_tables_are_read_in_a_moment() {
     bench
         .engine
         .ledger()
-        .outage("generic", None, 100)
+        .outage("generic", &["generic".to_owned()], None, 100)
         .await
         .unwrap();
     eprintln!("outage: {:?}", began.elapsed());

@@ -20,7 +20,7 @@ use crate::hot::{HotBody, HotVariant, MAX_IN_MEMORY};
 use crate::metrics::{BytesSent, RepositoryRequests, RequestKind};
 use crate::oci::API_VERSION;
 use crate::problem::{self, Audience};
-use crate::respond::{self, Asked, Prepared, Timing, Unmet};
+use crate::respond::{self, Asked, Prepared, Timing, Unmet, has_bytes};
 use crate::selector::Selector;
 use crate::warm::{PackedHead, WarmAnswer};
 use crate::{request_body, unknown};
@@ -192,6 +192,11 @@ async fn read<B: Backend>(
         let sent = requests.sent(answer.source);
         respond_once(answer, loaded, exchange.backend.now(), asked, sent).await?
     };
+    if let (Some(reading), Ok(response)) = (&reading, &response)
+        && has_bytes(&head.method, response.status())
+    {
+        reading.serve();
+    }
     let response = response
         .unwrap_or_else(|unmet| unmet_response(exchange, unmet, address.audience, repository));
     Ok((response.map(|body| body.keep_reading(reading)), kind))

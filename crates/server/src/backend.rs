@@ -296,6 +296,16 @@ pub trait Backend: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// The repositories that hold what a repository shows: the members of a virtual one, or itself.
+    fn holders(&self, repository: &str) -> Result<Vec<String>, Fault> {
+        Ok(vec![repository.to_owned()])
+    }
+
+    /// Asks all mirrors of a repository how old their indexes are.
+    fn compare_mirrors(&self, _repository: &str) -> impl Future<Output = Result<(), Fault>> + Send {
+        async { Err(Fault::not_built("there are no mirrors here")) }
+    }
+
     /// What is being downloaded here.
     fn flights(&self) -> Vec<FlightReport> {
         Vec::new()
@@ -351,7 +361,7 @@ fn no_uploads(repository: &str) -> Fault {
 }
 
 /// Counters at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct CounterSnapshot {
     /// Of the whole process.
     pub process: Vec<(&'static str, u64)>,

@@ -4,6 +4,7 @@ use http::{Method, Response};
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind, shown};
 
+use crate::attempts::try_bearer;
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
@@ -154,6 +155,7 @@ pub(crate) fn guard<B>(exchange: &Exchange<'_, B>) -> Result<(), Fault> {
         host: exchange.host,
         loopback_only: exchange.shared.loopback_only,
     };
+    try_bearer(attempt.headers, exchange.client.address, exchange.shared)?;
     may_change_state(attempt, &exchange.shared.live.load())
 }
 

@@ -186,6 +186,14 @@ impl Backend for Arc<Engine> {
         self.ledger().recent_errors()
     }
 
+    fn holders(&self, repository: &str) -> Result<Vec<String>, Fault> {
+        self.views().holders_of(repository)
+    }
+
+    async fn compare_mirrors(&self, repository: &str) -> Result<(), Fault> {
+        self.ledger().compare_mirrors(repository).await
+    }
+
     fn refused(&self, repository: &str) -> Result<Vec<RefusedGroup>, Fault> {
         self.ledger().refused(repository)
     }
@@ -200,7 +208,10 @@ impl Backend for Arc<Engine> {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Outage, Fault> {
-        self.ledger().outage(repository, after, limit).await
+        let holders = self.views().holders_of(repository)?;
+        self.ledger()
+            .outage(repository, &holders, after, limit)
+            .await
     }
 
     fn counters(&self) -> CounterSnapshot {

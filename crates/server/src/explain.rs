@@ -8,6 +8,7 @@ use larder_engine::{ArtifactRequest, Explanation, Point, PointValue};
 use serde_json::{Value, json};
 
 use crate::admin::json_response;
+use crate::attempts::try_bearer;
 use crate::backend::Backend;
 use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
@@ -21,7 +22,10 @@ pub(crate) async fn serve<B: Backend>(
     path: &str,
 ) -> Handled {
     let repository = exchange.backend.repository(name);
-    let explained = match may_see_configuration(exchange.principal, &exchange.shared.live.load()) {
+    let shared = exchange.shared;
+    let may_see = try_bearer(&exchange.head.headers, exchange.client.address, shared)
+        .and_then(|()| may_see_configuration(exchange.principal, &shared.live.load()));
+    let explained = match may_see {
         Ok(()) => explain(exchange, name, path).await,
         Err(fault) => Err(fault),
     };

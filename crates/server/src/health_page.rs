@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use larder_core::UnixMillis;
-use larder_engine::{BackendHealth, ClusterReport, DiskSpace, ReplicaReport, UpstreamReport};
+use larder_engine::{
+    BackendHealth, ClusterReport, DiskSpace, IndexLag, ReplicaReport, UpstreamReport,
+};
 use serde_json::{Value, json};
 
 use crate::admin::json_response;
@@ -143,7 +145,19 @@ fn upstream_json(report: &UpstreamReport) -> Value {
         "since": report.since.map(time),
         "failures": report.failures,
         "last_error": last_error,
+        "last_answer": report.last_answer.map(time),
+        "first_byte_ms": report.latency.map(|latency| latency.as_secs_f64() * 1_000.0),
+        "index_lag": lag_json(&report.lag),
     })
+}
+
+fn lag_json(lag: &IndexLag) -> Value {
+    match lag {
+        IndexLag::Known { behind, index, at } => {
+            json!({"seconds": behind.as_secs(), "index": index, "at": time(*at)})
+        }
+        IndexLag::Unknown(why) => json!({"seconds": null, "unknown": why}),
+    }
 }
 
 fn disk_json(disk: DiskSpace) -> Value {

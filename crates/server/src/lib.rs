@@ -24,6 +24,7 @@ mod activity;
 mod admin;
 mod archive;
 mod artifact;
+mod attempts;
 mod backend;
 mod body;
 mod corked;

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::access_log;
 use crate::activity::Activity;
+use crate::attempts::Attempts;
 use crate::backend::{self, Backend};
 use crate::corked::Corked;
 use crate::drive::{Drain, Drive};
@@ -140,6 +141,7 @@ pub async fn bind(settings: ServerSettings) -> Result<BoundServer, BindError> {
         hot: HotSet::new(settings.hot_set_bytes, settings.hot_files),
         warm: WarmSet::new(),
         sightings: Sightings::new(),
+        attempts: Attempts::default(),
         metrics: Metrics::new(),
         hot_set_limit: settings.hot_set_bytes,
         limits: settings.limits,

@@ -144,7 +144,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// The token of `Authorization: Bearer`; the scheme's name is not case-sensitive (RFC 9110 section 11.1).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -111,7 +111,7 @@ pub(crate) fn not_allowed<B: Backend>(
 }
 
 /// Rounded up: a client that comes back must not come too early.
-fn whole_seconds(duration: Duration) -> u64 {
+pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
@@ -128,6 +128,7 @@ pub(crate) fn status_of(kind: FaultKind) -> StatusCode {
         FaultKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         FaultKind::UriTooLong => StatusCode::URI_TOO_LONG,
         FaultKind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+        FaultKind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         FaultKind::Upstream(status) => upstream_status(status),
         FaultKind::BadGateway => StatusCode::BAD_GATEWAY,
         FaultKind::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,

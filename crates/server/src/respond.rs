@@ -184,6 +184,15 @@ pub(crate) fn asks_for_range(asked: Asked<'_>) -> bool {
     asked.method == Method::GET && asked.headers.contains_key(RANGE)
 }
 
+/// Whether an answer has the bytes, or a part of them, or tells where they are: such are counted.
+pub(crate) fn has_bytes(method: &Method, status: StatusCode) -> bool {
+    method == Method::GET
+        && matches!(
+            status,
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::TEMPORARY_REDIRECT
+        )
+}
+
 /// Makes the response. A 412 or 416 needs an error body, which the caller makes. Headers that are owned are not copied.
 pub(crate) fn respond(
     prepared: Cow<'_, Prepared>,

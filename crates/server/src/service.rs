@@ -34,7 +34,7 @@ use crate::forwarded::{self, Client, Direct};
 use crate::metrics::RequestKind;
 use crate::origin_guard::{is_browser, principal_of, refuse_rebound};
 use crate::problem;
-use crate::respond::Asked;
+use crate::respond::{Asked, has_bytes};
 use crate::routes::is_probe;
 use crate::state::{Connection, Shared};
 use crate::{remembered, request_check, spans};
@@ -144,6 +144,9 @@ impl<B: Backend> Service<B> {
         let mut response = remembered::from_hot(variant, asked, now)?;
         confirm_keep_alive(headers, &mut response);
         variant.requests.count_hot(response.status());
+        if has_bytes(request.method(), response.status()) {
+            variant.ticket.serve();
+        }
         tracing::debug!(
             method = %request.method(), path = &*shown(request.uri().path()), status = response.status().as_u16(),
             peer = %self.connection.peer, "hot"
@@ -191,6 +194,9 @@ impl<B: Backend> Service<B> {
         };
         confirm_keep_alive(request.headers(), &mut response);
         warm.ticket.count_hit();
+        if has_bytes(request.method(), response.status()) {
+            warm.ticket.serve();
+        }
         warm.ticket.touch(now);
         warm.requests.count(RequestKind::Hit, response.status());
         self.shared

@@ -10,6 +10,7 @@ use larder_core::{Pseudonym, UnixMillis};
 use larder_sendfile::FileSender;
 
 use crate::activity::Activity;
+use crate::attempts::Attempts;
 use crate::health_page::ReloadReport;
 use crate::hot::HotSet;
 use crate::metrics::Metrics;
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) hot: HotSet,
     pub(crate) warm: WarmSet,
     pub(crate) sightings: Sightings,
+    /// Who has sent wrong admin tokens lately.
+    pub(crate) attempts: Attempts,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: ServerLimits,
     /// Bytes that the hot set may take.

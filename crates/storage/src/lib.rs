@@ -43,8 +43,9 @@ pub use meta::{
     Heap, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts, JobItem, JobRow,
     JobStore, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
     LocalOutcome, LocalState, LocalUsage, Mend, MetadataStore, Migration, Named, NamedBlobs,
-    Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RowTally, RowsCopied,
-    SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, TlsMode, Unswept, UsedRow, Writer,
+    Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RecordUse, RowTally,
+    RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, TlsMode, Unswept, Usage, UsedRow,
+    Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

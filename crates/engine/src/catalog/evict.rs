@@ -59,6 +59,9 @@ impl Goal {
     }
 }
 
+/// Records whose use is written in one transaction: what of it is lost or counted twice when one breaks off is no more than that.
+const WRITTEN_TOGETHER: usize = 500;
+
 impl Catalog {
     /// From now on no more than what these repositories are configured with is kept of each.
     pub(crate) fn bound_each(&self, entries: Vec<Arc<RepositoryState>>) {
@@ -68,7 +71,7 @@ impl Catalog {
     /// As that, and of all no more than `disk` bytes.
     pub(crate) fn bound(&self, disk: Option<u64>, entries: Vec<Arc<RepositoryState>>) {
         let bounds = Bounds { disk, entries };
-        self.uses.count(bounds.is_any());
+        self.uses.bound(bounds.is_any());
         self.eviction.bounds.store(Arc::new(bounds));
     }
 
@@ -113,8 +116,8 @@ impl Catalog {
                 let Some(catalog) = catalog.upgrade() else {
                     return;
                 };
-                if catalog.uses.is_counting() {
-                    catalog.write_uses(false).await;
+                catalog.write_uses(false).await;
+                if catalog.uses.is_bounded() {
                     catalog.see_to_bounds().await;
                 }
             }
@@ -134,12 +137,21 @@ impl Catalog {
     }
 
     /// What was used is written down: all of it, or what is due.
-    pub(super) async fn write_uses(&self, all: bool) {
-        for (repository, uses) in self.uses.to_be_written(all) {
-            if let Err(error) = self.metadata.note_used(&repository, &uses).await {
-                tracing::debug!(%error, "what was used could not be written down");
-                self.uses.not_written();
-                return;
+    pub(crate) async fn write_uses(&self, all: bool) {
+        let mut has_failed = false;
+        for batch in self.uses.to_be_written(all) {
+            let (repository, is_upload) = (&batch.repository, batch.is_upload);
+            for uses in batch.uses.chunks(WRITTEN_TOGETHER) {
+                if !has_failed {
+                    let written = self.metadata.note_used(repository, is_upload, uses).await;
+                    if let Err(error) = written {
+                        tracing::debug!(%error, "what was used could not be written down");
+                        has_failed = true;
+                    }
+                }
+                if has_failed {
+                    self.uses.not_written(repository, is_upload, uses);
+                }
             }
         }
     }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::{ArtifactRecord, RepositoryName, UnixMillis};
+use larder_core::{ArtifactRecord, RepositoryName, SourceKey};
 use larder_storage::{
     BlobHolder, Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, KeyRange, PageRow,
-    RecordKey, StorageError, Unswept,
+    RecordKey, StorageError, Unswept, Usage,
 };
 use tokio::sync::oneshot;
 
 use super::state::Catalog;
+use super::uses::upload_key;
 
 /// Rows of earlier versions about what is not there that one collection deletes.
 const ABSENCES_AT_ONCE: usize = 200_000;
@@ -204,18 +205,36 @@ impl Catalog {
         self.metadata.blob_holders(digits, limit).await
     }
 
-    /// When a record was last asked for, as far as that is counted and written down.
+    /// How a record is used.
     ///
     /// # Errors
     /// The database does not answer.
-    pub(crate) async fn used_at(
+    pub(crate) async fn usage(
         &self,
         repository: &RepositoryName,
         path: &str,
         variant: &str,
-    ) -> Result<Option<UnixMillis>, StorageError> {
-        let at = self.metadata.used_at(repository, path, variant).await?;
-        Ok(at.map(UnixMillis))
+    ) -> Result<Usage, StorageError> {
+        let usage = self.metadata.usage(repository, path, variant).await?;
+        let key = SourceKey {
+            repository: repository.clone(),
+            path: path.into(),
+            variant: variant.to_owned().into(),
+        };
+        Ok(self.uses.beside(&key, false, usage))
+    }
+
+    /// How an uploaded file is used.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn upload_usage(
+        &self,
+        repository: &RepositoryName,
+        path: &str,
+    ) -> Result<Usage, StorageError> {
+        let usage = self.metadata.upload_usage(repository, path).await?;
+        Ok(self.uses.beside(&upload_key(repository, path), true, usage))
     }
 
     /// How much is stored in all.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-use larder_core::{ArtifactRecord, Clock, Digest, SourceKey, UnixMillis, believed};
+use larder_core::{ArtifactRecord, Clock, Digest, RepositoryName, SourceKey, UnixMillis, believed};
 use larder_storage::{
     BlobStore, Change, DerivedRecord, Expected, MetadataStore, StorageError, Writer,
 };
@@ -15,7 +15,7 @@ use super::bounds::Eviction;
 use super::commits::CommitQueue;
 use super::records::Records;
 use super::trouble::Trouble;
-use super::uses::{Use, Uses};
+use super::uses::{Use, Uses, upload_key};
 use crate::budget::{BudgetKind, Budgets, Lease};
 use crate::counters::Counters;
 use crate::news::{Named, News, NewsDesk};
@@ -216,9 +216,15 @@ impl Catalog {
         result
     }
 
-    /// A record is asked for; `None` where nothing is ever evicted.
-    pub(crate) fn used(&self, key: &SourceKey) -> Option<Arc<Use>> {
-        self.uses.of(key, self.now())
+    /// A record is asked for.
+    pub(crate) fn used(&self, key: &SourceKey) -> Arc<Use> {
+        self.uses.of(key, false, self.now())
+    }
+
+    /// An uploaded file is asked for.
+    pub(crate) fn used_upload(&self, repository: &RepositoryName, path: &str) -> Arc<Use> {
+        let key = upload_key(repository, path);
+        self.uses.of(&key, true, self.now())
     }
 
     /// Deletes records, whatever they are: a flush.

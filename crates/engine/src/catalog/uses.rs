@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use larder_core::{RepositoryName, SourceKey, UnixMillis};
-use larder_storage::RecordKey;
+use larder_storage::{RecordUse, Usage};
 
 /// A use is not told from one so long before, in milliseconds: a record that everybody asks for is written to by few of them.
 const COARSE_MS: i64 = 100;
@@ -15,6 +15,8 @@ const COARSE_MS: i64 = 100;
 const PARTS: usize = 16;
 /// So long a use may be newer than what is written down of it, in milliseconds; before something goes, all is written down.
 const WRITTEN_EVERY_MS: i64 = 60_000;
+/// The same where nothing ever goes, and it is only to be shown.
+const COUNTED_EVERY_MS: i64 = 600_000;
 
 /// One record's use: shared by the table and by every answer that is remembered of it.
 #[derive(Debug, Default)]
@@ -23,13 +25,37 @@ pub(crate) struct Use {
     last: AtomicI64,
     /// What is written down of it.
     written: AtomicI64,
+    /// Answers with its bytes that are not written down yet.
+    served: AtomicU32,
     /// Answers with its bytes that are under way.
     readers: AtomicU32,
     /// It is evicted: no answer that is remembered of it holds.
     is_gone: AtomicBool,
+    /// Whether anything is ever evicted.
+    is_bounded: Arc<AtomicBool>,
+    /// Whether it is an uploaded file: those never go.
+    is_upload: bool,
 }
 
 impl Use {
+    fn new(is_bounded: &Arc<AtomicBool>, is_upload: bool) -> Self {
+        Self {
+            is_bounded: Arc::clone(is_bounded),
+            is_upload,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it may be evicted.
+    fn may_go(&self) -> bool {
+        !self.is_upload && self.is_bounded.load(Ordering::Relaxed)
+    }
+
+    /// An answer has its bytes, or a part of them.
+    pub(crate) fn serve(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// It is asked for.
     pub(crate) fn touch(&self, now: UnixMillis) {
         if now.0.wrapping_sub(self.last.load(Ordering::Relaxed)) >= COARSE_MS {
@@ -59,20 +85,54 @@ impl Use {
 
 /// An answer with a record's bytes is under way: until this is dropped they are not evicted.
 #[derive(Debug)]
-pub struct Reading(Arc<Use>);
+pub struct Reading {
+    of: Arc<Use>,
+    /// Whether it is one of [`Use::readers`].
+    keeps: bool,
+}
 
 impl Reading {
-    /// `None` if they are gone already.
+    /// `None` if the bytes are gone already, or nothing ever goes.
     pub(crate) fn begin(of: &Arc<Use>) -> Option<Self> {
+        if !of.may_go() {
+            return None;
+        }
         of.readers.fetch_add(1, Ordering::SeqCst);
-        let reading = Self(Arc::clone(of));
+        let reading = Self {
+            of: Arc::clone(of),
+            keeps: true,
+        };
         (!of.is_gone.load(Ordering::SeqCst)).then_some(reading)
+    }
+
+    /// As that, for an answer that is to be counted: where nothing ever goes, it keeps nothing.
+    pub(crate) fn counted(of: &Arc<Use>) -> Option<Self> {
+        if of.may_go() {
+            Self::begin(of)
+        } else {
+            Some(Self::of_copy(of))
+        }
+    }
+
+    /// Of an answer whose bytes are elsewhere, or already in memory.
+    pub(crate) fn of_copy(of: &Arc<Use>) -> Self {
+        Self {
+            of: Arc::clone(of),
+            keeps: false,
+        }
+    }
+
+    /// The answer has the bytes, or a part of them.
+    pub fn serve(&self) {
+        self.of.serve();
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.readers.fetch_sub(1, Ordering::Release);
+        if self.keeps {
+            self.of.readers.fetch_sub(1, Ordering::Release);
+        }
     }
 }
 
@@ -84,7 +144,7 @@ pub(super) struct Uses {
     parts: [Mutex<Part>; PARTS],
     hasher: RandomState,
     /// Whether anything is ever evicted.
-    is_counting: AtomicBool,
+    is_bounded: Arc<AtomicBool>,
 }
 
 impl Default for Uses {
@@ -92,21 +152,27 @@ impl Default for Uses {
         Self {
             parts: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
-            is_counting: AtomicBool::new(false),
+            is_bounded: Arc::default(),
         }
     }
 }
 
-/// When records of one repository were last asked for.
-pub(super) type Batch = (RepositoryName, Vec<(RecordKey, UnixMillis)>);
+/// Uses of one repository that are to be written down, in the order of the records.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    pub(super) repository: RepositoryName,
+    /// Whether they are of uploaded files.
+    pub(super) is_upload: bool,
+    pub(super) uses: Vec<RecordUse>,
+}
 
 impl Uses {
-    pub(super) fn count(&self, is_counting: bool) {
-        self.is_counting.store(is_counting, Ordering::Relaxed);
+    pub(super) fn bound(&self, is_bounded: bool) {
+        self.is_bounded.store(is_bounded, Ordering::Relaxed);
     }
 
-    pub(super) fn is_counting(&self) -> bool {
-        self.is_counting.load(Ordering::Relaxed)
+    pub(super) fn is_bounded(&self) -> bool {
+        self.is_bounded.load(Ordering::Relaxed)
     }
 
     fn part(&self, key: &SourceKey) -> MutexGuard<'_, Part> {
@@ -114,22 +180,32 @@ impl Uses {
         lock(&self.parts[index])
     }
 
-    /// A record is asked for; `None` where nothing is ever evicted.
-    pub(super) fn of(&self, key: &SourceKey, now: UnixMillis) -> Option<Arc<Use>> {
-        if !self.is_counting() {
-            return None;
-        }
+    /// A record is asked for, or an uploaded file.
+    pub(super) fn of(&self, key: &SourceKey, is_upload: bool, now: UnixMillis) -> Arc<Use> {
         let mut part = self.part(key);
         let found = match part.get(key) {
-            Some(found) if !found.is_gone() => Arc::clone(found),
+            Some(found) if !found.is_gone() && found.is_upload == is_upload => Arc::clone(found),
             _ => {
-                let new = Arc::<Use>::default();
+                let new = Arc::new(Use::new(&self.is_bounded, is_upload));
                 part.insert(key.clone(), Arc::clone(&new));
                 new
             }
         };
         found.touch(now);
-        Some(found)
+        found
+    }
+
+    /// What is written down of a record's use, or an uploaded file's, with what is not yet.
+    pub(super) fn beside(&self, key: &SourceKey, is_upload: bool, written: Usage) -> Usage {
+        let part = self.part(key);
+        let Some(found) = part.get(key).filter(|found| found.is_upload == is_upload) else {
+            return written;
+        };
+        let last = UnixMillis(found.last.load(Ordering::Relaxed));
+        Usage {
+            served: written.served + u64::from(found.served.load(Ordering::Relaxed)),
+            used_at: written.used_at.max((last.0 > 0).then_some(last)),
+        }
     }
 
     /// Whether a record may go that was last used at `used_at` as far as is written down; if so, no answer that is remembered of it holds.
@@ -148,37 +224,68 @@ impl Uses {
     /// What is to be written down: of each record that was asked for since that was last done, or long enough ago; and forgets what nobody
     /// has asked for since and no answer is remembered of.
     pub(super) fn to_be_written(&self, all: bool) -> Vec<Batch> {
-        let least = if all { 1 } else { WRITTEN_EVERY_MS };
-        let mut batches: HashMap<RepositoryName, Vec<(RecordKey, UnixMillis)>> = HashMap::new();
+        let least = match (all, self.is_bounded()) {
+            (true, _) => 1,
+            (false, true) => WRITTEN_EVERY_MS,
+            (false, false) => COUNTED_EVERY_MS,
+        };
+        let mut batches: HashMap<(RepositoryName, bool), Vec<RecordUse>> = HashMap::new();
         for part in &self.parts {
             lock(part).retain(|key, found| {
                 let last = found.last.load(Ordering::Relaxed);
                 let written = found.written.load(Ordering::Relaxed);
                 let is_remembered = Arc::strong_count(found) > 1;
-                if last - written >= least || (last > written && !is_remembered) {
+                let has_served = found.served.load(Ordering::Relaxed) > 0;
+                if last - written >= least || ((last > written || has_served) && !is_remembered) {
                     found.written.store(last, Ordering::Relaxed);
-                    let record = (key.path.to_string(), key.variant.to_string());
-                    let batch = batches.entry(key.repository.clone());
-                    batch.or_default().push((record, UnixMillis(last)));
+                    let batch = batches.entry((key.repository.clone(), found.is_upload));
+                    batch.or_default().push(RecordUse {
+                        key: (key.path.to_string(), key.variant.to_string()),
+                        at: UnixMillis(last),
+                        served: found.served.swap(0, Ordering::Relaxed),
+                    });
                 }
                 is_remembered
             });
         }
         // Whoever locks several rows does so in their order.
-        for batch in batches.values_mut() {
-            batch.sort_unstable();
-        }
-        batches.into_iter().collect()
+        let batch = |((repository, is_upload), mut uses): ((RepositoryName, bool), Vec<_>)| {
+            uses.sort_unstable();
+            Batch {
+                repository,
+                is_upload,
+                uses,
+            }
+        };
+        batches.into_iter().map(batch).collect()
     }
 
-    /// It could not be written down: it is to be tried again.
-    pub(super) fn not_written(&self) {
-        for part in &self.parts {
-            let part = lock(part);
-            for found in part.values() {
-                found.written.store(0, Ordering::Relaxed);
-            }
+    /// These could not be written down: they are to be tried again.
+    pub(super) fn not_written(
+        &self,
+        repository: &RepositoryName,
+        is_upload: bool,
+        uses: &[RecordUse],
+    ) {
+        for RecordUse { key, served, at } in uses {
+            let key = SourceKey {
+                repository: repository.clone(),
+                path: key.0.as_str().into(),
+                variant: key.1.clone().into(),
+            };
+            let found = self.of(&key, is_upload, *at);
+            found.written.store(0, Ordering::Relaxed);
+            found.served.fetch_add(*served, Ordering::Relaxed);
         }
+    }
+}
+
+/// The key under which an uploaded file's use is found.
+pub(super) fn upload_key(repository: &RepositoryName, path: &str) -> SourceKey {
+    SourceKey {
+        repository: repository.clone(),
+        path: path.into(),
+        variant: "".into(),
     }
 }
 

@@ -16,6 +16,8 @@ mod reports;
 mod sizes;
 mod upkeep;
 
+pub use crate::counters::LatencyReport;
+pub use crate::repositories::lag::IndexLag;
 pub use archive::{
     Archive, ArchiveLink, ArchivePage, ArchiveRow, ArchiveTaken, ArchivedFile, LeftAlone,
 };

@@ -9,6 +9,7 @@ use larder_upstream::BreakerState;
 use super::operator::Operator;
 use crate::counters::{Counters, MirrorReport, RepositoryCounters, UpstreamQuota};
 use crate::repositories::RepositoryState;
+use crate::repositories::lag::IndexLag;
 use crate::repositories::mirror::Mirror;
 use crate::repositories::upstreams::UpstreamReport;
 
@@ -40,6 +41,11 @@ impl Operator {
                     // The only one is never put aside; its origin may be left alone for a while.
                     1 => self.upstream.health(&entry.repository.name) == BreakerState::Closed,
                     _ => self.remote.mirrors.state(mirror) == BreakerState::Closed,
+                },
+                latency: mirror.latency().report(),
+                lag: match mirror.lag(&entry.mirrors) {
+                    IndexLag::Known { behind, .. } => Some(behind),
+                    IndexLag::Unknown(_) => None,
                 },
             };
             entry.mirrors.iter().map(one).collect::<Vec<_>>()
@@ -74,12 +80,16 @@ impl Operator {
         let mut reports = Vec::new();
         for entry in self.registry.load().all() {
             let name = &entry.repository.name;
-            reports.extend(
-                entry
-                    .mirrors
-                    .iter()
-                    .filter_map(|mirror| mirror.state().report(name, Some(mirror.shown()))),
-            );
+            let of_mirror = |mirror: &Arc<Mirror>| {
+                let report = mirror.state().report(name, Some(mirror.shown()))?;
+                Some(UpstreamReport {
+                    last_answer: mirror.latency().last(),
+                    latency: mirror.latency().mean(),
+                    lag: mirror.lag(&entry.mirrors),
+                    ..report
+                })
+            };
+            reports.extend(entry.mirrors.iter().filter_map(of_mirror));
             reports.extend(entry.elsewhere.report(name, None));
         }
         reports

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use larder_core::{Repository, RepositoryName, SafeUrl};
 use url::Url;
 
+use super::lag::{IndexDates, IndexLag};
+use super::latency::Latency;
 use super::upstreams::UpstreamState;
 use crate::counters::MirrorCounters;
 
@@ -15,6 +17,8 @@ pub(crate) struct Mirror {
     pub(crate) key: MirrorKey,
     pub(crate) counters: MirrorCounters,
     state: UpstreamState,
+    latency: Latency,
+    indexes: IndexDates,
 }
 
 /// Names a mirror of a repository.
@@ -38,6 +42,8 @@ impl Mirror {
                     key,
                     counters,
                     state,
+                    latency: Latency::default(),
+                    indexes: IndexDates::default(),
                 })
             })
         };
@@ -51,6 +57,21 @@ impl Mirror {
 
     pub(crate) fn counters(&self) -> &MirrorCounters {
         &self.counters
+    }
+
+    /// How quickly it answers.
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// The dates of the documents that it gave.
+    pub(crate) fn indexes(&self) -> &IndexDates {
+        &self.indexes
+    }
+
+    /// How far its index is behind the newest of all mirrors of its repository.
+    pub(crate) fn lag(&self, all: &[Arc<Self>]) -> IndexLag {
+        self.indexes.lag(all.iter().map(|mirror| mirror.indexes()))
     }
 
     /// How it is doing, for operators.

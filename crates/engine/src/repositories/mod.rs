@@ -1,6 +1,8 @@
 //! The configured repositories with their epochs and counters. Replaced whole on reload.
 
 pub(crate) mod allowances;
+pub(crate) mod lag;
+pub(crate) mod latency;
 pub(crate) mod learnt;
 pub(crate) mod mirror;
 pub(crate) mod refused;

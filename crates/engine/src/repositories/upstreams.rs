@@ -12,6 +12,8 @@ use std::time::Duration;
 use larder_core::{RepositoryName, UnixMillis};
 use larder_upstream::Cause;
 
+use super::lag::IndexLag;
+
 /// A place that answers and fails by turns is told of once in this time.
 const BETWEEN_OUTAGES: Duration = Duration::from_mins(1);
 /// What may concern single files is told once in this time.
@@ -70,6 +72,12 @@ pub struct UpstreamReport {
     pub failures: u64,
     /// The last failure, also if it is over.
     pub last_error: Option<UpstreamFailure>,
+    /// When it last answered, whatever it said; `None`: not since the start, or not known for hosts that documents name.
+    pub last_answer: Option<UnixMillis>,
+    /// How long its answers take to begin: a mean in which the last ones weigh most. `None` as above.
+    pub latency: Option<Duration>,
+    /// How far its index is behind the newest among the mirrors of the repository.
+    pub lag: IndexLag,
 }
 
 /// Failures of a repository's upstreams, by cause.
@@ -240,6 +248,9 @@ impl UpstreamState {
             since: inner.since,
             failures: inner.failures,
             last_error: inner.last_error.clone(),
+            last_answer: None,
+            latency: None,
+            lag: IndexLag::Unknown("it is no mirror"),
         })
     }
 }

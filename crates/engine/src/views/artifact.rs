@@ -95,8 +95,10 @@ pub struct HeldCopy {
     pub first_seen_at: UnixMillis,
     /// When the upstream is asked again; `None`: never.
     pub fresh_until: Option<UnixMillis>,
-    /// When it was last asked for, where that is counted.
+    /// When it was last asked for, as far as is known.
     pub used_at: Option<UnixMillis>,
+    /// How many answers had its bytes, or a part of them, since it is held or was uploaded, or since larder counts them.
+    pub served: u64,
 }
 
 /// A document that may say what a file is.
@@ -170,6 +172,8 @@ impl Views {
     async fn uploaded(&self, entry: &RepositoryState, path: &str) -> Result<Vec<HeldCopy>, Fault> {
         let file = self.catalog.local_file(&entry.repository.name, path).await;
         let file = file.map_err(|error| storage_fault(entry, &error))?;
+        let usage = self.catalog.upload_usage(&entry.repository.name, path);
+        let usage = usage.await.map_err(|error| storage_fault(entry, &error))?;
         Ok(file
             .into_iter()
             .map(|file| HeldCopy {
@@ -189,7 +193,8 @@ impl Views {
                 contacted_at: file.uploaded_at,
                 first_seen_at: file.uploaded_at,
                 fresh_until: None,
-                used_at: None,
+                used_at: usage.used_at,
+                served: usage.served,
             })
             .collect())
     }
@@ -240,9 +245,9 @@ impl Views {
         let Some(record) = &row.record else {
             return Ok(None);
         };
-        let used_at = self
+        let usage = self
             .catalog
-            .used_at(&entry.repository.name, &row.path, &row.variant)
+            .usage(&entry.repository.name, &row.path, &row.variant)
             .await
             .map_err(|error| storage_fault(entry, &error))?;
         let (holds, points_to) = match &record.content {
@@ -270,7 +275,8 @@ impl Views {
             contacted_at: record.contacted_at,
             first_seen_at: record.first_seen_at,
             fresh_until: expires(entry, path, record),
-            used_at,
+            used_at: usage.used_at,
+            served: usage.served,
         }))
     }
 

@@ -14,6 +14,7 @@ use crate::document::Documents;
 use crate::fault::{malformed, storage_fault};
 use crate::operate::Explainer;
 use crate::origin::remote::{self, Remote};
+use crate::origin::virtual_;
 use crate::policy::addressed;
 use crate::policy::ruling::{Facts, dates_known, judge_admitted};
 use crate::repositories::{Registry, RepositoryState};
@@ -49,6 +50,27 @@ impl Views {
     /// A repository that holds something itself, or a virtual one.
     pub(super) fn entry(&self, name: &str) -> Result<Arc<RepositoryState>, Fault> {
         addressed::built(&self.registry, name)
+    }
+
+    /// The repositories that hold what a virtual one shows, in the order of priority; of another one itself.
+    pub(super) fn holders(&self, entry: &Arc<RepositoryState>) -> Vec<Arc<RepositoryState>> {
+        if is_virtual(entry) {
+            virtual_::members_of(&self.explainer.virtuals, entry)
+        } else {
+            vec![Arc::clone(entry)]
+        }
+    }
+
+    /// The names of the repositories that hold what this one shows: its own, or those of a virtual one's members, nested ones taken apart.
+    ///
+    /// # Errors
+    /// There is no such repository.
+    pub fn holders_of(&self, repository: &str) -> Result<Vec<String>, Fault> {
+        let entry = self.entry(repository)?;
+        let holders = self.holders(&entry).into_iter();
+        Ok(holders
+            .map(|holder| holder.repository.name.to_string())
+            .collect())
     }
 
     /// A held document, read by `work` on a thread that may wait.
@@ -113,12 +135,6 @@ pub(super) fn expires(
 ) -> Option<UnixMillis> {
     let class = entry.class_of_held(path, record)?;
     fresh_until(record, class, &entry.repository.cache)
-}
-
-/// The names of a virtual repository's members; of others none.
-pub(super) fn members(entry: &RepositoryState) -> Vec<String> {
-    let members = entry.repository.members().iter();
-    members.map(ToString::to_string).collect()
 }
 
 pub(super) fn is_virtual(entry: &RepositoryState) -> bool {

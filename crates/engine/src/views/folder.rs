@@ -1,12 +1,13 @@
 //! One level of a repository: the folders and files directly below a folder. What lies in the folders below is not read: the next key that is
 //! looked at stands behind all of it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use larder_core::{Content, Fault, RepositoryKind, UnixMillis};
 use larder_storage::{HeldRow, KeyRange, LocalChild};
 
-use super::base::{Views, cached_at, expires, is_virtual, members, not_held};
+use super::base::{Views, cached_at, expires, is_virtual, not_held};
 use crate::fault::storage_fault;
 use crate::keys;
 use crate::repositories::RepositoryState;
@@ -41,8 +42,9 @@ pub struct FolderPage {
     pub files: Vec<FolderFile>,
     /// Where the next page begins; `None`: there is none.
     pub next: Option<String>,
-    /// Of a virtual repository, which holds nothing itself: its members.
-    pub members: Vec<String>,
+    /// Of a virtual repository, which holds nothing itself: who of its members holds each, by the name of the file or folder (a folder's has
+    /// a slash at its end).
+    pub holders: BTreeMap<String, Vec<String>>,
 }
 
 /// A file or document.
@@ -86,14 +88,9 @@ impl Views {
         let entry = self.entry(&request.repository)?;
         let folder = &*request.folder;
         let page = if is_virtual(&entry) {
-            return Ok(FolderPage {
-                members: members(&entry),
-                ..FolderPage::default()
-            });
-        } else if entry.repository.kind() == RepositoryKind::Local {
-            self.local_folder(&entry, request).await?
+            self.merged_folder(&entry, request).await?
         } else {
-            self.remote_folder(&entry, request).await?
+            self.own_folder(&entry, request).await?
         };
         let is_empty = page.folders.is_empty() && page.files.is_empty();
         if is_empty && page.next.is_none() && request.after.is_none() && !folder.is_empty() {
@@ -101,6 +98,19 @@ impl Views {
             return Err(not_held(&entry, message));
         }
         Ok(page)
+    }
+
+    /// What a repository holds itself.
+    pub(super) async fn own_folder(
+        &self,
+        entry: &RepositoryState,
+        request: &FolderRequest,
+    ) -> Result<FolderPage, Fault> {
+        if entry.repository.kind() == RepositoryKind::Local {
+            self.local_folder(entry, request).await
+        } else {
+            self.remote_folder(entry, request).await
+        }
     }
 
     async fn remote_folder(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_core::{ArtifactRecord, Content, Digest, Fault, UnixMillis};
 use larder_formats::{ImageConfig, Part};
 
-use super::base::{Views, bad, cached_at, expires, is_virtual, members, not_held};
+use super::base::{Views, bad, cached_at, expires, is_virtual, not_held};
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
 use crate::target::Target;
@@ -95,7 +95,7 @@ impl Views {
         let entry = self.entry(&request.repository)?;
         if is_virtual(&entry) {
             return Ok(ImageView {
-                members: members(&entry),
+                members: self.holders_of(&request.repository)?,
                 ..ImageView::default()
             });
         }

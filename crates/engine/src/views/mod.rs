@@ -8,12 +8,14 @@
 //! | `search.rs` | paths by their beginning, a part of them, or the digest of the bytes |
 //! | `artifact.rs` | one path |
 //! | `package.rs` | the versions that a held index names |
+//! | `merged.rs` | folders and packages of virtual repositories: what their members hold |
 //! | `image.rs` | tags, and what a manifest consists of |
 
 mod artifact;
 mod base;
 mod folder;
 mod image;
+mod merged;
 mod package;
 mod search;
 

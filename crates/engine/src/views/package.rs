@@ -8,7 +8,7 @@ use std::sync::Arc;
 use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Fault, UnixMillis};
 use larder_formats::{Offering, Release, Releases};
 
-use super::base::{Views, bad, cached_at, expires, is_virtual, members, not_held};
+use super::base::{Views, bad, cached_at, expires, is_virtual, not_held};
 use crate::claim::StoredClaim;
 use crate::document::claim_table::ClaimTable;
 use crate::policy::admission;
@@ -48,8 +48,8 @@ pub struct PackageView {
     pub files: Vec<PackageFile>,
     /// How many there are in all.
     pub total: usize,
-    /// Of a virtual repository, which holds nothing itself: its members.
-    pub members: Vec<String>,
+    /// Of a virtual repository, which holds nothing itself: the members whose indexes name the package, each with the index's path.
+    pub members: Vec<(String, String)>,
 }
 
 /// A file of a package.
@@ -75,20 +75,42 @@ pub struct PackageFile {
     pub is_held_back: bool,
     /// Until when, as far as that is known.
     pub held_until: Option<UnixMillis>,
+    /// The repository whose file it is.
+    pub repository: String,
 }
 
 /// A held index.
-struct Index {
+pub(super) struct Index {
     target: Arc<Target>,
     record: Arc<ArtifactRecord>,
 }
 
 /// A file that an index names, before what is held of it is looked up.
-struct Named {
+pub(super) struct Named {
+    entry: Arc<RepositoryState>,
     /// The claim's path, with its query.
     path: String,
     claim: Option<StoredClaim>,
     release: Release,
+}
+
+/// What one repository's index says of a package.
+pub(super) struct OfOne {
+    pub(super) index: Index,
+    pub(super) tags: Vec<(String, String)>,
+    pub(super) named: Vec<Named>,
+}
+
+impl Index {
+    pub(super) fn key_path(&self) -> &str {
+        &self.target.spec.key_path
+    }
+}
+
+impl Named {
+    pub(super) fn version(&self) -> &str {
+        &self.release.version
+    }
 }
 
 impl Views {
@@ -100,12 +122,32 @@ impl Views {
     pub async fn package(&self, request: &PackageRequest) -> Result<PackageView, Fault> {
         let entry = self.entry(&request.repository)?;
         if is_virtual(&entry) {
-            return Ok(PackageView {
-                members: members(&entry),
-                ..PackageView::default()
-            });
+            return self.merged_package(&entry, request).await;
         }
-        let index = self.index(&entry, request).await?;
+        let of_one = self.offered(&entry, request).await?;
+        let path = &of_one.index.target.spec.key_path;
+        let total = of_one.named.len();
+        Ok(PackageView {
+            index: path.clone(),
+            cached_at: Some(cached_at(&of_one.index.record)),
+            fresh_until: expires(&entry, path, &of_one.index.record),
+            files: self.files_of(of_one.named, request).await?,
+            tags: of_one.tags,
+            total,
+            members: Vec::new(),
+        })
+    }
+
+    /// What a repository's held index says of a package.
+    ///
+    /// # Errors
+    /// As for [`package`](Self::package).
+    pub(super) async fn offered(
+        &self,
+        entry: &Arc<RepositoryState>,
+        request: &PackageRequest,
+    ) -> Result<OfOne, Fault> {
+        let index = self.index(entry, request).await?;
         let name = request.name.clone();
         let format = entry.format;
         let releases = self
@@ -114,30 +156,29 @@ impl Views {
             })
             .await?;
         let tags = releases.tags.clone();
-        let mut named = self.named(&entry, request, &index, releases).await?;
+        let named = self.named(entry, request, &index, releases).await?;
         if named.is_empty() && tags.is_empty() {
             let message = format!(
                 "the index {} that {} holds names no package {:?}",
                 index.target.spec.key_path, entry.repository.name, request.name
             );
-            return Err(not_held(&entry, message));
+            return Err(not_held(entry, message));
         }
+        Ok(OfOne { index, tags, named })
+    }
+
+    /// A page of these files, the newest first, with what is held of each.
+    pub(super) async fn files_of(
+        &self,
+        mut named: Vec<Named>,
+        request: &PackageRequest,
+    ) -> Result<Vec<PackageFile>, Fault> {
         named.sort_by(newest_first);
-        let total = named.len();
         let mut files = Vec::new();
         for named in named.into_iter().skip(request.skip).take(request.limit) {
-            files.push(self.package_file(&entry, named).await?);
+            files.push(self.package_file(named).await?);
         }
-        let path = &index.target.spec.key_path;
-        Ok(PackageView {
-            index: path.clone(),
-            cached_at: Some(cached_at(&index.record)),
-            fresh_until: expires(&entry, path, &index.record),
-            tags,
-            files,
-            total,
-            members: Vec::new(),
-        })
+        Ok(files)
     }
 
     /// The index that is held of a package, in the form that says most.
@@ -233,6 +274,7 @@ impl Views {
                 version.unwrap_or_default().clone_into(&mut release.version);
             }
             named.push(Named {
+                entry: Arc::clone(entry),
                 path: path.to_owned(),
                 claim: Some(claim),
                 release,
@@ -242,6 +284,7 @@ impl Views {
             }
         }
         named.extend(by_file.into_values().map(|release| Named {
+            entry: Arc::clone(entry),
             path: String::new(),
             claim: None,
             release,
@@ -250,18 +293,15 @@ impl Views {
     }
 
     /// A file that an index names, with what is held of it.
-    async fn package_file(
-        &self,
-        entry: &Arc<RepositoryState>,
-        named: Named,
-    ) -> Result<PackageFile, Fault> {
+    async fn package_file(&self, named: Named) -> Result<PackageFile, Fault> {
         let Named {
+            entry,
             path,
             claim,
             release,
         } = named;
         let own = path.split('?').next().unwrap_or_default().to_owned();
-        let target = admission::named_file(entry, entry.format, &own);
+        let target = admission::named_file(&entry, entry.format, &own);
         let record = match &target {
             Some(target) => self.record(target).await?,
             None => None,
@@ -293,6 +333,7 @@ impl Views {
             cached_at: held.map(|record| cached_at(record)),
             is_held_back: held_back.is_some(),
             held_until: held_back.flatten(),
+            repository: entry.repository.name.to_string(),
         })
     }
 }

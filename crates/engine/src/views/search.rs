@@ -1,6 +1,7 @@
 //! What is held, found by the beginning of its path, by a part of it, or by the digest of its bytes. A page ends after so many paths and so
 //! much time, whatever it has found: with a cursor, it goes on where it ended.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larder_core::{Fault, RepositoryKind, RepositoryName, UnixMillis};
@@ -46,7 +47,7 @@ pub struct SearchRequest {
     pub text: String,
     /// In what.
     pub kind: SearchKind,
-    /// One repository; all if absent.
+    /// One repository, or the members of a virtual one; all if absent.
     pub repository: Option<String>,
     /// At most so many.
     pub limit: u32,
@@ -133,7 +134,12 @@ impl Views {
     /// There is no such repository, or storage fails.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchPage, Fault> {
         let entries = match &request.repository {
-            Some(name) => vec![self.entry(name)?],
+            Some(name) => {
+                let mut holders = self.holders(&self.entry(name)?);
+                // Pages go on by the name.
+                holders.sort_by(|one, other| one.repository.name.cmp(&other.repository.name));
+                holders
+            }
             None => self.registry.load().all(),
         };
         let mut search = Search {
@@ -149,7 +155,7 @@ impl Views {
         if let Some(digits) = digits(&search.text).filter(|_| is_for_digest)
             && request.after.is_none()
         {
-            self.of_digest(&digits, &mut search).await?;
+            self.of_digest(&digits, &entries, &mut search).await?;
         }
         if request.kind == SearchKind::Digest {
             return Ok(search.page);
@@ -177,14 +183,20 @@ impl Views {
     }
 
     /// Who has bytes whose digest begins so.
-    async fn of_digest(&self, digits: &str, search: &mut Search<'_>) -> Result<(), Fault> {
+    async fn of_digest(
+        &self,
+        digits: &str,
+        wanted: &[Arc<RepositoryState>],
+        search: &mut Search<'_>,
+    ) -> Result<(), Fault> {
         let holders = self.catalog.blob_holders(digits, MOST_HOLDERS).await;
         let holders = holders.map_err(|error| storage_unavailable(&error))?;
         search.page.has_more_of_digest = holders.len() >= MOST_HOLDERS as usize;
-        let wanted = search.request.repository.as_deref();
         for holder in holders {
             search.page.looked_at += 1;
-            if wanted.is_some_and(|wanted| wanted != holder.repository) {
+            let is_of =
+                |entry: &Arc<RepositoryState>| entry.repository.name.as_str() == holder.repository;
+            if !wanted.iter().any(is_of) {
                 continue;
             }
             let hit = self.holder(&holder).await?;

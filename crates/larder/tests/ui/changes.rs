@@ -78,6 +78,13 @@ async fn a_flush_asks_twice_and_then_forgets() {
         let answer = form(&larder, address, &fields, &headers).await;
         assert_eq!(answer.status, status, "{fields:?}");
     }
+    // The form comes back with what was wrong in it.
+    let wrong = [csrf, ("cache_type", "files"), ("pattern", "^dir/(")];
+    let text = form(&larder, address, &wrong, &headers).await.text();
+    assert!(
+        text.contains("no regular expression") && text.contains("value=\"^dir/(\""),
+        "{text}"
+    );
     let second = [first.as_slice(), &[("confirmed", "yes")]].concat();
     let answer = form(&larder, address, &second, &headers).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

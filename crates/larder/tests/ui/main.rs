@@ -8,10 +8,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attempts;
 mod changes;
+mod downloads;
 mod live;
+mod mirrors;
 mod pages;
 mod sizes;
+mod virtual_pages;
 
 use larder_testkit::{Origin, Resource};
 

@@ -292,6 +292,16 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
         "requests behind the scenes that asked whether it is back",
     ),
     (
+        "larder_mirror_first_byte_seconds",
+        "histogram",
+        "time to the first byte of its answers, redirects included",
+    ),
+    (
+        "larder_mirror_index_lag_seconds",
+        "gauge",
+        "how much older its index is than the newest that a mirror of the repository gave, by `Last-Modified`; not there where that is not known",
+    ),
+    (
         "larder_mirror_healthy",
         "gauge",
         "0 while it is put aside after a failure; of an only one: after three failures in a row, until it answers",

@@ -95,6 +95,15 @@ impl Page<'_, '_> {
             .encode_descriptor(name, &help, None, MetricType::Gauge)
     }
 
+    pub(super) fn histograms<'s>(
+        &'s mut self,
+        name: &'s str,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        let help = sentence(&format!("{}_{name}", self.prefix));
+        self.encoder
+            .encode_descriptor(name, &help, None, MetricType::Histogram)
+    }
+
     pub(super) fn counter(&mut self, name: &str, value: &impl EncodeCounterValue) -> fmt::Result {
         self.counters(name)?
             .encode_counter::<NoLabelSet, _, u64>(value, None)
@@ -191,13 +200,7 @@ impl Scrape {
     }
 
     fn latency(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        let (name, help) = (
-            "request_duration_seconds",
-            sentence("larder_request_duration_seconds"),
-        );
-        let encoder = page
-            .encoder
-            .encode_descriptor(name, &help, None, MetricType::Histogram)?;
+        let encoder = page.histograms("request_duration_seconds")?;
         self.metrics.latency.encode(encoder)
     }
 

@@ -5,7 +5,7 @@ use super::*;
 use http::StatusCode;
 use larder_budget::{BudgetKind, BudgetUse};
 use larder_core::Source;
-use larder_engine::{MirrorReport, UpstreamStanding};
+use larder_engine::{IndexLag, LatencyReport, MirrorReport, UpstreamStanding};
 
 fn node() -> Node {
     let report = |upstream: &str, standing| UpstreamReport {
@@ -15,6 +15,9 @@ fn node() -> Node {
         since: None,
         failures: 0,
         last_error: None,
+        last_answer: None,
+        latency: None,
+        lag: IndexLag::Unknown("there is no other mirror"),
     };
     Node {
         version: "1.2.3",
@@ -59,6 +62,11 @@ fn engine() -> CounterSnapshot {
             mirror: "https://mirror.example.com/".into(),
             counters: vec![("requests", 5), ("failures", 1)],
             healthy: false,
+            latency: LatencyReport {
+                buckets: vec![(0.1, 4), (f64::INFINITY, 1)],
+                sum: 2.5,
+            },
+            lag: Some(std::time::Duration::from_secs(5_400)),
         }],
         quotas: vec![("hub".into(), vec![("upstream_quota_remaining", 76)])],
         held: Vec::new(),
@@ -106,6 +114,10 @@ fn a_scrape_shows_what_was_counted() {
         r#"larder_repository_misses_total{repository="pypi"} 4"#,
         r#"larder_mirror_requests_total{repository="pypi",mirror="https://mirror.example.com/"} 5"#,
         r#"larder_mirror_failures_total{repository="pypi",mirror="https://mirror.example.com/"} 1"#,
+        r#"larder_mirror_first_byte_seconds_sum{repository="pypi",mirror="https://mirror.example.com/"} 2.5"#,
+        r#"larder_mirror_first_byte_seconds_count{repository="pypi",mirror="https://mirror.example.com/"} 5"#,
+        r#"larder_mirror_first_byte_seconds_bucket{le="+Inf",repository="pypi",mirror="https://mirror.example.com/"} 5"#,
+        r#"larder_mirror_index_lag_seconds{repository="pypi",mirror="https://mirror.example.com/"} 5400"#,
         r#"larder_mirror_healthy{repository="pypi",mirror="https://mirror.example.com/"} 0"#,
         r#"larder_upstream_failures_total{repository="pypi",cause="dns"} 2"#,
         r#"larder_upstream_up{repository="pypi",upstream="https://up.example.com/"} 1"#,

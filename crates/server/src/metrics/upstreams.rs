@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use larder_engine::{MirrorReport, UpstreamStanding};
+use larder_engine::{LatencyReport, MirrorReport, UpstreamStanding};
 use prometheus_client::encoding::NoLabelSet;
 
 use super::page::{Page, Scrape};
 
 impl Scrape {
-    /// One metric for each counter of a mirror, with all mirrors under it, and whether each is healthy.
+    /// One metric for each counter of a mirror, with all mirrors under it; how quickly each answers, how far it is behind, and whether it is
+    /// healthy.
     pub(super) fn mirrors(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let mirrors = &self.engine.mirrors;
         let labels = |mirror: &MirrorReport| {
@@ -34,6 +35,19 @@ impl Scrape {
                     .encode_family(&labels(mirror))?
                     .encode_counter::<NoLabelSet, _, u64>(value, None)?;
             }
+        }
+        let mut family = page.histograms("mirror_first_byte_seconds")?;
+        for mirror in mirrors.iter().filter(|one| one.latency.count() > 0) {
+            let LatencyReport { buckets, sum } = &mirror.latency;
+            family
+                .encode_family(&labels(mirror))?
+                .encode_histogram::<NoLabelSet>(*sum, mirror.latency.count(), buckets, None)?;
+        }
+        let mut family = page.gauges("mirror_index_lag_seconds")?;
+        for (mirror, lag) in mirrors.iter().filter_map(|one| Some((one, one.lag?))) {
+            family
+                .encode_family(&labels(mirror))?
+                .encode_gauge(&lag.as_secs())?;
         }
         let mut family = page.gauges("mirror_healthy")?;
         for mirror in mirrors {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind, Pattern, Repository, shown};
 use larder_engine::{CacheType, FlushRequest};
@@ -15,7 +16,7 @@ use crate::backend::Backend;
 
 pub(crate) fn show<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>) -> Outcome {
     let pattern = visit.parameter("pattern");
-    visit.page(&asked(visit, repository, "all", pattern, false))
+    visit.page(&asked(visit, repository, "all", pattern))
 }
 
 fn asked<B: Backend>(
@@ -23,13 +24,13 @@ fn asked<B: Backend>(
     repository: &Repository,
     cache_type: &str,
     pattern: String,
-    confirm: bool,
 ) -> Flush {
     Flush {
         repository: Numbers::read(visit).head(visit, repository),
         cache_type: cache_type.to_owned(),
         pattern,
-        confirm,
+        confirm: false,
+        refused: None,
     }
 }
 
@@ -47,22 +48,15 @@ pub(crate) async fn flush<B: Backend>(
         _ => return Err(bad("choose what is to be flushed")),
     };
     if form.field("confirmed") != "yes" {
+        let page = asked(visit, repository, cache_type.as_str(), pattern);
         // Said before it is asked for a second time.
-        if let Err(error) = Pattern::compile(&pattern) {
-            let message = format!("the pattern is no regular expression: {error}");
-            let fault = bad(&message);
-            return Err(Fault {
-                code: ErrorCode::InvalidPattern,
-                ..fault
-            });
+        if let Err(error) = Pattern::compile(&page.pattern) {
+            return not_a_pattern(visit, page, &error.to_string());
         }
-        return visit.page(&asked(
-            visit,
-            repository,
-            cache_type.as_str(),
-            pattern,
-            true,
-        ));
+        return visit.page(&Flush {
+            confirm: true,
+            ..page
+        });
     }
     let request = FlushRequest {
         remote: Some(repository.name.to_string()),
@@ -82,6 +76,22 @@ pub(crate) async fn flush<B: Backend>(
         index: Count(report.index),
         files: Count(report.files),
     })
+}
+
+/// The form again, with what is wrong with it; scripts get the fault.
+fn not_a_pattern<B: Backend>(visit: &Visit<'_, B>, page: Flush, error: &str) -> Outcome {
+    let message = format!("the pattern is no regular expression: {error}");
+    if visit.wants_json() {
+        return Err(Fault {
+            code: ErrorCode::InvalidPattern,
+            ..bad(&message)
+        });
+    }
+    let page = Flush {
+        refused: Some(message),
+        ..page
+    };
+    visit.page_with(StatusCode::BAD_REQUEST, &page)
 }
 
 fn bad(message: &str) -> Fault {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use larder_core::{Repository, RepositoryKind};
 use larder_engine::{
-    DiskSpace, Figures, HeldSummary, TrafficSource as _, UpstreamReport, UpstreamStanding,
+    DiskSpace, Figures, HeldSummary, IndexLag, TrafficSource as _, UpstreamReport, UpstreamStanding,
 };
-use larder_ui::pages::{Disk, Live, Mirror, RepositoryHead, RepositoryRow};
-use larder_ui::{Bytes, Count, Moment, Share};
+use larder_ui::pages::{Disk, Lag, Live, Mirror, RepositoryHead, RepositoryRow};
+use larder_ui::{Bytes, Count, Moment, Share, Span};
 
 use super::visit::Visit;
 use crate::backend::{Backend, CounterSnapshot};
@@ -179,5 +179,25 @@ pub(crate) fn mirror(report: &UpstreamReport, engine: &CounterSnapshot) -> Mirro
         in_order: own.is_none_or(|mirror| mirror.healthy),
         last_error: last.map(|failure| failure.reason.clone()),
         last_error_at: last.map(|failure| Moment(failure.at)),
+        last_answer_at: report.last_answer.map(Moment),
+        first_byte_ms: report.latency.map(|time| time.as_secs_f64() * 1_000.0),
+        lag: lag(&report.lag),
+    }
+}
+
+fn lag(lag: &IndexLag) -> Lag {
+    match lag {
+        IndexLag::Known { behind, index, at } => Lag {
+            behind: Some(Span(behind.as_secs())),
+            unknown: None,
+            index: Some(index.clone()),
+            seen_at: Some(Moment(*at)),
+        },
+        IndexLag::Unknown(why) => Lag {
+            behind: None,
+            unknown: Some(why),
+            index: None,
+            seen_at: None,
+        },
     }
 }

@@ -1,5 +1,6 @@
 //! `/ui/repositories/{repo}/outage`: what would be answered if the upstream died now, and fetching what is missing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -29,6 +30,7 @@ pub(crate) async fn show<B: Backend>(
     let after = Some(visit.parameter("after")).filter(|after| !after.is_empty());
     let outage = visit.backend().outage(name, after.as_deref(), PAGE).await?;
     let missing = outage.missing.into_iter().map(|missing| Missing {
+        repository: missing.repository,
         path: missing.path,
         requests: Count(missing.requests),
         last: Moment(missing.last_asked),
@@ -46,7 +48,7 @@ pub(crate) async fn show<B: Backend>(
     })
 }
 
-/// Makes a job of everything that is missing.
+/// Makes a job of everything that is missing; of a virtual repository one for each member.
 pub(crate) async fn warm<B: Backend>(
     visit: &Visit<'_, B>,
     repository: &Arc<Repository>,
@@ -54,29 +56,40 @@ pub(crate) async fn warm<B: Backend>(
 ) -> Outcome {
     guard::change(visit, body).await?;
     let name = repository.name.as_str();
-    let mut paths = Vec::new();
-    let mut after: Option<String> = None;
+    let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut after, mut count): (Option<String>, usize) = (None, 0);
     loop {
         let page = visit.backend().outage(name, after.as_deref(), AT_ONCE);
         let page = page.await?;
-        let wanted = page.missing.into_iter().filter(|path| path.why != ABSENT);
-        paths.extend(wanted.map(|missing| missing.path));
+        let fetchable = page.missing.into_iter().filter(|path| path.why != ABSENT);
+        for missing in fetchable.take(MOST - count) {
+            wanted
+                .entry(missing.repository)
+                .or_default()
+                .push(missing.path);
+            count += 1;
+        }
         after = page.next;
-        if after.is_none() || paths.len() >= MOST {
+        if after.is_none() || count >= MOST {
             break;
         }
     }
-    paths.truncate(MOST);
-    if paths.is_empty() {
+    if wanted.is_empty() {
         let message = "nothing is missing that the upstream has: there is nothing to fetch";
         let fault = Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message);
         return Err(fault.in_repository(&repository.name));
     }
-    let request = JobRequest {
-        repository: name.to_owned(),
-        paths: Some(paths),
-        ..JobRequest::default()
-    };
-    let report = visit.backend().create_job(request).await?;
-    Ok(visit.redirect(&format!("/ui/jobs/{}", report.job.id)))
+    let mut made = Vec::new();
+    for (repository, paths) in wanted {
+        let request = JobRequest {
+            repository,
+            paths: Some(paths),
+            ..JobRequest::default()
+        };
+        made.push(visit.backend().create_job(request).await?.job.id);
+    }
+    Ok(match &*made {
+        [only] => visit.redirect(&format!("/ui/jobs/{only}")),
+        _ => visit.redirect("/ui/jobs"),
+    })
 }

@@ -1,5 +1,6 @@
 //! `/ui/repositories/{repo}`: one repository, and which page is below it.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use larder_ui::{Bytes, Count, Moment, Share, Span};
 use super::numbers::{Numbers, mirror};
 use super::trends::Spans;
 use super::visit::{Outcome, Visit};
-use super::{flush, nothing, outage, views};
+use super::{flush, guard, nothing, outage, views};
 use crate::backend::Backend;
+
+/// Groups of refused paths that are shown.
+const MOST_REFUSED: usize = 100;
 
 /// `below`: the raw path behind `/ui/repositories/`.
 pub(crate) async fn route<B: Backend>(
@@ -32,10 +36,23 @@ pub(crate) async fn route<B: Backend>(
         Some("flush") if is_post => flush::flush(visit, &repository, body).await,
         Some("flush") => flush::show(visit, &repository),
         Some("outage") if !is_post => outage::show(visit, &repository).await,
+        Some("mirrors") if is_post => compare(visit, &repository, body).await,
         Some("warm") if is_post => outage::warm(visit, &repository, body).await,
         Some(page) => views::route(visit, &repository, page, body).await,
         None => Err(nothing(visit)),
     }
+}
+
+/// Asks the mirrors how old their indexes are.
+async fn compare<B: Backend>(
+    visit: &Visit<'_, B>,
+    repository: &Arc<Repository>,
+    body: &mut Incoming,
+) -> Outcome {
+    guard::change(visit, body).await?;
+    let name = repository.name.as_str();
+    visit.backend().compare_mirrors(name).await?;
+    Ok(visit.redirect(&format!("/ui/repositories/{name}#upstream")))
 }
 
 async fn show<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>) -> Outcome {
@@ -141,19 +158,30 @@ fn counters(numbers: &Numbers, name: &str) -> Vec<Counter> {
     counters.unwrap_or_default().iter().map(shown).collect()
 }
 
-/// What the rules kept out.
+/// What the rules kept out: of a virtual repository its own and those of its members.
 fn refused<B: Backend>(visit: &Visit<'_, B>, name: &str) -> Option<Vec<RefusedGroup>> {
-    let groups = visit.backend().refused(name).ok()?.into_iter();
-    let shown = groups.map(|group| RefusedGroup {
-        count: Count(group.count),
-        last: Moment(group.last),
-        rule: group.rule,
-        examples: group.examples,
-        refused_by: group.refused_by,
-        pattern: group.pattern,
-        add_to: group.add_to,
-    });
-    Some(shown.collect())
+    let holders = visit.backend().holders(name).unwrap_or_default();
+    let others = holders
+        .iter()
+        .map(String::as_str)
+        .filter(|other| *other != name);
+    let mut all = Vec::new();
+    for repository in [name].into_iter().chain(others) {
+        let groups = visit.backend().refused(repository).ok()?.into_iter();
+        all.extend(groups.map(|group| RefusedGroup {
+            repository: repository.to_owned(),
+            count: Count(group.count),
+            last: Moment(group.last),
+            rule: group.rule,
+            examples: group.examples,
+            refused_by: group.refused_by,
+            pattern: group.pattern,
+            add_to: group.add_to,
+        }));
+    }
+    all.sort_by_key(|group| Reverse(group.count));
+    all.truncate(MOST_REFUSED);
+    Some(all)
 }
 
 /// What may be asked for, and how copies are kept, each with the line of the configuration that says so.

@@ -101,6 +101,7 @@ fn copy(copy: HeldCopy) -> ArtifactCopy {
         first_seen_at: Moment(copy.first_seen_at),
         fresh_until: moment(copy.fresh_until),
         used_at: moment(copy.used_at),
+        downloads: Count(copy.served),
     }
 }
 
@@ -117,6 +118,7 @@ pub(crate) fn package_file(file: PackageFile) -> pages::PackageFile {
         cached_at: moment(file.cached_at),
         is_held_back: file.is_held_back,
         held_until: moment(file.held_until),
+        repository: file.repository,
     }
 }
 

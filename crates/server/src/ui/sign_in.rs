@@ -1,6 +1,6 @@
 //! `/ui/login` and `/ui/logout`.
 
-use http::header::SET_COOKIE;
+use http::header::{RETRY_AFTER, SET_COOKIE};
 use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind};
@@ -9,8 +9,9 @@ use larder_ui::pages::Login;
 use super::form::Form;
 use super::visit::{Outcome, Visit};
 use super::{guard, session};
+use crate::attempts::try_token;
 use crate::backend::Backend;
-use crate::origin_guard::same;
+use crate::problem::{status_of, whole_seconds};
 
 /// The form. `refused`: what was wrong with the last attempt.
 pub(crate) fn show<B: Backend>(visit: &Visit<'_, B>, refused: Option<(String, &str)>) -> Outcome {
@@ -43,7 +44,11 @@ pub(crate) async fn sign_in<B: Backend>(visit: &Visit<'_, B>, body: &mut Incomin
         return Err(fault.by_rule("auth.admin_token"));
     };
     let client = visit.exchange.client.address;
-    if !same(form.field("token").as_bytes(), token.expose().as_bytes()) {
+    let is_right = match try_token(form.field("token"), client, visit.exchange.shared) {
+        Ok(is_right) => is_right,
+        Err(fault) => return later(visit, &fault, form.field("to")),
+    };
+    if !is_right {
         tracing::warn!(%client, "somebody tried to sign in to the web interface with a wrong token");
         let said = "This is not the admin token of the configuration.".to_owned();
         return show(visit, Some((said, form.field("to"))));
@@ -51,6 +56,23 @@ pub(crate) async fn sign_in<B: Backend>(visit: &Visit<'_, B>, body: &mut Incomin
     tracing::info!(%client, "signed in to the web interface");
     let cookie = session::begin(token, visit.backend().now(), visit.is_https());
     with_cookie(visit, safe(form.field("to")), cookie)
+}
+
+/// The form again, for who has to wait before it is looked at.
+fn later<B: Backend>(visit: &Visit<'_, B>, fault: &Fault, to: &str) -> Outcome {
+    let mut response = show(visit, Some((capitalized(&fault.message), to)))?;
+    *response.status_mut() = status_of(fault.kind);
+    let wait = fault.retry_after.unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, whole_seconds(wait).into());
+    Ok(response)
+}
+
+/// As a sentence.
+fn capitalized(message: &str) -> String {
+    let mut letters = message.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain(['.']).collect()
 }
 
 pub(crate) async fn sign_out<B: Backend>(visit: &Visit<'_, B>, body: &mut Incoming) -> Outcome {

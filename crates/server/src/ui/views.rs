@@ -12,7 +12,7 @@ use larder_engine::{
     ArtifactRequest, FolderRequest, ImageRequest, JobRequest, PackageRequest, SearchHit,
     SearchKind, SearchRequest,
 };
-use larder_ui::pages::{self, BrowseFile, PackageTag, RepositoryHead, SearchFound};
+use larder_ui::pages::{self, BrowseFile, PackageMember, PackageTag, RepositoryHead, SearchFound};
 use larder_ui::{Bytes, Count, Moment};
 
 use super::numbers::Numbers;
@@ -100,7 +100,7 @@ async fn browse<B: Backend>(
         files: files.collect(),
         next: found.next,
         is_later: after.is_some(),
-        members: found.members,
+        holders: found.holders,
     })
 }
 
@@ -137,14 +137,14 @@ pub(crate) async fn search<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
         })
         .await?;
     let repositories = visit.backend().repositories();
-    let holding = repositories
-        .iter()
-        .filter(|repository| repository.kind() != RepositoryKind::Virtual);
     visit.page(&pages::Search {
         query,
         kind: word,
         repository,
-        repositories: holding.map(|one| one.name.to_string()).collect(),
+        repositories: repositories
+            .iter()
+            .map(|one| one.name.to_string())
+            .collect(),
         hits: found.hits.into_iter().map(hit).collect(),
         next: found.next.as_ref().map(cursor_text),
         looked_at: Count(found.looked_at),
@@ -170,8 +170,34 @@ async fn artifact<B: Backend>(
 ) -> Outcome {
     let path = decoded(repository, raw)?;
     let name = repository.name.as_str();
+    if repository.kind() == RepositoryKind::Virtual {
+        return of_member(visit, repository, &path).await;
+    }
     let found = visit.backend().artifact(name, path.as_str()).await?;
     visit.page(&shown::artifact(head(visit, repository), &path, found, hit))
+}
+
+/// Goes on to the first member that holds a path.
+async fn of_member<B: Backend>(
+    visit: &Visit<'_, B>,
+    repository: &Repository,
+    path: &ArtifactPath,
+) -> Outcome {
+    let name = repository.name.as_str();
+    for holder in visit.backend().holders(name)? {
+        match visit.backend().artifact(&holder, path.as_str()).await {
+            Ok(_) => {
+                let encoded = path.encoded();
+                let to = format!("/ui/repositories/{holder}/artifact/{encoded}");
+                return Ok(visit.redirect(&to));
+            }
+            Err(fault) if fault.kind == FaultKind::NotFound => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    let message = format!("no member of {name} holds anything under this path");
+    let fault = Fault::new(FaultKind::NotFound, ErrorCode::NotHeld, message);
+    Err(fault.in_repository(&repository.name))
 }
 
 /// Drops what is held under a path, and has it fetched again if that is wanted.
@@ -260,7 +286,11 @@ async fn package<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>)
         files: found.files.into_iter().map(shown::package_file).collect(),
         total: Count(found.total as u64),
         page,
-        members: found.members,
+        members: found
+            .members
+            .into_iter()
+            .map(|(member, index)| PackageMember { member, index })
+            .collect(),
     })
 }
 

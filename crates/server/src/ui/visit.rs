@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_TYPE, LOCATION, VARY, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use larder_core::{ErrorCode, Fault, FaultKind, Principal, Repository};
 use larder_ui::pages::Message;
@@ -10,11 +10,12 @@ use larder_ui::{Frame, HEADERS, Page, Sign};
 
 use super::session::{self, Session};
 use crate::accept::quality;
+use crate::attempts::try_bearer;
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::Exchange;
 use crate::origin_guard::may_see_configuration;
-use crate::problem::{self, Audience, Said, status_of};
+use crate::problem::{self, Audience, Said, status_of, whole_seconds};
 use crate::respond::insert;
 use crate::settings::LiveSettings;
 use crate::unknown;
@@ -62,6 +63,11 @@ impl<'a, B: Backend> Visit<'a, B> {
         }
     }
 
+    /// Whether JSON is asked for.
+    pub(crate) fn wants_json(&self) -> bool {
+        self.wants_json
+    }
+
     pub(crate) fn method(&self) -> &Method {
         &self.exchange.head.method
     }
@@ -86,6 +92,10 @@ impl<'a, B: Backend> Visit<'a, B> {
 
     /// Lets those pass who may see the rules of the configuration.
     pub(crate) fn may_see_configuration(&self) -> Result<(), Fault> {
+        if self.session.is_none() {
+            let headers = &self.exchange.head.headers;
+            try_bearer(headers, self.exchange.client.address, self.exchange.shared)?;
+        }
         may_see_configuration(self.principal(), &self.live).map_err(|fault| Fault {
             message:
                 "this shows the rules of the configuration: sign in with the admin token first"
@@ -192,6 +202,10 @@ impl<'a, B: Backend> Visit<'a, B> {
                     let scheme = HeaderValue::from_static("Bearer realm=\"larder\"");
                     response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
                 }
+                if let Some(after) = fault.retry_after {
+                    let headers = response.headers_mut();
+                    headers.insert(RETRY_AFTER, whole_seconds(after).into());
+                }
                 let said = Said(Arc::new(fault.clone()));
                 response.extensions_mut().insert(said);
                 response
@@ -227,7 +241,7 @@ fn title(kind: FaultKind) -> &'static str {
         FaultKind::Unauthorized => "Sign in first",
         FaultKind::Forbidden | FaultKind::Misdirected => "Not allowed",
         FaultKind::NotImplemented => "Not built yet",
-        FaultKind::Unavailable => "Not now",
+        FaultKind::Unavailable | FaultKind::TooManyRequests => "Not now",
         FaultKind::BadRequest | FaultKind::MethodNotAllowed | FaultKind::TooLarge => {
             "Not like this"
         }

@@ -1,7 +1,5 @@
 //! Which records and uploaded files have the same bytes, found by the digest or by how it begins.
 
-use larder_core::RepositoryName;
-
 use super::MetadataStore;
 use super::db::{DbError, Row};
 use crate::error::StorageError;
@@ -9,9 +7,6 @@ use crate::error::StorageError;
 /// Both by the index of their blobs. What invalid records name is among them.
 const RECORDS: &str = "SELECT blob, repository, path, variant FROM artifacts WHERE blob >= $1 AND blob < $2 ORDER BY blob LIMIT $3";
 const FILES: &str = "SELECT blob, repository, path, '' FROM local_files WHERE blob >= $1 AND blob < $2 ORDER BY blob LIMIT $3";
-/// When a record was last asked for.
-const USED_AT: &str =
-    "SELECT used_at FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
 
 /// Somebody who has a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,22 +57,5 @@ impl MetadataStore {
         }
         holders.sort_by(|a, b| a.blob.cmp(&b.blob));
         Ok(holders)
-    }
-
-    /// When a record was last asked for, in milliseconds since 1970, as far as it was written down; `None` if it was not, or is not there.
-    ///
-    /// # Errors
-    /// The database does not answer.
-    pub async fn used_at(
-        &self,
-        repository: &RepositoryName,
-        path: &str,
-        variant: &str,
-    ) -> Result<Option<i64>, StorageError> {
-        let values = [repository.as_str().into(), path.into(), variant.into()];
-        let row = self.db().optional(USED_AT, &values).await;
-        let at = row.and_then(|row| row.map(|row| row.get::<i64>(0)).transpose());
-        let failed = |e: DbError| StorageError::from_sql("look when a record was used", e);
-        Ok(self.noticed(at.map_err(failed))?.filter(|at| *at > 0))
     }
 }

@@ -9,7 +9,7 @@ use super::secrets::to_hex;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Script `n` (counted from 1) leads from version `n - 1` to version `n`. Scripts are never edited, only added.
-const MIGRATIONS: [&str; 12] = [
+const MIGRATIONS: [&str; 13] = [
     include_str!("migrations/0001_artifacts.sql"),
     include_str!("migrations/0002_origins.sql"),
     include_str!("migrations/0003_held.sql"),
@@ -22,6 +22,7 @@ const MIGRATIONS: [&str; 12] = [
     include_str!("migrations/0010_jobs.sql"),
     include_str!("migrations/0011_figures.sql"),
     include_str!("migrations/0012_scrubs.sql"),
+    include_str!("migrations/0014_served.sql"),
 ];
 
 const CREATE: &str =

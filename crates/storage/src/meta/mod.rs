@@ -71,7 +71,7 @@ pub use local_files::{
 };
 pub use local_lists::LocalChild;
 pub use scrub::{BlobUsers, DamagedBlob, Mend, Named, ScrubFinding, ScrubRow};
-pub use uses::UsedRow;
+pub use uses::{RecordUse, Usage, UsedRow};
 
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.
 const ABSENCES_AT_START: usize = 20_000;

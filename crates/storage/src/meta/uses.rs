@@ -1,4 +1,4 @@
-//! When records were last asked for, and which go first where space is bounded (docs/adr/0094).
+//! When records were last asked for and how often they were served, and which go first where space is bounded (docs/adr/0094).
 
 use larder_core::{RepositoryName, SourceKey, UnixMillis};
 
@@ -8,18 +8,36 @@ use super::patience::Patience;
 use super::{MetadataStore, Tx};
 use crate::error::StorageError;
 
-/// Records whose use is written in one transaction.
-const WRITTEN_TOGETHER: usize = 500;
+/// Of a list `[["path", "variant", time, times], …]`; the rest of the statement stands behind it.
+macro_rules! used {
+    ($table:literal, $own:literal) => {
+        Sql {
+            sqlite: concat!(
+                "UPDATE ", $table, " SET used_at = CASE WHEN used_at < u.at THEN u.at ELSE used_at END, served = served + u.times \
+                 FROM (SELECT json_extract(value, '$[0]') AS path, json_extract(value, '$[1]') AS variant, \
+                 json_extract(value, '$[2]') AS at, json_extract(value, '$[3]') AS times FROM json_each($2)) AS u WHERE ", $own
+            ),
+            postgres: concat!(
+                "UPDATE ", $table, " SET used_at = CASE WHEN used_at < u.at THEN u.at ELSE used_at END, served = served + u.times \
+                 FROM (SELECT k ->> 0 AS path, k ->> 1 AS variant, (k ->> 2)::bigint AS at, (k ->> 3)::bigint AS times \
+                 FROM json_array_elements($2::json) AS k) AS u WHERE ", $own
+            ),
+        }
+    };
+}
 
-/// Of a list `[["path", "variant", time], …]`.
-const USED: Sql = Sql {
-    sqlite: "UPDATE artifacts SET used_at = u.at FROM (SELECT json_extract(value, '$[0]') AS path, json_extract(value, '$[1]') AS variant, \
-         json_extract(value, '$[2]') AS at FROM json_each($2)) AS u \
-         WHERE artifacts.repository = $1 AND artifacts.path = u.path AND artifacts.variant = u.variant AND artifacts.used_at < u.at",
-    postgres: "UPDATE artifacts SET used_at = u.at FROM (SELECT k ->> 0 AS path, k ->> 1 AS variant, (k ->> 2)::bigint AS at \
-         FROM json_array_elements($2::json) AS k) AS u \
-         WHERE artifacts.repository = $1 AND artifacts.path = u.path AND artifacts.variant = u.variant AND artifacts.used_at < u.at",
-};
+const USED: Sql = used!(
+    "artifacts",
+    "artifacts.repository = $1 AND artifacts.path = u.path AND artifacts.variant = u.variant"
+);
+const USED_UPLOADS: Sql = used!(
+    "local_files",
+    "local_files.repository = $1 AND local_files.path = u.path"
+);
+const USAGE: &str =
+    "SELECT used_at, served FROM artifacts WHERE repository = $1 AND path = $2 AND variant = $3";
+const UPLOAD_USAGE: &str =
+    "SELECT used_at, served FROM local_files WHERE repository = $1 AND path = $2";
 const EXPIRES: &str =
     "UPDATE artifacts SET expires_at = $4 WHERE repository = $1 AND path = $2 AND variant = $3";
 const LEAST_USED: &str = "SELECT path, variant, size, used_at, rowid FROM artifacts \
@@ -33,6 +51,26 @@ const USED_SINCE: &str = "SELECT path, variant, size, used_at, rowid FROM artifa
 /// Of uploaded files nothing is counted.
 const CACHED_BYTES: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs WHERE condemned_by IS NULL \
      AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = blobs.digest)";
+
+/// How a record was used since that was last written down. In the order of the keys.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordUse {
+    /// Path and variant; of an uploaded file the variant is empty.
+    pub key: RecordKey,
+    /// When it was last asked for.
+    pub at: UnixMillis,
+    /// How many answers had its bytes, or a part of them.
+    pub served: u32,
+}
+
+/// How a record or an uploaded file is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// When it was last asked for; `None`: that is not known.
+    pub used_at: Option<UnixMillis>,
+    /// How many answers had its bytes, or a part of them, since it is there.
+    pub served: u64,
+}
 
 /// A record with bytes that may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,41 +172,87 @@ impl MetadataStore {
         self.noticed(rows.map_err(failed))
     }
 
-    /// Writes down when these records of a repository were last asked for; those that are gone are passed over, and a later time stays.
+    /// How a record is used, as far as it was written down.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn usage(
+        &self,
+        repository: &RepositoryName,
+        path: &str,
+        variant: &str,
+    ) -> Result<Usage, StorageError> {
+        let values = [repository.as_str().into(), path.into(), variant.into()];
+        self.usage_by(USAGE, &values).await
+    }
+
+    /// How an uploaded file is used, as far as it was written down.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn upload_usage(
+        &self,
+        repository: &RepositoryName,
+        path: &str,
+    ) -> Result<Usage, StorageError> {
+        let values = [repository.as_str().into(), path.into()];
+        self.usage_by(UPLOAD_USAGE, &values).await
+    }
+
+    async fn usage_by(
+        &self,
+        statement: &'static str,
+        values: &[super::db::Value<'_>],
+    ) -> Result<Usage, StorageError> {
+        let read = |row: Row| {
+            let used_at = UnixMillis(row.get(0)?);
+            Ok(Usage {
+                used_at: (used_at.0 > 0).then_some(used_at),
+                served: row.get::<i64>(1)?.unsigned_abs(),
+            })
+        };
+        let row = self.db().optional(statement, values).await;
+        let usage = row.and_then(|row| row.map(read).transpose());
+        let failed = |e: DbError| StorageError::from_sql("look how often something was used", e);
+        Ok(self.noticed(usage.map_err(failed))?.unwrap_or_default())
+    }
+
+    /// Writes down how these records of a repository, or its uploaded files, were used, in one transaction; those that are gone are passed
+    /// over, and a later time stays.
     ///
     /// # Errors
     /// The database does not take it.
     pub async fn note_used(
         &self,
         repository: &RepositoryName,
-        uses: &[(RecordKey, UnixMillis)],
+        is_upload: bool,
+        uses: &[RecordUse],
     ) -> Result<(), StorageError> {
         let failed = |error| StorageError::from_sql("write down what was used", error);
-        for uses in uses.chunks(WRITTEN_TOGETHER) {
-            let rows = uses
-                .iter()
-                .map(|((path, variant), at)| (path, variant, at.0));
-            let rows: Vec<_> = rows.collect();
-            // Texts and numbers are all that is in it, and those can be written.
-            let list = serde_json::to_string(&rows).unwrap_or_default();
-            let values = [repository.as_str().into(), list.into()];
-            let mut patience = Patience::default();
-            loop {
-                let written = async {
-                    let mut tx = self.db().begin(Durability::Grouped).await?;
-                    tx.execute(USED, &values).await?;
-                    tx.commit().await
-                };
-                match written.await {
-                    Ok(()) => break,
-                    Err(error) => {
-                        let again = patience.again(error).await;
-                        self.noticed(again.map_err(failed))?;
-                    }
+        let rows = uses.iter().map(|one| {
+            let (path, variant) = &one.key;
+            (path, variant, one.at.0, one.served)
+        });
+        let rows: Vec<_> = rows.collect();
+        // Texts and numbers are all that is in it, and those can be written.
+        let list = serde_json::to_string(&rows).unwrap_or_default();
+        let values = [repository.as_str().into(), list.into()];
+        let mut patience = Patience::default();
+        loop {
+            let written = async {
+                let mut tx = self.db().begin(Durability::Grouped).await?;
+                let statement = if is_upload { USED_UPLOADS } else { USED };
+                tx.execute(statement, &values).await?;
+                tx.commit().await
+            };
+            match written.await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    let again = patience.again(error).await;
+                    self.noticed(again.map_err(failed))?;
                 }
             }
         }
-        Ok(())
     }
 }
 

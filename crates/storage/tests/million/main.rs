@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use larder_core::{Content, UnixMillis};
 use larder_storage::{
     BlobStore, Change, Expected, Heard, KeyRange, MemoryBlobStore, MetadataStore, Notice, Receipt,
-    RecordKey, Unswept, Writer,
+    RecordKey, RecordUse, Unswept, Usage, Writer,
 };
 
 use filled::{REPOSITORY, fill, path};
@@ -265,13 +265,28 @@ async fn those_used_least_go_first(place: Place) {
         store(&meta, &blobs, &key("r", path), path.as_bytes()).await;
     }
     store(&meta, &blobs, &key("s", "a"), b"of another repository").await;
-    let used = |path: &str, at| ((path.to_owned(), String::new()), UnixMillis(at));
+    let used = |path: &str, at| RecordUse {
+        key: (path.to_owned(), String::new()),
+        at: UnixMillis(at),
+        served: 2,
+    };
     let uses = [used("a", 50), used("b", 40), used("c", 2), used("gone", 60)];
-    meta.note_used(&repository("r"), &uses).await.unwrap();
-    // An earlier time is no news. Each has been used when it was written, at 3.
-    meta.note_used(&repository("r"), &[used("a", 45)])
+    meta.note_used(&repository("r"), false, &uses)
         .await
         .unwrap();
+    // An earlier time is no news. Each has been used when it was written, at 3.
+    meta.note_used(&repository("r"), false, &[used("a", 45)])
+        .await
+        .unwrap();
+    // Each time it was served counts, and bytes that are written anew leave the count.
+    let usage = async |path| meta.usage(&repository("r"), path, "").await.unwrap();
+    store(&meta, &blobs, &key("r", "a"), b"A").await;
+    assert_eq!(
+        (usage("a").await.served, usage("a").await.used_at),
+        (4, Some(UnixMillis(50)))
+    );
+    assert_eq!((usage("b").await.served, usage("d").await.served), (2, 0));
+    assert_eq!(usage("gone").await, Usage::default());
     let mut found = Vec::new();
     let mut after = None;
     loop {

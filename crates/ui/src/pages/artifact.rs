@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::page::page;
 use crate::pages::RepositoryHead;
 use crate::pages::search::Hit;
-use crate::values::{Bytes, Moment};
+use crate::values::{Bytes, Count, Moment};
 
 /// The page.
 #[derive(Debug, Clone, Serialize)]
@@ -81,8 +81,10 @@ pub struct HeldCopy {
     pub first_seen_at: Moment,
     /// When the upstream is asked again; `None`: never.
     pub fresh_until: Option<Moment>,
-    /// When it was last asked for, where that is counted.
+    /// When it was last asked for, as far as is known.
     pub used_at: Option<Moment>,
+    /// How many answers had its bytes, or a part of them, since it is held or was uploaded.
+    pub downloads: Count,
 }
 
 /// What a held document states of a file.

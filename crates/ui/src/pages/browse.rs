@@ -1,5 +1,7 @@
 //! One level of a repository.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::page::page;
@@ -21,8 +23,8 @@ pub struct Browse {
     pub next: Option<String>,
     /// Whether this page is not the first.
     pub is_later: bool,
-    /// Of a virtual repository: its members.
-    pub members: Vec<String>,
+    /// Of a virtual repository: which of its members hold each, by the name of the file or folder (a folder's has a slash at its end).
+    pub holders: BTreeMap<String, Vec<String>>,
 }
 
 page!(Browse, "browse.html", crate::Section::Repositories);
@@ -68,6 +70,27 @@ impl Browse {
         .collect()
     }
 
+    /// Whether it shows what others hold.
+    pub fn is_virtual(&self) -> bool {
+        self.repository.kind == "virtual"
+    }
+
+    /// Who holds a file of it; the first is the one whose file clients get, where no index says otherwise.
+    pub fn holders(&self, file: &str) -> &[String] {
+        self.holders.get(file).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who holds a folder of it.
+    pub fn folder_holders(&self, folder: &str) -> &[String] {
+        self.holders(&format!("{folder}/"))
+    }
+
+    /// The repository that a file is shown of.
+    pub fn holder<'a>(&'a self, file: &'a File) -> &'a str {
+        let first = self.holders(&file.name).first();
+        first.map_or(&self.repository.name, String::as_str)
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.folders.is_empty() && self.files.is_empty()
@@ -93,7 +116,7 @@ mod tests {
             files: Vec::new(),
             next: None,
             is_later: false,
-            members: Vec::new(),
+            holders: BTreeMap::new(),
         };
         assert_eq!(page.crumbs(), [("a", "a/"), ("b c", "a/b c/")]);
     }

@@ -17,6 +17,8 @@ pub struct Flush {
     pub pattern: String,
     /// Whether this is the question.
     pub confirm: bool,
+    /// What is wrong with the pattern.
+    pub refused: Option<String>,
 }
 
 page!(Flush, "flush.html", crate::Section::Repositories);

@@ -35,10 +35,10 @@ pub use login::Login;
 pub use message::Message;
 pub use outage::{Missing, Outage};
 pub use overview::{Allowance, Disk, Flight, Live, Overview, Problem, RecentError};
-pub use package::{Package, PackageFile, Tag as PackageTag};
+pub use package::{Member as PackageMember, Package, PackageFile, Tag as PackageTag};
 pub use repositories::{Repositories, RepositoryRow};
 pub use repository::{
-    Counter, Facts, Mirror, RefusedGroup, Repository, RepositoryHead, Rule, SetUp, Tab,
+    Counter, Facts, Lag, Mirror, RefusedGroup, Repository, RepositoryHead, Rule, SetUp, Tab,
 };
 pub use search::{Hit as SearchFound, Search};
 pub use trends::{Trend, Trends};

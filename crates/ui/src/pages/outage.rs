@@ -28,6 +28,11 @@ pub struct Outage {
 }
 
 impl Outage {
+    /// Whether it is one of several upstreams.
+    pub fn is_virtual(&self) -> bool {
+        self.repository.kind == "virtual"
+    }
+
     /// Whether fetching what is shown may help.
     pub fn may_help(&self) -> bool {
         self.next.is_some() || self.missing.iter().any(|missing| missing.why != "absent")
@@ -39,6 +44,8 @@ page!(Outage, "outage.html", crate::Section::Repositories);
 /// A path that was asked for and would not be answered.
 #[derive(Debug, Clone, Serialize)]
 pub struct Missing {
+    /// The repository whose upstream has it: of a virtual one's list a member.
+    pub repository: String,
     /// The path below the repository.
     pub path: String,
     /// How often it was asked for; 0: not counted.

@@ -31,11 +31,20 @@ pub struct Package {
     pub page: usize,
     /// Whether there is one behind it.
     pub has_next: bool,
-    /// Of a virtual repository: its members.
-    pub members: Vec<String>,
+    /// Of a virtual repository: the members whose indexes name the package.
+    pub members: Vec<Member>,
 }
 
 page!(Package, "package.html", crate::Section::Repositories);
+
+/// A member of a virtual repository that has a package.
+#[derive(Debug, Clone, Serialize)]
+pub struct Member {
+    /// The repository.
+    pub member: String,
+    /// Its index's path.
+    pub index: String,
+}
 
 /// A name that stands for a version.
 #[derive(Debug, Clone, Serialize)]
@@ -69,6 +78,8 @@ pub struct PackageFile {
     pub is_held_back: bool,
     /// Until when, as far as that is known.
     pub held_until: Option<Moment>,
+    /// The repository whose file it is: of a virtual one a member.
+    pub repository: String,
 }
 
 impl PackageFile {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::page::page;
 use crate::pages::repositories::tone;
 use crate::pages::trends::Trends;
-use crate::values::{Bytes, Count, Moment, Share};
+use crate::values::{Bytes, Count, Moment, Share, Span};
 
 /// What every page about a repository begins with.
 #[derive(Debug, Clone, Serialize)]
@@ -53,6 +53,9 @@ impl RepositoryHead {
             tabs.push(tab("outage", "/outage", "If the upstream died"));
             tabs.push(tab("flush", "/flush", "Flush"));
         }
+        if self.kind == "virtual" {
+            tabs.push(tab("outage", "/outage", "If the upstreams died"));
+        }
         tabs
     }
 }
@@ -84,6 +87,17 @@ pub struct Repository {
     pub counters: Vec<Counter>,
     /// What clients asked for and did not get by the rules; `None`: not recorded.
     pub refused: Option<Vec<RefusedGroup>>,
+}
+
+impl Repository {
+    /// Whether there are mirrors that can be asked how old their indexes are.
+    pub fn has_mirrors(&self) -> bool {
+        let own = self
+            .mirrors
+            .iter()
+            .filter(|mirror| mirror.requests.is_some());
+        own.count() > 1
+    }
 }
 
 page!(Repository, "repository.html", crate::Section::Repositories);
@@ -141,9 +155,38 @@ pub struct Mirror {
     pub last_error: Option<String>,
     /// When that was.
     pub last_error_at: Option<Moment>,
+    /// When it last answered, whatever it said.
+    pub last_answer_at: Option<Moment>,
+    /// How long its answers take to begin at present, in milliseconds.
+    pub first_byte_ms: Option<f64>,
+    /// How far its index is behind the newest among the mirrors of the repository.
+    pub lag: Lag,
+}
+
+/// How far a mirror is behind the newest.
+#[derive(Debug, Clone, Serialize)]
+pub struct Lag {
+    /// How much older its index is; `None`: that is not known.
+    pub behind: Option<Span>,
+    /// Why it is not known.
+    pub unknown: Option<&'static str>,
+    /// The index that tells.
+    pub index: Option<String>,
+    /// When the mirror gave it.
+    pub seen_at: Option<Moment>,
 }
 
 impl Mirror {
+    /// The latency in words.
+    pub fn latency(&self) -> String {
+        match self.first_byte_ms {
+            None => "-".to_owned(),
+            Some(ms) if ms >= 1_000.0 => format!("{:.1}\u{202f}s", ms / 1_000.0),
+            Some(ms) if ms >= 10.0 => format!("{ms:.0}\u{202f}ms"),
+            Some(ms) => format!("{ms:.1}\u{202f}ms"),
+        }
+    }
+
     /// The class of the mark that shows the state.
     pub fn tone(&self) -> &'static str {
         tone(self.state)
@@ -177,6 +220,8 @@ pub struct Counter {
 /// Paths that were refused, and what would admit them.
 #[derive(Debug, Clone, Serialize)]
 pub struct RefusedGroup {
+    /// The repository whose rules they are: of a virtual one itself or a member.
+    pub repository: String,
     /// How often.
     pub count: Count,
     /// The last time.

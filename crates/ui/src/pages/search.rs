@@ -14,7 +14,7 @@ pub struct Search {
     pub kind: &'static str,
     /// The one repository that is meant; empty: all.
     pub repository: String,
-    /// All repositories that hold something themselves.
+    /// All repositories; in a virtual one what its members hold is searched.
     pub repositories: Vec<String>,
     /// What was found.
     pub hits: Vec<Hit>,
@@ -38,6 +38,13 @@ const KINDS: [(&str, &str); 5] = [
 ];
 
 impl Search {
+    /// Whether a digest is searched for, and this is the beginning of none that could be looked for.
+    pub fn is_no_digest(&self) -> bool {
+        let digits = self.query.trim_start_matches("sha256:");
+        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        self.kind == "digest" && !(is_hex && (8..=64).contains(&digits.len()))
+    }
+
     /// In what may be searched: its name, its word, and whether it is chosen.
     pub fn kinds(&self) -> [(&'static str, &'static str, bool); 5] {
         KINDS.map(|(kind, word)| (kind, word, kind == self.kind))

@@ -6,11 +6,13 @@
 //! | `mod.rs` | what operators ask, and when what was counted is written down |
 //! | `figures.rs`, `book.rs` | points of a span; what has been counted since, by whom |
 //! | `forecast.rs` | when the disk will be full |
+//! | `compared.rs` | how far mirrors are behind each other, asked now |
 //! | `incidents.rs` | the last errors |
 //! | `refusals.rs` | which pattern would admit what was refused |
 //! | `outage.rs` | what nobody would get |
 
 mod book;
+mod compared;
 mod figures;
 mod forecast;
 mod incidents;
@@ -124,7 +126,10 @@ impl Ledger {
     /// The same at the end, within a few seconds.
     pub(crate) async fn close(&self) {
         // Nothing is begun that would look for the database when it is closed.
-        let last = self.write_with(Vec::new());
+        let last = async {
+            self.operator.catalog.write_uses(true).await;
+            self.write_with(Vec::new()).await
+        };
         match tokio::time::timeout(AT_THE_END, last).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -239,32 +244,51 @@ impl Ledger {
         Ok(refusals::of(&entry, self.operator.catalog.now()))
     }
 
+    /// Asks every mirror of a repository for the heads of the indexes that larder had last from any of them, so that it becomes known how far
+    /// each is behind ([`UpstreamReport::lag`](crate::UpstreamReport::lag)).
+    ///
+    /// # Errors
+    /// There is no such repository (404), it has no two mirrors, is offline, or gave no index since the start of the process (400).
+    pub async fn compare_mirrors(&self, repository: &str) -> Result<(), Fault> {
+        let entry = admission::entry(&self.operator.registry, repository)?;
+        compared::ask(&self.operator.remote.mirrors, &entry).await
+    }
+
     /// What is being downloaded here, that first which began first.
     pub fn flights(&self) -> Vec<FlightReport> {
         self.operator.flights.shown(self.operator.catalog.now())
     }
 
-    /// What would be answered if the repository's upstream were away from now on, with up to `limit` of the paths that would not be, behind
-    /// those of a page before: `after` is that page's [`Outage::next`].
+    /// What would be answered if the repository's upstream were away from now on, or those of all `holders` (the members of a virtual one,
+    /// or itself), with up to `limit` of the paths that would not be, behind those of a page before: `after` is that page's
+    /// [`Outage::next`].
     ///
     /// # Errors
-    /// There is no such repository (404), it has no upstream or `after` is none of those (400), or storage fails.
+    /// There is no such repository (404), none has an upstream or `after` is none of those (400), or storage fails.
     pub async fn outage(
         &self,
         repository: &str,
+        holders: &[String],
         after: Option<&str>,
         limit: u32,
     ) -> Result<Outage, Fault> {
-        let entry = admission::entry(&self.operator.registry, repository)?;
-        let requests = self
-            .history(Some(repository), Span::Month)
-            .await?
-            .sum
-            .requests;
+        let entry = |name: &str| admission::entry(&self.operator.registry, name);
+        let own = entry(repository)?;
+        let holders: Vec<_> = holders
+            .iter()
+            .map(|name| entry(name))
+            .collect::<Result<_, _>>()?;
+        let mut requests = 0;
+        let others = holders.iter().filter(|holder| !Arc::ptr_eq(holder, &own));
+        for entry in others.chain([&own]) {
+            let name = entry.repository.name.as_str();
+            requests += self.history(Some(name), Span::Month).await?.sum.requests;
+        }
         if let Err(error) = self.operator.catalog.write_asked().await {
             return Err(storage_unavailable(&error));
         }
-        outage::of(&self.operator.catalog, &entry, requests, (after, limit)).await
+        let of = (&*own, &*holders);
+        outage::of(&self.operator.catalog, of, requests, (after, limit)).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use larder_core::{
     ErrorCode, Fault, FaultKind, RepositoryKind, SourceKey, UnixMillis, stale_allowed,
@@ -41,8 +42,10 @@ pub struct Outage {
 }
 
 /// A path that was asked for and would not be answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MissingPath {
+    /// The repository whose upstream has it: of a virtual one's list a member.
+    pub repository: String,
     /// The path below the repository, decoded.
     pub path: String,
     /// How often it was asked for while it was not held; 0: that was not counted.
@@ -56,13 +59,20 @@ pub struct MissingPath {
 }
 
 impl MissingPath {
-    fn rank(&self) -> (Reverse<u64>, Reverse<UnixMillis>, &str) {
-        (Reverse(self.requests), Reverse(self.last_asked), &self.path)
+    fn rank(&self) -> (Reverse<u64>, Reverse<UnixMillis>, &str, &str) {
+        let often = Reverse(self.requests);
+        (
+            often,
+            Reverse(self.last_asked),
+            &self.repository,
+            &self.path,
+        )
     }
 
     /// Where a page that begins behind it begins.
     fn place(&self) -> String {
-        format!("{}-{}-{}", self.requests, self.last_asked.0, self.path)
+        let (requests, at) = (self.requests, self.last_asked.0);
+        format!("{requests}-{at}-{}/{}", self.repository, self.path)
     }
 
     /// What stands at such a place.
@@ -71,21 +81,29 @@ impl MissingPath {
         Some(Self {
             requests: parts.next()?.parse().ok()?,
             last_asked: UnixMillis(parts.next()?.parse().ok()?),
-            path: parts.next()?.to_owned(),
-            why: String::new(),
+            ..parts
+                .next()?
+                .split_once('/')
+                .map(|(repository, path)| Self {
+                    repository: repository.to_owned(),
+                    path: path.to_owned(),
+                    ..Self::default()
+                })?
         })
     }
 }
 
-/// Of a repository that was asked so often, with a page.
+/// Of a repository that was asked so often, with a page: of a virtual one `holders` are its members.
 pub(super) async fn of(
     catalog: &Catalog,
-    entry: &RepositoryState,
+    (entry, holders): (&RepositoryState, &[Arc<RepositoryState>]),
     requests: u64,
     (after, limit): (Option<&str>, u32),
 ) -> Result<Outage, Fault> {
     let name = &entry.repository.name;
-    if entry.repository.kind() != RepositoryKind::Remote {
+    let is_remote = |one: &&Arc<RepositoryState>| one.repository.kind() == RepositoryKind::Remote;
+    let remotes: Vec<_> = holders.iter().filter(is_remote).collect();
+    if remotes.is_empty() {
         let message = format!(
             "{name} has no upstream of its own: an outage is one of a remote repository's upstream"
         );
@@ -100,7 +118,11 @@ pub(super) async fn of(
     let now = catalog.now();
     let since = Span::Month.first_of(now);
     let failed = |error: StorageError| storage_unavailable(&error);
-    let mut missing = missing(catalog, entry, since).await.map_err(failed)?;
+    let mut all = Vec::new();
+    for remote in remotes {
+        all.extend(missing(catalog, remote, since).await.map_err(failed)?);
+    }
+    let mut missing = all;
     missing.sort_by(|one, other| one.rank().cmp(&other.rank()));
     let missing_requests: u64 = missing.iter().map(|path| path.requests).sum();
     // Jobs and virtual repositories ask, too, and are not counted here as requests.
@@ -145,6 +167,7 @@ async fn missing(
             continue;
         }
         let found = MissingPath {
+            repository: entry.repository.name.to_string(),
             path: keys::path_of(&row.path, &row.variant).to_owned(),
             requests: within(&row, since, now),
             last_asked: row.last_at,
@@ -214,6 +237,7 @@ async fn too_old(
         let last_asked = row.used_at.max(record.contacted_at);
         if last_asked >= since && !stale_allowed(&record, policy, now) {
             found.push(MissingPath {
+                repository: name.to_string(),
                 path: keys::path_of(&key.path, &key.variant).to_owned(),
                 requests: 0,
                 last_asked,

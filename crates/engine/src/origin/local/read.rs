@@ -13,6 +13,7 @@ use super::list::NO_CACHE;
 use super::place::{Local, Place};
 use super::rules::etag;
 use crate::answer::{Answer, Body, Freshness, HeldBlob, HotTicket, Representation};
+use crate::catalog::Reading;
 use crate::counters::count;
 use crate::fault::storage_fault;
 use crate::policy::clearance::clear;
@@ -51,6 +52,9 @@ pub(crate) async fn read(
     let body = clear(&entry.repository, place.class, &Facts { dates, now }, body)
         .inspect_err(|_| count(&entry.counters.quarantined))?;
     let settled = settled_at(file.uploaded_at);
+    let used = local
+        .catalog
+        .used_upload(place.repository(), place.path.as_str());
     let hot = HotTicket {
         epoch: epoch.shared,
         epoch_value: epoch.value,
@@ -62,7 +66,7 @@ pub(crate) async fn read(
             blob: file.blob.clone(),
             counters: Arc::clone(&entry.counters),
         }),
-        used: None,
+        used: Some(Arc::clone(&used)),
     };
     let blob = file.blob.clone();
     let answer = Answer {
@@ -81,7 +85,7 @@ pub(crate) async fn read(
         },
         location: None,
         hot: Some(hot),
-        reading: None,
+        reading: Some(Reading::of_copy(&used)),
     };
     let blob = (!place.class.is_mutable()).then_some(&blob);
     Ok(presign::redirected(&*local.blobs, &entry.repository, blob, request, answer, now).await)

@@ -5,8 +5,9 @@
 //! request.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use larder_core::{Clock, ErrorCode, SafeUrl, UnixMillis, shown};
 use larder_upstream::{
@@ -16,7 +17,7 @@ use larder_upstream::{
 
 use super::query::{Arrival, UpstreamQuery};
 use super::routes::{Route, request, routes};
-use super::standing::{note_answer, note_body};
+use super::standing::{note_answer, note_arrival, note_body};
 use crate::counters::count;
 use crate::fault::{FetchError, status_outcome};
 use crate::repositories::mirror::{Mirror, MirrorKey};
@@ -164,6 +165,22 @@ impl Mirrors {
         answers.best_of(count)
     }
 
+    /// Asks every place for the head of a document, whoever is put aside, so that it becomes known how old each one's is.
+    pub(crate) async fn compare(&self, wanted: &Target) -> Result<(), FetchError> {
+        let head = UpstreamQuery {
+            method: Method::HEAD,
+            has_stale_fallback: true,
+            ..UpstreamQuery::default()
+        };
+        let routes = routes(wanted, &head)?;
+        let asked = routes.iter().map(|route| {
+            let request = request(wanted, &head, route, Some(PATIENCE));
+            self.send_by(wanted, route, request)
+        });
+        join_all(asked).await;
+        Ok(())
+    }
+
     /// Sends to one place, and remembers how that went.
     async fn send_by(
         &self,
@@ -185,11 +202,11 @@ impl Mirrors {
             .filter(|_| several)
             .and_then(|m| self.breakers.admit(&m.key, deadline).ok());
         let method = request.method.clone();
-        let answer = self
-            .upstream
-            .send(request)
-            .await
-            .map(|response| read_absence(wanted, &method, response));
+        let asked = Instant::now();
+        let answer = self.upstream.send(request).await;
+        let arrived = (asked, self.now());
+        note_arrival(wanted, route.mirror.as_ref(), answer.as_ref().ok(), arrived);
+        let answer = answer.map(|response| read_absence(wanted, &method, response));
         match &answer {
             Ok(response) => wanted.entry.quota.record_rate_limit(response, self.now()),
             Err(error) if error.kind.is_of_the_operator() => {}

@@ -50,4 +50,5 @@ mod stand_in;
 mod standing;
 mod supply;
 
+pub(crate) use mirrors::Mirrors;
 pub(crate) use parts::{Parts, Remote};

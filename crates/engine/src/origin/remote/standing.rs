@@ -1,7 +1,10 @@
 //! What an answer, its absence, or a body says of the place that was asked (docs/adr/0051).
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use http::StatusCode;
+use http::header::LAST_MODIFIED;
 use larder_core::{ErrorCode, SafeUrl, UnixMillis, shown};
 use larder_upstream::{Cause, UpstreamError, UpstreamResponse};
 use url::Url;
@@ -40,6 +43,30 @@ fn of_status(status: u16, url: &Url) -> String {
         "{}: answered {status}{advice}",
         shown(&SafeUrl(url.clone()).to_string())
     )
+}
+
+/// Notes how long a place took to answer, and how old the document is that it has.
+pub(super) fn note_arrival(
+    wanted: &Target,
+    mirror: Option<&Arc<Mirror>>,
+    answer: Option<&UpstreamResponse>,
+    (asked, now): (Instant, UnixMillis),
+) {
+    let (Some(mirror), Some(response)) = (mirror, answer) else {
+        return;
+    };
+    mirror.latency().note(asked.elapsed(), now);
+    let has_document = matches!(response.status, StatusCode::OK | StatusCode::NOT_MODIFIED);
+    let is_compared = wanted.spec.is_document && wanted.entry.mirrors.len() > 1;
+    if !is_compared || !has_document {
+        return;
+    }
+    let date = response.headers.get(LAST_MODIFIED);
+    let date = date.and_then(|date| UnixMillis::from_http_date(date.to_str().ok()?));
+    // An answer that only says that nothing has changed may leave the date out, and says nothing of it then.
+    if date.is_some() || response.status == StatusCode::OK {
+        mirror.indexes().note(&wanted.spec.key_path, date, now);
+    }
 }
 
 /// Notes what an answer, or its absence, says of the place that was asked.

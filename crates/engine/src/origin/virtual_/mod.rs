@@ -42,6 +42,25 @@ pub(crate) fn members_of(engine: &Virtual, owner: &RepositoryState) -> Vec<Arc<R
     leaves.into_iter().map(|leaf| leaf.entry).collect()
 }
 
+/// A repository that may give a name to a virtual one.
+#[derive(Debug, Clone)]
+pub(crate) struct Giver {
+    pub(crate) entry: Arc<RepositoryState>,
+    /// If it has the name, nobody else gives it.
+    pub(crate) owns_names: bool,
+}
+
+/// The repositories that may give a name to a virtual one, in the order of priority: those for which it is reserved, if there are any.
+pub(crate) fn givers_of(engine: &Virtual, owner: &RepositoryState, name: &str) -> Vec<Giver> {
+    let leaves = members::leaves(engine, owner);
+    let may_give = |leaf: &&given::Leaf| given::reserved_for(&leaves, leaf, name).is_none();
+    let giver = |leaf: &given::Leaf| Giver {
+        entry: Arc::clone(&leaf.entry),
+        owns_names: leaf.owns_names,
+    };
+    leaves.iter().filter(may_give).map(giver).collect()
+}
+
 /// The virtual repository that a request is for, if this version serves it.
 pub(crate) fn of(engine: &Virtual, request: &ArtifactRequest<'_>) -> Option<Arc<RepositoryState>> {
     let name = RepositoryName::parse(request.repository).ok()?;
