@@ -162,6 +162,8 @@ async fn parameters_that_could_be_a_misspelt_restriction_are_refused() {
         ("?cache_type=indexes", 400),
         ("?cache_type=", 400),
         ("?pattern=(", 400),
+        ("?pattern=", 400),
+        ("?remote=a&pattern=&cache_type=files", 400),
         ("?pattern=%00", 400),
         ("?remote=a&x", 400),
     ] {
