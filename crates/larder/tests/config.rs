@@ -537,6 +537,27 @@ fn what_comes_later_is_warned_of() {
     );
 }
 
+/// Whoever describes a server and forgets to name it is told that larder keeps what it keeps in files.
+#[test]
+fn a_backend_without_an_address_is_told_to_have_no_effect() {
+    let settings = loaded("database: {user: u, password: p}\ns3: {bucket: b}\nremotes: {}\n");
+    let said = lines(&settings.warnings);
+    for want in [
+        "f.yaml:1: warning: `database.user` has no effect without a host: metadata is kept in SQLite",
+        "f.yaml:2: warning: `s3.bucket` has no effect without an endpoint: blobs are files",
+    ] {
+        assert!(said.contains(want), "{want}\nin\n{said}");
+    }
+    assert_eq!((settings.database, settings.s3), (None, None));
+    let rollback = loaded(&one("no_rollback: true"));
+    assert!(
+        lines(&rollback.warnings)
+            .contains("f.yaml:4: warning: `remotes.a.no_rollback` has no effect"),
+        "{}",
+        lines(&rollback.warnings)
+    );
+}
+
 #[test]
 fn the_keys_of_local_repositories() {
     let settings = loaded(

@@ -98,6 +98,12 @@ fn flush_request(query: &str) -> Result<FlushRequest, Fault> {
             return Err(refuse(format!("the parameter {told:?} is given twice")));
         }
     }
+    if pattern.as_deref() == Some("") {
+        // A variable of a script that was never set: it restricts nothing, and was to restrict something.
+        return Err(refuse(
+            "pattern is empty and would match every path; leave it out if that is meant".to_owned(),
+        ));
+    }
     let cache_type = match cache_type.as_deref() {
         None | Some("all") => CacheType::All,
         Some("index") => CacheType::Index,

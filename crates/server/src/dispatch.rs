@@ -1,6 +1,7 @@
 //! From a request that is well formed to its handler: the URL table, and the guard of what changes state.
 
 use http::{Method, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind, shown};
 
@@ -26,11 +27,33 @@ pub(crate) async fn dispatch<B: Backend>(
         return loops::refuse(exchange);
     }
     match route(exchange) {
+        Ok((endpoint, _, _)) if takes_only_a_query(exchange, endpoint) && !body.is_end_stream() => {
+            refuse_body(exchange)
+        }
         Ok((endpoint, repository, rest)) => {
             handle(exchange, endpoint, repository, rest, body).await
         }
         Err(refused) => refused,
     }
+}
+
+/// Whether a request changes something that its query alone restricts.
+fn takes_only_a_query<B>(exchange: &Exchange<'_, B>, endpoint: Endpoint) -> bool {
+    !exchange.head.method.is_safe()
+        && matches!(endpoint, Endpoint::Flush | Endpoint::Gc | Endpoint::Scrub)
+}
+
+/// `curl -X PUT -d remote=pypi` without `-G` sends the restriction as a body: read by nobody, it would flush every repository.
+fn refuse_body<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
+    let path = exchange.head.uri.path();
+    let message = format!(
+        "{path} takes parameters in the query only, and this request has a body, which could hold a restriction: nothing was done; \
+         put parameters behind a question mark (curl: -G)"
+    );
+    let fault = Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message)
+        .by_rule(format!("{} {path}", exchange.head.method))
+        .briefly(format!("{path} takes parameters in the query only"));
+    Handled::other(fail(exchange, &fault, Endpoint::Root))
 }
 
 /// The line of the table that a request goes by, with the repository and the raw path below it; or the answer of one that goes nowhere.

@@ -9,7 +9,7 @@ use http::{HeaderName, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use larder_budget::{BudgetKind, Refused};
-use larder_core::{ErrorCode, Fault, FaultKind, Repository, RepositoryKind, RepositoryName};
+use larder_core::{ErrorCode, Fault, FaultKind, Mount, Repository, RepositoryKind, RepositoryName};
 use larder_engine::Written;
 use serde_json::json;
 
@@ -127,7 +127,10 @@ fn acknowledged<B>(
         headers.insert(REPR_DIGEST, digest);
     }
     if written.is_new {
-        insert(headers, LOCATION, exchange.head.uri.path().to_owned());
+        // With the path of the public address, if the client came by it.
+        let place = Mount::at(&exchange.client.base, exchange.head.uri.path());
+        let live = exchange.shared.live.load();
+        insert(headers, LOCATION, place.path(&live.public_urls));
     }
     response
 }

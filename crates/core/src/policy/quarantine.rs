@@ -13,6 +13,15 @@ pub struct QuarantinePolicy {
     pub missing_date: MissingDate,
     /// Which date is the publish date.
     pub date: DateSource,
+    /// Whether versions that are held stay in indexes that are merged of several (`quarantine_index: false`).
+    pub keeps_merged: bool,
+}
+
+impl QuarantinePolicy {
+    /// Whether versions that are held are taken out of merged indexes.
+    pub fn hides_in_merges(&self) -> bool {
+        self.hold.is_some() && !self.keeps_merged
+    }
 }
 
 /// `quarantine_date`.

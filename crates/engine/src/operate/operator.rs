@@ -60,6 +60,12 @@ impl Operator {
 /// Storage did not answer an operator: 503 with `Retry-After`.
 pub(crate) fn storage_unavailable(error: &StorageError) -> Fault {
     tracing::error!(%error, "storage failed");
+    if error.is_full() {
+        // No waiting helps: somebody has to make room.
+        let message = "larder's metadata has no room left on its disk: nothing was changed; free space, and ask again";
+        let kind = FaultKind::InsufficientStorage;
+        return Fault::new(kind, ErrorCode::StorageFull, message).by_rule("disk");
+    }
     Fault::new(
         FaultKind::Unavailable,
         ErrorCode::StorageUnavailable,

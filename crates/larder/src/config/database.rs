@@ -50,7 +50,13 @@ pub(super) fn database(
     let sslmode = text("DBSSLMODE", "sslmode");
     let ca_file = text("DBCAFILE", "ca_file");
     let password = text("DBPASS", "password");
-    let host = host?;
+    let Some(host) = host else {
+        let said = [&name, &user, &password, &ca_file, &sslmode, &port];
+        if let Some(said) = said.into_iter().flatten().next() {
+            said.without_host(report);
+        }
+        return None;
+    };
     let password = password_of(password, environment, report);
     let tls = tls_mode(sslmode, ca_file.is_some(), report);
     let ca_file = ca_file.map(|said| {
@@ -78,6 +84,12 @@ struct Said {
 }
 
 impl Said {
+    /// Whoever sets it means a server, and gets a file.
+    fn without_host(&self, report: &mut Report) {
+        let why = "has no effect without a host: metadata is kept in SQLite; name the PostgreSQL server with DBHOST or `database.host`";
+        report.warning(self.place.as_ref(), format!("{} {why}", self.name));
+    }
+
     fn wrong(&self, why: &str, report: &mut Report) {
         report.error(self.place.as_ref(), format!("{} {why}", self.name));
     }

@@ -75,9 +75,7 @@ pub(super) fn repository(entry: &Entry, for_all: ForAll<'_>, report: &mut Report
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
         tell_no_packuments(entry, report);
     }
-    if cache.verify == Verify::Warn {
-        tell_idle_verify(&section, package, report);
-    }
+    tell_idle_checks(&section, &cache, package, report);
     let mut repository = Repository {
         name: name?,
         kind,
@@ -139,17 +137,35 @@ fn tell_no_packuments(entry: &Entry, report: &mut Report) {
     );
 }
 
-/// `verify: warn` says nothing where no index states digests.
-fn tell_idle_verify(section: &Section<'_>, package: PackageType, report: &mut Report) {
-    let why = match package {
-        PackageType::Docker => "docker files are named by their digests, which are enforced always",
-        PackageType::Generic => "generic repositories have no index that states digests",
-        _ => return,
+/// `verify: warn` says nothing where no index states digests, and `no_rollback` nothing where none states a revision.
+fn tell_idle_checks(
+    section: &Section<'_>,
+    cache: &CachePolicy,
+    package: PackageType,
+    report: &mut Report,
+) {
+    let mut tell = |key: &str, why: &str| {
+        let message = format!("`{}` has no effect: {why}", section.path(key));
+        report.warning(section.key_place(key), message);
     };
-    report.warning(
-        section.key_place("verify"),
-        format!("`{}` has no effect: {why}", section.path("verify")),
-    );
+    match package {
+        _ if cache.verify != Verify::Warn => {}
+        PackageType::Docker => tell(
+            "verify",
+            "docker files are named by their digests, which are enforced always",
+        ),
+        PackageType::Generic => tell(
+            "verify",
+            "generic repositories have no index that states digests",
+        ),
+        _ => {}
+    }
+    if cache.no_rollback && package != PackageType::Rpm {
+        tell(
+            "no_rollback",
+            "only the indexes of rpm repositories state revisions",
+        );
+    }
 }
 
 fn package_type(section: &Section<'_>, report: &mut Report) -> Option<PackageType> {
@@ -408,7 +424,8 @@ fn quarantine(section: &Section<'_>, report: &mut Report) -> QuarantinePolicy {
     let date = section
         .word("quarantine_date", dates, report)
         .unwrap_or_default();
-    if section.truth("quarantine_index", report) == Some(true) {
+    let index = section.truth("quarantine_index", report);
+    if index == Some(true) {
         not_yet(
             section,
             "quarantine_index",
@@ -440,6 +457,7 @@ fn quarantine(section: &Section<'_>, report: &mut Report) -> QuarantinePolicy {
         hold: hold.filter(|hold| !hold.is_zero()),
         missing_date,
         date,
+        keeps_merged: index == Some(false),
     }
 }
 

@@ -97,6 +97,19 @@ async fn the_disk_is_full() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     row.is_told(&larder, &wire).await;
+    // A job is a row, and there is no room for it: no waiting makes any.
+    fill(&disk.0.path().join("rest"), 0);
+    let answer = crate::support::client::client()
+        .post(larder.url("/api/v1/artifacts/up/cache"))
+        .body("{\"paths\": [\"pkg/tool-1.0.zip\"]}")
+        .send()
+        .await
+        .expect("an answer");
+    let (status, told) = (answer.status(), answer.text().await.expect("a body"));
+    assert!(
+        status == 507 && told.contains("storage_full"),
+        "{status}: {told}"
+    );
 }
 
 /// As after `chown` or `chmod` of the data directory, or a disk that has been mounted read-only.

@@ -162,6 +162,8 @@ async fn parameters_that_could_be_a_misspelt_restriction_are_refused() {
         ("?cache_type=indexes", 400),
         ("?cache_type=", 400),
         ("?pattern=(", 400),
+        ("?pattern=", 400),
+        ("?remote=a&pattern=&cache_type=files", 400),
         ("?pattern=%00", 400),
         ("?remote=a&x", 400),
     ] {
@@ -179,6 +181,36 @@ async fn parameters_that_could_be_a_misspelt_restriction_are_refused() {
     }
     assert_eq!(held(&larder, "a").await.len(), 5, "nothing was dropped");
     assert_eq!(origin.requests(), []);
+}
+
+/// `curl -X PUT -d remote=a` without `-G` sends the restriction as a body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restriction_in_the_body_flushes_nothing() {
+    let (_origin, larder) = filled().await;
+    for (kind, body) in [
+        ("application/x-www-form-urlencoded", "remote=a"),
+        ("application/json", "{\"remote\":\"a\"}"),
+    ] {
+        let request = client()
+            .put(larder.url("/cache/flush"))
+            .header("content-type", kind)
+            .body(body);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), 400, "{body}");
+        let told: serde_json::Value =
+            serde_json::from_str(&answer.text().await.expect("a body")).expect("JSON");
+        assert!(
+            told["error"]
+                .as_str()
+                .is_some_and(|told| told.contains("query")),
+            "{told}"
+        );
+    }
+    assert_eq!(held(&larder, "a").await.len(), 5, "nothing was dropped");
+    assert_eq!(held(&larder, "b").await.len(), 5, "nothing was dropped");
+    // An empty one restricts nothing.
+    let empty = client().put(larder.url("/cache/flush?remote=a")).body("");
+    assert_eq!(empty.send().await.expect("an answer").status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

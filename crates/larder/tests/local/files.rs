@@ -392,3 +392,49 @@ async fn patterns_say_what_may_be_uploaded_and_folders_stay_readable() {
         "a.tar.gz"
     );
 }
+
+/// Behind a proxy that takes a path away, a path without it leads nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_place_of_a_new_file_has_the_path_of_the_public_address() {
+    let config =
+        "public_url: https://larder.example.com/below\nremotes:\n  files: { type: local }\n";
+    let larder = crate::support::TestLarder::start(config).await;
+    let host = [
+        ("Host", "larder.example.com"),
+        ("X-Forwarded-Proto", "https"),
+    ];
+    let first = put(&larder.artifact("files", "a%20b"), "x", &host).await;
+    assert_eq!(
+        (first.status, first.header("location")),
+        (201, "/below/api/v1/remote/files/a%20b"),
+        "{}",
+        first.text()
+    );
+}
+
+/// Asking again in a moment does not help.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_bytes_are_gone_is_said_to_be_lost() {
+    let larder = start().await;
+    let url = larder.artifact("files", "tool.bin");
+    assert_eq!(put(&url, "the bytes", &[]).await.status, 201);
+    for blob in crate::stored(&larder) {
+        std::fs::remove_file(blob).expect("deleted");
+    }
+    let lost = get(&url).await;
+    assert_eq!(
+        (lost.status, lost.json()["code"].as_str()),
+        (500, Some("storage")),
+        "{}",
+        lost.text()
+    );
+    assert!(
+        lost.text().contains("upload the file again"),
+        "{}",
+        lost.text()
+    );
+    assert_eq!(lost.header("retry-after"), "");
+    // And that helps.
+    assert_eq!(put(&url, "the bytes", &[]).await.status, 200);
+    assert_eq!(get(&url).await.text(), "the bytes");
+}

@@ -54,3 +54,28 @@ async fn pages_stay_small_with_a_hundred_repositories() {
         100
     );
 }
+
+/// What belongs to a repository is looked up: with a search of all for each, these pages took many seconds.
+#[tokio::test]
+async fn pages_are_soon_there_with_ten_thousand_repositories() {
+    let mut config = String::from("remotes:\n");
+    for number in 0..10_000 {
+        let _ = writeln!(
+            config,
+            "  r{number}: {{ package: generic, base_url: [\"http://127.0.0.1:9/{number}\", \"http://127.0.0.1:9/m{number}\"] }}"
+        );
+    }
+    let larder = TestLarder::start(&config).await;
+    for path in ["ui/", "ui/repositories", "ui/health"] {
+        let mut soonest = f64::INFINITY;
+        for _ in 0..4 {
+            let answer = page(&larder, path).await;
+            assert_eq!(answer.status, 200, "{path}");
+            let took = answer.header("server-timing").rsplit_once('=');
+            let took = took.and_then(|(_, took)| took.parse::<f64>().ok());
+            soonest = soonest.min(took.expect("how long it took"));
+        }
+        println!("{path}: {soonest} ms");
+        assert!(soonest < 3_000.0, "{path} took {soonest} ms");
+    }
+}

@@ -335,6 +335,27 @@ async fn virtual_26_a_held_version_is_nobody_else_s_to_fill_in_for() {
     );
 }
 
+/// `quarantine_index: false`: held versions stay listed, and their files answer 404 as they do from the member's own index.
+#[tokio::test(flavor = "multi_thread")]
+async fn held_versions_stay_in_the_merged_index_where_it_is_said_so() {
+    let one = Origin::start().await;
+    let young = format!("    created: \"{}\"\n", jiff_now());
+    put_charts_with(&one, "/", "one", &[("vault", "0.27.0")], &young);
+    for (rule, listed) in [
+        ("", &[][..]),
+        ("\nquarantine_index: false", &["vault-0.27.0"]),
+    ] {
+        let rules = format!("quarantine_new: true\nquarantine_days: 3{rule}");
+        let config = format!(
+            "remotes:\n{}{}",
+            entry("one", "helm", &one, &rules),
+            all("all", &["one"], "")
+        );
+        let larder = TestLarder::start(&config).await;
+        assert_eq!(archives(&index(&larder).await), listed, "{rule}");
+    }
+}
+
 /// The present time as an index states it.
 fn jiff_now() -> String {
     let date = SystemClock.now().to_http_date();

@@ -6,7 +6,7 @@ use larder_ui::pages::{
 };
 use larder_ui::{Bytes, Count, Moment};
 
-use super::numbers::{Numbers, disk, mirror};
+use super::numbers::{Numbers, disk, mirror, mirrors};
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
 
@@ -17,7 +17,7 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     let (backend, shared) = (visit.backend(), visit.exchange.shared);
     let health = backend.health().await;
     let numbers = Numbers::read(visit);
-    let upstreams = numbers.upstreams.iter();
+    let (upstreams, counted) = (numbers.upstreams.iter(), mirrors(&numbers.engine));
     let reload = shared.reload.load_full();
     let refusals = shared.metrics.refused().counts().into_iter();
     let mut refusals: Vec<Refusals> = refusals
@@ -41,7 +41,7 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
         upstreams: upstreams
             .map(|report| UpstreamRow {
                 repository: report.repository.clone(),
-                mirror: mirror(report, &numbers.engine),
+                mirror: mirror(report, &counted),
             })
             .collect(),
         limits: limits(&numbers),

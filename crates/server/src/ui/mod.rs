@@ -34,11 +34,11 @@ mod visit;
 
 use std::time::Instant;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind, Mount};
-use larder_ui::static_file;
+use larder_ui::{StaticFile, static_file};
 
 use self::visit::{Outcome, Visit};
 use crate::accept::quality;
@@ -57,8 +57,9 @@ pub(crate) async fn serve<B: Backend>(
     body: &mut Incoming,
 ) -> Handled {
     let started = Instant::now();
-    if let Some(name) = rest.strip_prefix("static/") {
-        return Handled::other(file(name));
+    let is_file = rest.strip_prefix("static/").and_then(static_file);
+    if let Some(file) = is_file.filter(|_| exchange.head.method.is_safe()) {
+        return Handled::other(file_response(file));
     }
     let visit = Visit::new(exchange, rest);
     let outcome = match guard::host(&visit) {
@@ -66,6 +67,12 @@ pub(crate) async fn serve<B: Backend>(
         Err(fault) => Err(fault),
     };
     let mut response = outcome.unwrap_or_else(|fault| visit.refuse(&fault));
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        // RFC 9110 section 15.5.6: what takes no form is read.
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     let took = started.elapsed().as_secs_f64() * 1000.0;
     insert(
         response.headers_mut(),
@@ -141,14 +148,7 @@ pub(crate) fn from_root<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
 }
 
 /// A file that the pages need. Its name changes with its content, so nobody need ask for it twice.
-fn file(name: &str) -> Response<ResponseBody> {
-    let Some(file) = static_file(name) else {
-        let mut response = Response::new(ResponseBody::empty());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        return response;
-    };
+fn file_response(file: &StaticFile) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::bytes(file.bytes.into()));
     let headers = response.headers_mut();
     for (name, value) in [

@@ -1,10 +1,11 @@
 //! What several pages show: what is held and asked for, how repositories and upstreams do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use larder_core::{Repository, RepositoryKind};
 use larder_engine::{
-    DiskSpace, Figures, HeldSummary, IndexLag, TrafficSource as _, UpstreamReport, UpstreamStanding,
+    DiskSpace, Figures, HeldSize, HeldSummary, IndexLag, MirrorReport, TrafficSource as _,
+    UpstreamReport, UpstreamStanding,
 };
 use larder_ui::pages::{Disk, Lag, Live, Mirror, RepositoryHead, RepositoryRow};
 use larder_ui::{Bytes, Count, Moment, Share, Span};
@@ -44,10 +45,10 @@ impl Numbers {
     }
 
     /// How a repository is, in a word.
-    pub(crate) fn state<B: Backend>(
-        &self,
+    fn state<B: Backend>(
         visit: &Visit<'_, B>,
         repository: &Repository,
+        standing: Standing,
     ) -> &'static str {
         let name = repository.name.as_str();
         if visit.backend().not_built(name).is_some() {
@@ -59,13 +60,7 @@ impl Numbers {
         if upstream.offline {
             return "offline";
         }
-        let own = self.upstreams.iter().filter(|r| r.repository == name);
-        let (mut failing, mut answering) = (false, false);
-        for report in own {
-            failing |= report.standing == UpstreamStanding::Failing;
-            answering |= report.standing == UpstreamStanding::Ok;
-        }
-        match (answering, failing) {
+        match (standing.answering, standing.failing) {
             (true, false) => "ok",
             (true, true) => "degraded",
             (false, true) => "failing",
@@ -84,22 +79,44 @@ impl Numbers {
             kind: repository.kind().as_str(),
             package: repository.package.as_str(),
             description: repository.description.clone(),
-            state: self.state(visit, repository),
+            state: Self::state(visit, repository, {
+                let name = repository.name.as_str();
+                let own = self.upstreams.iter().filter(|r| r.repository == name);
+                own.fold(Standing::default(), Standing::with)
+            }),
         }
     }
 
-    /// A repository in a table.
-    pub(crate) fn row<B: Backend>(
+    /// All repositories, each as a row of a table. What belongs to one is looked up, not searched: there may be thousands.
+    pub(crate) fn rows<B: Backend>(
+        &self,
+        visit: &Visit<'_, B>,
+        held: &HeldSummary,
+    ) -> Vec<RepositoryRow> {
+        let sizes = held.repositories.iter();
+        let sizes: HashMap<&str, &HeldSize> = sizes.map(|size| (&*size.repository, size)).collect();
+        let mut standings: HashMap<&str, Standing> = HashMap::new();
+        for report in &self.upstreams {
+            let standing = standings.entry(&report.repository).or_default();
+            *standing = standing.with(report);
+        }
+        let all = visit.backend().repositories();
+        let row = |repository: &std::sync::Arc<Repository>| {
+            let name = repository.name.as_str();
+            let standing = standings.get(name).copied().unwrap_or_default();
+            self.row(visit, repository, sizes.get(name).copied(), standing)
+        };
+        all.iter().map(row).collect()
+    }
+
+    fn row<B: Backend>(
         &self,
         visit: &Visit<'_, B>,
         repository: &Repository,
-        held: &HeldSummary,
+        size: Option<&HeldSize>,
+        standing: Standing,
     ) -> RepositoryRow {
         let name = repository.name.as_str();
-        let size = held
-            .repositories
-            .iter()
-            .find(|held| held.repository == name);
         let has_files = repository.kind() != RepositoryKind::Virtual;
         let requests = self.of(name);
         RepositoryRow {
@@ -107,11 +124,27 @@ impl Numbers {
             kind: repository.kind().as_str(),
             package: repository.package.as_str(),
             description: repository.description.clone(),
-            state: self.state(visit, repository),
+            state: Self::state(visit, repository, standing),
             files: has_files.then(|| Count(size.map_or(0, |size| size.files))),
             bytes: has_files.then(|| Bytes(size.map_or(0, |size| size.bytes))),
             requests: Count(requests.requests),
             hit_ratio: requests.hit_ratio().map(Share),
+        }
+    }
+}
+
+/// What the places of a repository's upstream do, taken together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    answering: bool,
+    failing: bool,
+}
+
+impl Standing {
+    fn with(self, report: &UpstreamReport) -> Self {
+        Self {
+            answering: self.answering || report.standing == UpstreamStanding::Ok,
+            failing: self.failing || report.standing == UpstreamStanding::Failing,
         }
     }
 }
@@ -127,7 +160,7 @@ pub(crate) fn live(engine: &CounterSnapshot, requests: &BTreeMap<String, Figures
     let all = requests.values();
     let all = all.fold(Figures::default(), |all, one| all.plus(*one));
     let fetched = engine.repositories.iter();
-    let fetched = fetched.map(|(name, _)| counter(engine, name, "upstream_bytes"));
+    let fetched = fetched.map(|(_, counters)| value_of(counters, "upstream_bytes"));
     Live {
         flights: Count(engine.flights_active),
         requests: Count(all.requests),
@@ -140,7 +173,11 @@ pub(crate) fn live(engine: &CounterSnapshot, requests: &BTreeMap<String, Figures
 fn counter(engine: &CounterSnapshot, repository: &str, name: &str) -> u64 {
     let mut all = engine.repositories.iter();
     let counters = all.find(|(known, _)| known == repository);
-    let found = counters.and_then(|(_, all)| all.iter().find(|(known, _)| *known == name));
+    counters.map_or(0, |(_, counters)| value_of(counters, name))
+}
+
+fn value_of(counters: &[(&'static str, u64)], name: &str) -> u64 {
+    let found = counters.iter().find(|(known, _)| *known == name);
     found.map_or(0, |(_, value)| *value)
 }
 
@@ -159,11 +196,21 @@ pub(crate) fn disk<B: Backend>(backend: &B, space: Option<DiskSpace>) -> Option<
     })
 }
 
+/// What is counted of each mirror, by repository and address.
+pub(crate) type Mirrors<'a> = HashMap<(&'a str, &'a str), &'a MirrorReport>;
+
+/// Those that are counted.
+pub(crate) fn mirrors(engine: &CounterSnapshot) -> Mirrors<'_> {
+    let all = engine.mirrors.iter();
+    all.map(|mirror| ((&*mirror.repository, &*mirror.mirror), mirror))
+        .collect()
+}
+
 /// A place of an upstream. What is counted of each mirror is added where there are several.
-pub(crate) fn mirror(report: &UpstreamReport, engine: &CounterSnapshot) -> Mirror {
-    let mut mirrors = engine.mirrors.iter();
+pub(crate) fn mirror(report: &UpstreamReport, mirrors: &Mirrors<'_>) -> Mirror {
     let own = mirrors
-        .find(|mirror| mirror.repository == report.repository && mirror.mirror == report.upstream);
+        .get(&(&*report.repository, &*report.upstream))
+        .copied();
     let counter = |name: &str| {
         let mut counters = own?.counters.iter();
         let (_, value) = counters.find(|(known, _)| *known == name)?;

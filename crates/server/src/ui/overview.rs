@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 
-use larder_core::Repository;
 use larder_engine::{Health, HeldSummary, UpstreamStanding};
 use larder_ui::pages::{Allowance, Disk, Flight, Overview, Problem, RecentError, RepositoryRow};
 use larder_ui::{Bytes, Count, Moment, Span};
@@ -110,9 +109,7 @@ fn rows<B: Backend>(
     numbers: &Numbers,
     held: &HeldSummary,
 ) -> Vec<RepositoryRow> {
-    let all = visit.backend().repositories();
-    let row = |repository: &std::sync::Arc<Repository>| numbers.row(visit, repository, held);
-    let mut rows: Vec<RepositoryRow> = all.iter().map(row).collect();
+    let mut rows = numbers.rows(visit, held);
     rows.sort_by_key(|row| Reverse((row.requests, row.bytes)));
     rows.truncate(MOST);
     rows

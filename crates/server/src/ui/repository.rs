@@ -11,7 +11,7 @@ use larder_formats::{client_lines, repository_url};
 use larder_ui::pages::{self, Counter, Facts, Mirror, RefusedGroup, Rule, SetUp};
 use larder_ui::{Bytes, Count, Moment, Share, Span};
 
-use super::numbers::{Numbers, mirror};
+use super::numbers::{Numbers, mirror, mirrors};
 use super::trends::Spans;
 use super::visit::{Outcome, Visit};
 use super::{flush, guard, nothing, outage, views};
@@ -61,7 +61,8 @@ async fn show<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>) ->
     let base = visit.base();
     let lines = client_lines(&base, repository).into_iter();
     let own = numbers.upstreams.iter().filter(|r| r.repository == name);
-    let mirrors: Vec<Mirror> = own.map(|report| mirror(report, &numbers.engine)).collect();
+    let counted = mirrors(&numbers.engine);
+    let mirrors: Vec<Mirror> = own.map(|report| mirror(report, &counted)).collect();
     let parents = visit.backend().repositories();
     let parents = parents
         .iter()

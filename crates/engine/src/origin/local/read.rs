@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use larder_core::{CacheStatus, Dates, Digest, Fault, Source, UnixMillis};
-use larder_storage::{LocalFile, StorageErrorKind};
+use larder_core::{
+    CacheStatus, Dates, Digest, ErrorCode, Fault, FaultKind, Source, UnixMillis, shown,
+};
+use larder_storage::{LocalFile, StorageError, StorageErrorKind};
 
 use super::list;
 use super::list::NO_CACHE;
@@ -105,9 +107,23 @@ async fn find(local: &Local, place: &Place<'_>) -> Result<(LocalFile, Body), Fau
         match local.blobs.open(&file.blob).await {
             Ok(body) => return Ok((file, body)),
             Err(error) if error.kind == StorageErrorKind::NotFound && looks < LOOKS => {}
+            Err(error) if error.kind == StorageErrorKind::NotFound => {
+                return Err(lost(place, &error));
+            }
             Err(error) => return Err(storage_fault(place.entry, &error)),
         }
     }
+}
+
+/// The row is there and its bytes are not: whoever asks again will not get them either.
+fn lost(place: &Place<'_>, error: &StorageError) -> Fault {
+    // Says it in the log, once in a while.
+    storage_fault(place.entry, error);
+    let message = format!(
+        "the bytes of {} are missing from larder's store: upload the file again, or restore them from a backup",
+        shown(place.path.as_str())
+    );
+    place.fault(FaultKind::Internal, ErrorCode::Storage, message)
 }
 
 fn representation(place: &Place<'_>, file: LocalFile, now: UnixMillis) -> Representation {

@@ -206,7 +206,9 @@ fn seconds(until: UnixMillis, now: UnixMillis) -> i64 {
 fn visibility(given: &[Given], now: UnixMillis) -> Visibility {
     let decided = given.iter().filter_map(|one| {
         let repository = &one.leaf.entry.repository;
-        repository.quarantine.hold?;
+        if !repository.quarantine.hides_in_merges() {
+            return None;
+        }
         let record = &one.document.as_ref().ok()?.settled.record;
         let (name, moment) = (&repository.name, step_of(now).0);
         let first_seen_at = record.first_seen_at.0;

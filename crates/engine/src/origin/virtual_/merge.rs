@@ -132,8 +132,7 @@ fn merge(
                 .entry
                 .repository
                 .quarantine
-                .hold
-                .is_some()
+                .hides_in_merges()
                 .then_some(is_held as &dyn Fn(Option<UnixMillis>) -> bool),
         })
         .collect();

@@ -63,8 +63,11 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
     let secret = look("MINIO_SECRET_KEY", "secret_key");
     let region = look("", "region");
     let public = look("", "public_endpoint");
-    // Without an endpoint the rest has no effect, whatever it is.
-    let (endpoint, scheme) = host(&endpoint?, report)?;
+    let Some(endpoint) = endpoint else {
+        tell_no_endpoint([bucket, access, secret, region, public], report);
+        return None;
+    };
+    let (endpoint, scheme) = host(&endpoint, report)?;
     let secure = is_secure(secure, scheme, &endpoint, report)?;
     let Some(bucket) = bucket else {
         report.error(
@@ -107,6 +110,16 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
         upload_lease: upload_lease.unwrap_or(UPLOAD_LEASE),
         presign: section.truth("presign", report).unwrap_or(false),
     })
+}
+
+/// Whoever sets one of these means a store, and gets files.
+fn tell_no_endpoint(said: [Option<Given>; 5], report: &mut Report) {
+    let Some(first) = said.into_iter().flatten().next() else {
+        return;
+    };
+    let why = "has no effect without an endpoint: blobs are files of the data directory; name the store with MINIO_ENDPOINT or \
+               `s3.endpoint`";
+    report.warning(first.place.as_ref(), format!("{} {why}", first.name));
 }
 
 /// A value of the environment, of a file that the environment names, or of the configuration; an empty one is none.
