@@ -7,14 +7,17 @@ the upstreams, and installs with empty client caches. Of the upstream each immut
 import json
 import shutil
 
+import alpine
 import npm
 import oci
 import pypi
 import rpm
+from alpine_packages import ARCH, BRANCH
 from gpg import signer
-from harness import ask, check_requests, environment, expect, expect_equal, run, tool
+from harness import Failed, ask, check_requests, environment, expect, expect_equal, run, tool
 from helm import Helm, Upstream, chart_yaml
 from helm import serve as serve_charts
+from oci_containerd import containerd
 from oci_images import Registry
 from rpm_packages import pantry
 
@@ -33,6 +36,16 @@ def warm(case, repository, *files, formats=()):
     for origin in case.origins():
         origin.stop()
     return told
+
+
+def without(case, use):
+    """The same with nothing warmed: it shows that what has succeeded came from what was."""
+    case.flush()
+    try:
+        use()
+    except Failed:
+        return
+    raise Failed("it succeeds with an upstream that is away and a larder that holds nothing")
 
 
 def passing_on(lock, project):
@@ -203,6 +216,59 @@ def from_images(case):
         oci.copied(do, registry, base, image, ":1.0", "--all", "--preserve-digests")
 
 
+def from_images_with_containerd(case):
+    """What a cluster pulls: containerd finds the images under larder's name, with nothing in its own store."""
+    case.needs_larder()
+    registry = Registry(case)
+    case.serve({"images": oci.remote(registry)})
+    base = oci.prefix(case, registry)
+    host = base.partition("/")[0]
+    images = [f"{base}/app/{name}:1.0" for name in ("multi", "zstd", "big")]
+    images.append(f"{base}/app/single@{registry.digest('app/single')}")
+    (case.directory / "images.txt").write_text("\n".join([*images, ""]))
+    warm(case, "images", case.directory / "images.txt")
+
+    def pull():
+        home = case.home()
+        hosts = home / "hosts" / host
+        hosts.mkdir(parents=True)
+        (hosts / "hosts.toml").write_text(f'server = "http://{host}"\n[host."http://{host}"]\n  capabilities = ["pull", "resolve"]\n')
+        with containerd(home) as ctr:
+            for image in images:
+                ctr("images", "pull", "--hosts-dir", hosts.parent, "--snapshotter", "native", image)
+            listed = ctr("images", "ls")
+            expect(registry.digest("app/multi") in listed, f"the index has another digest:\n{listed}")
+
+    pull()
+    without(case, pull)
+
+
+def from_apk_urls(case):
+    """A branch of Alpine's: the index and the packages that are listed, and no others, are there for a machine with nothing."""
+    case.needs_larder()
+    upstream = alpine.Upstream(case)
+    base = alpine.serve(case, upstream)
+    folder = f"{upstream.origin.url}/{BRANCH}/{ARCH}"
+    left_out = ("bulky-1.0-r0.apk", "plain-1.0-r0.apk")
+    names = [name for name in sorted(upstream.packages) if name not in left_out]
+    lines = [f"{folder}/APKINDEX.tar.gz", *(f"{folder}/{name}" for name in names)]
+    (case.directory / "urls.txt").write_text("\n".join([*lines, ""]))
+    told = warm(case, "alpine", case.directory / "urls.txt")
+    expect_equal("files", told["cached"], len(lines))
+
+    def install():
+        apk = alpine.Apk(case.home(), upstream, base)
+        apk("update")
+        apk("add", "curl", "gtk+3.0", "g++", "demo")
+        return apk
+
+    apk = install()
+    expect(apk.runs("usr/bin/curl", "--version").startswith("curl 8."), "the installed curl does not run")
+    expect_equal("the file of libstdc++", apk.version_of("libstdc++"), b"odd\n")
+    apk("add", "bulky", fails=True)
+    without(case, install)
+
+
 def from_urls(case):
     case.needs_larder()
     origin = case.origin()
@@ -255,9 +321,12 @@ CASES = {
     "warm-pnpm-lock": from_npm_lock("pnpm", *npm.CLIENTS["pnpm"]),
     "warm-yarn-1": from_npm_lock("yarn1", *npm.CLIENTS["yarn1"]),
     "warm-yarn-4": from_npm_lock("yarn4", *npm.CLIENTS["yarn4"]),
+    "warm-bun": from_npm_lock("bun", *npm.CLIENTS["bun"]),
     "warm-chart-lock-helm4": from_chart_lock("helm4"),
     "warm-chart-lock-helm3": from_chart_lock("helm3"),
     "warm-images": from_images,
+    "warm-images-containerd": from_images_with_containerd,
+    "warm-apk-urls": from_apk_urls,
     "warm-urls": from_urls,
     "warm-rpm-urls": from_rpm_paths,
 }

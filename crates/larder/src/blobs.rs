@@ -13,7 +13,7 @@ use larder_storage::{
 use crate::cluster::Member;
 
 /// The folder of the tier, in the data directory.
-const TIER: &str = "tier";
+pub(crate) const TIER: &str = "tier";
 /// A store that does not answer at a start is asked again so often.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often the store is asked for multipart uploads that nobody knows.

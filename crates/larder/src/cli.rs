@@ -3,7 +3,7 @@
 //! Knows flags. Environment variables are read with the configuration, so that precedence stands in one place.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -49,7 +49,7 @@ enum Command {
     /// Looks for what is wrong: upstreams, credentials, backends, disk, clocks and permissions, each with what to do; changes nothing.
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorFlags),
-    /// Shows what a running larder holds.
+    /// Shows what a larder holds, or what an upstream offers.
     #[command(after_help = EXIT_CODES)]
     Ls(LsFlags),
     /// Shows how much a running larder holds, by repository.
@@ -79,7 +79,7 @@ enum Command {
     /// Reads an archive into a running larder, after all of it has been verified.
     #[command(after_help = EXIT_CODES)]
     Import(ImportFlags),
-    /// Deletes what nothing refers to any more, and says how much of what; of a running larder, or in a data directory that none runs on.
+    /// Deletes what nothing refers to any more, and says how much of what; of a running larder, or in a data directory.
     #[command(after_help = EXIT_CODES)]
     Gc(GcFlags),
     /// Reads all that is stored again and compares it with its digests; what was fetched and is wrong is fetched again, what was uploaded is told.
@@ -246,29 +246,32 @@ pub enum Action {
     Ask(RemoteCommand, Environment),
     /// Copy what is held to other stores.
     Migrate(MigrateFlags, Sources),
-    /// Run the collector in a data directory that no larder runs on.
-    Collect(PathBuf, GcFlags),
-    /// Scrub what is stored in one.
-    Scrub(PathBuf, ScrubFlags),
+    /// Ask one that is started for this command, with the configuration of these sources.
+    AskOwn(RemoteCommand, Sources),
 }
 
-/// A command that a running larder does, unless it is for a data directory.
-fn asked_or_here(command: RemoteCommand, environment: Environment) -> Action {
-    match command {
-        RemoteCommand::Gc(flags) if flags.data_dir.is_some() => {
-            Action::Collect(flags.data_dir.clone().unwrap_or_default(), flags)
-        }
-        RemoteCommand::Scrub(flags) if flags.data_dir.is_some() => {
-            Action::Scrub(flags.data_dir.clone().unwrap_or_default(), flags)
-        }
-        command => Action::Ask(command, environment),
-    }
+/// A command that asks a running larder, unless it is for a data directory.
+fn asked(command: RemoteCommand, environment: Environment) -> Action {
+    let target = command.target();
+    let Some(directory) = target.data_dir() else {
+        return Action::Ask(command, environment);
+    };
+    let sources = Sources {
+        config: target.config().map(Path::to_path_buf),
+        data_dir: Some(directory.to_path_buf()),
+        // Whatever it is to listen on when it serves.
+        listen: vec!["127.0.0.1:0".to_owned()],
+        environment,
+        ..Sources::default()
+    };
+    Action::AskOwn(command, sources)
 }
 
 impl Cli {
     /// The action, with the environment added.
     pub fn into_action(self, environment: Environment) -> Action {
-        let asked = environment.clone();
+        let own = environment.clone();
+        let ask = |command| asked(command, own.clone());
         let sources = |flags: Flags| Sources {
             config: flags.config,
             listen: flags.listen,
@@ -288,18 +291,18 @@ impl Cli {
             }
             Some(Command::Config(ConfigCommand::Default)) => Action::PrintDefault,
             Some(Command::Doctor(found)) => Action::Diagnose(sources(found.flags), found.asked),
-            Some(Command::Ls(flags)) => Action::Ask(RemoteCommand::Ls(flags), asked),
-            Some(Command::Du(flags)) => Action::Ask(RemoteCommand::Du(flags), asked),
-            Some(Command::Get(flags)) => Action::Ask(RemoteCommand::Get(flags), asked),
-            Some(Command::Put(flags)) => Action::Ask(RemoteCommand::Put(flags), asked),
-            Some(Command::Rm(flags)) => Action::Ask(RemoteCommand::Rm(flags), asked),
-            Some(Command::Flush(flags)) => Action::Ask(RemoteCommand::Flush(flags), asked),
-            Some(Command::Warm(flags)) => Action::Ask(RemoteCommand::Warm(flags), asked),
-            Some(Command::Explain(flags)) => Action::Ask(RemoteCommand::Explain(flags), asked),
-            Some(Command::Gc(flags)) => asked_or_here(RemoteCommand::Gc(flags), asked),
-            Some(Command::Scrub(flags)) => asked_or_here(RemoteCommand::Scrub(flags), asked),
-            Some(Command::Export(flags)) => Action::Ask(RemoteCommand::Export(flags), asked),
-            Some(Command::Import(flags)) => Action::Ask(RemoteCommand::Import(flags), asked),
+            Some(Command::Ls(flags)) => ask(RemoteCommand::Ls(flags)),
+            Some(Command::Du(flags)) => ask(RemoteCommand::Du(flags)),
+            Some(Command::Get(flags)) => ask(RemoteCommand::Get(flags)),
+            Some(Command::Put(flags)) => ask(RemoteCommand::Put(flags)),
+            Some(Command::Rm(flags)) => ask(RemoteCommand::Rm(flags)),
+            Some(Command::Flush(flags)) => ask(RemoteCommand::Flush(flags)),
+            Some(Command::Warm(flags)) => ask(RemoteCommand::Warm(flags)),
+            Some(Command::Explain(flags)) => ask(RemoteCommand::Explain(flags)),
+            Some(Command::Gc(flags)) => ask(RemoteCommand::Gc(flags)),
+            Some(Command::Scrub(flags)) => ask(RemoteCommand::Scrub(flags)),
+            Some(Command::Export(flags)) => ask(RemoteCommand::Export(flags)),
+            Some(Command::Import(flags)) => ask(RemoteCommand::Import(flags)),
             Some(Command::Completions { shell }) => Action::Print(pages::completions(shell)),
             Some(Command::Man) => Action::Print(pages::manual().into_bytes()),
             Some(Command::Migrate(arguments)) => Action::Migrate(
@@ -309,7 +312,7 @@ impl Cli {
                     data_dir: arguments.data_dir,
                     log: arguments.log,
                     log_format: arguments.log_format,
-                    environment: asked,
+                    environment: own.clone(),
                     ..Sources::default()
                 },
             ),

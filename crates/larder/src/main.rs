@@ -9,11 +9,11 @@ mod descriptors;
 mod doctor;
 mod metadata;
 mod migrate;
+mod own_larder;
 mod prepare;
 mod reload;
 mod stop;
 mod traces;
-mod upkeep;
 mod wire;
 
 use std::process::ExitCode;
@@ -42,13 +42,13 @@ fn main() -> ExitCode {
             ExitCode::from(remote_commands::run(
                 &command,
                 &environment,
+                None,
                 &mut out,
                 &mut err,
             ))
         }
         Action::Migrate(flags, sources) => migrate::run(flags, &sources),
-        Action::Collect(directory, flags) => upkeep::gc(&directory, &flags),
-        Action::Scrub(directory, flags) => upkeep::scrub(&directory, &flags),
+        Action::AskOwn(command, sources) => own_larder::run(&command, &sources),
         Action::Serve(sources) => serve(sources),
     }
 }

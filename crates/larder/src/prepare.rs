@@ -42,7 +42,7 @@ pub(crate) struct Prepared {
     pub(crate) server: BoundServer,
 }
 
-/// Takes everything, or says what cannot be had.
+/// Takes everything, or says what cannot be had. `on_damage`: what becomes of a database in the data directory that cannot be read.
 ///
 /// # Errors
 /// What kept larder from starting, for the operator.
@@ -51,6 +51,7 @@ pub(crate) async fn prepare(
     shares: Shares,
     pseudonym: Pseudonym,
     budgets: &Arc<Budgets>,
+    on_damage: OnDamage,
 ) -> Result<Prepared, Box<dyn Error>> {
     let directory = &settings.data_dir;
     make_directory(directory)?;
@@ -68,7 +69,7 @@ pub(crate) async fn prepare(
     let (metadata, link_key, server) = match &settings.database {
         None => {
             let path = directory.join(DATABASE);
-            let opened = MetadataStore::open_with(&path, on_damage(settings)).await;
+            let opened = MetadataStore::open_with(&path, on_damage).await;
             let metadata = opened.map_err(within)?;
             let link_key = metadata::link_key(&metadata).await?;
             // The lock says that whoever was about to delete something is dead.
@@ -417,7 +418,7 @@ fn unmake(made: &[PathBuf]) {
 }
 
 /// What remotes hold can be fetched again; what was uploaded cannot, and only the database knows its names.
-fn on_damage(settings: &Settings) -> OnDamage {
+pub(crate) fn on_damage(settings: &Settings) -> OnDamage {
     let has_uploads = settings
         .repositories
         .iter()

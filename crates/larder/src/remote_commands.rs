@@ -1,4 +1,5 @@
-//! Commands that ask a running larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush`, `warm`, `explain`, `gc`, `scrub`, `export` and `import`.
+//! Commands that ask a larder over HTTP: `ls`, `du`, `get`, `put`, `rm`, `flush`, `warm`, `explain`, `gc`, `scrub`, `export` and `import`.
+//! The larder runs somewhere, or is one that the program starts over a data directory for this command alone.
 //!
 //! Knows their flags, and what each asks. Exit codes: 0, 1 where the answer is an error or there is none, 2 where the command line cannot
 //! be understood.
@@ -11,7 +12,7 @@ mod put;
 mod server;
 mod shown;
 mod steer;
-pub mod upkeep;
+mod upkeep;
 mod warm;
 
 use std::io::Write;
@@ -25,7 +26,7 @@ use crate::lockfiles::Format;
 use server::Server;
 
 pub use archive::{ExportFlags, ImportFlags};
-pub use server::Asked;
+pub use server::{Asked, OwnLarder, Target};
 
 const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
@@ -37,7 +38,7 @@ pub struct DuFlags {
     #[arg(value_name = "REPO")]
     repository: Option<String>,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 /// `larder ls`.
@@ -46,8 +47,14 @@ pub struct LsFlags {
     /// A repository, and the beginning of paths in it; the repositories' names without it
     #[arg(value_name = "REPO[/PREFIX]")]
     place: Option<String>,
+    /// List what the upstream's own index offers, and whether it is held
+    #[arg(long, requires = "place")]
+    upstream: bool,
+    /// With --upstream: of which project, package, chart or image; of which folder of an rpm or alpine repository
+    #[arg(long, value_name = "NAME", requires = "upstream")]
+    name: Option<String>,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 /// `larder get`.
@@ -63,7 +70,7 @@ pub struct GetFlags {
     #[arg(long, value_name = "DIGEST")]
     sha256: Option<String>,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 /// `larder put`.
@@ -79,7 +86,7 @@ pub struct PutFlags {
     #[arg(long)]
     new: bool,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 /// `larder rm`.
@@ -89,7 +96,7 @@ pub struct RmFlags {
     #[arg(value_name = "REPO/PATH", required = true)]
     places: Vec<String>,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 /// `larder flush`.
@@ -108,7 +115,7 @@ pub struct FlushFlags {
     #[arg(long = "type", value_name = "TYPE", value_parser = ["all", "index", "files", "metrics"], hide_possible_values = true)]
     kind: Option<String>,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 /// `larder warm`.
@@ -117,17 +124,17 @@ pub struct WarmFlags {
     /// The remote repository that shall hold it
     #[arg(short, long, value_name = "REPO")]
     repository: String,
-    /// Lock files (requirements.txt, uv.lock, pylock.toml, package-lock.json, pnpm-lock.yaml, yarn.lock, Chart.lock), or lists of images or of URLs; - is standard input
+    /// Lock files (requirements.txt, uv.lock, pylock.toml, poetry.lock, pdm.lock, Pipfile.lock, package-lock.json, pnpm-lock.yaml, yarn.lock, bun.lock, Chart.lock), or lists of images or of URLs; - is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// How the files are written: requirements, uv, pylock, npm, pnpm, yarn, chart, images or urls [default: what their names say]
+    /// How the files are written: requirements, uv, pylock, poetry, pdm, pipfile, npm, pnpm, yarn, bun, chart, images or urls [default: what their names say]
     #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     format: Option<Format>,
     /// Print the paths that would be fetched, and fetch nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 /// `larder explain`.
@@ -137,7 +144,7 @@ pub struct ExplainFlags {
     #[arg(value_name = "URL|REPO/PATH")]
     place: String,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 /// `larder gc`.
@@ -145,13 +152,9 @@ pub struct ExplainFlags {
 pub struct GcFlags {
     /// Say what would be deleted, and change nothing
     #[arg(long)]
-    pub dry_run: bool,
-    /// Look after this data directory, with SQLite and files, on which no larder runs; else a running larder is asked
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["server", "token_file"])]
-    pub data_dir: Option<PathBuf>,
-    /// Which larder is asked.
+    dry_run: bool,
     #[command(flatten)]
-    pub asked: Asked,
+    target: Target,
 }
 
 /// `larder scrub`.
@@ -159,22 +162,18 @@ pub struct GcFlags {
 pub struct ScrubFlags {
     /// How much is read each second: bytes, or with a unit, such as 200MiB [default: 50MiB]
     #[arg(long, value_name = "BYTES", value_parser = crate::config::parse_rate, conflicts_with_all = ["status", "cancel"])]
-    pub rate: Option<u64>,
+    rate: Option<u64>,
     /// Show how far the last one has come, and what it has found; begin none
-    #[arg(long, conflicts_with_all = ["cancel", "data_dir"])]
-    pub status: bool,
+    #[arg(long, conflicts_with = "cancel")]
+    status: bool,
     /// Cancel the one that is under way; what it has found stays
-    #[arg(long, conflicts_with = "data_dir")]
-    pub cancel: bool,
-    /// Look after this data directory, with SQLite and files, on which no larder runs; else a running larder is asked
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["server", "token_file"])]
-    pub data_dir: Option<PathBuf>,
-    /// Which larder is asked.
+    #[arg(long)]
+    cancel: bool,
     #[command(flatten)]
-    pub asked: Asked,
+    target: Target,
 }
 
-/// A command that asks a running larder.
+/// A command that asks a larder.
 #[derive(Debug, Clone)]
 pub enum RemoteCommand {
     /// How much is held.
@@ -204,22 +203,83 @@ pub enum RemoteCommand {
 }
 
 impl RemoteCommand {
-    fn asked(&self) -> &Asked {
+    /// Which larder it asks.
+    pub fn target(&self) -> &Target {
         match self {
-            Self::Du(DuFlags { asked, .. })
-            | Self::Ls(LsFlags { asked, .. })
-            | Self::Get(GetFlags { asked, .. })
-            | Self::Put(PutFlags { asked, .. })
-            | Self::Rm(RmFlags { asked, .. })
-            | Self::Flush(FlushFlags { asked, .. })
-            | Self::Export(ExportFlags { asked, .. })
-            | Self::Import(ImportFlags { asked, .. })
-            | Self::Warm(WarmFlags { asked, .. })
-            | Self::Explain(ExplainFlags { asked, .. })
-            | Self::Gc(GcFlags { asked, .. })
-            | Self::Scrub(ScrubFlags { asked, .. }) => asked,
+            Self::Du(DuFlags { target, .. })
+            | Self::Ls(LsFlags { target, .. })
+            | Self::Get(GetFlags { target, .. })
+            | Self::Put(PutFlags { target, .. })
+            | Self::Rm(RmFlags { target, .. })
+            | Self::Flush(FlushFlags { target, .. })
+            | Self::Export(ExportFlags { target, .. })
+            | Self::Import(ImportFlags { target, .. })
+            | Self::Warm(WarmFlags { target, .. })
+            | Self::Explain(ExplainFlags { target, .. })
+            | Self::Gc(GcFlags { target, .. })
+            | Self::Scrub(ScrubFlags { target, .. }) => target,
         }
     }
+
+    /// What a larder that is started over a data directory for this command does.
+    pub fn needs(&self) -> Needs {
+        let online = self.target().online();
+        match self {
+            Self::Warm(_) => Needs {
+                upstreams: true,
+                jobs: true,
+                makes_directory: true,
+                ..Needs::default()
+            },
+            Self::Ls(LsFlags { upstream, .. }) => Needs {
+                upstreams: *upstream || online,
+                ..Needs::default()
+            },
+            // It asks nobody, and says of each repository what its configuration says.
+            Self::Explain(_) => Needs {
+                upstreams: true,
+                ..Needs::default()
+            },
+            Self::Put(_) | Self::Import(_) => Needs {
+                upstreams: online,
+                makes_directory: true,
+                ..Needs::default()
+            },
+            Self::Scrub(ScrubFlags { status, cancel, .. }) => Needs {
+                upstreams: online,
+                scrubs: !status && !cancel,
+                ..Needs::default()
+            },
+            _ => Needs {
+                upstreams: online,
+                ..Needs::default()
+            },
+        }
+    }
+
+    /// Whether JSON is asked for, and standard output is not for a file's bytes.
+    fn prints_json(&self) -> bool {
+        let is_bytes = match self {
+            Self::Get(GetFlags { output, .. }) => output
+                .as_deref()
+                .is_some_and(|path| path.as_os_str() == "-"),
+            _ => false,
+        };
+        self.target().json() && !is_bytes
+    }
+}
+
+/// What a larder is started with that is there for one command alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// It asks upstreams; else every remote repository is offline.
+    pub upstreams: bool,
+    /// It works on jobs.
+    pub jobs: bool,
+    /// It works on scrubs.
+    pub scrubs: bool,
+    /// A directory in which no larder has been yet is made one.
+    pub makes_directory: bool,
 }
 
 /// Why a command ends early: the exit code, and what is said.
@@ -239,26 +299,33 @@ impl Failure {
 }
 
 impl From<std::io::Error> for Failure {
-    /// Whoever reads standard output has left: there is nobody to tell.
-    fn from(_: std::io::Error) -> Self {
-        Self(FAILED, String::new())
+    /// Of standard output. Where whoever reads it has left, there is nobody to tell.
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self(FAILED, String::new());
+        }
+        Self(FAILED, format!("cannot write standard output: {error}"))
     }
 }
 
-/// Runs a command and gives its exit code. The answer goes to `out`, what is wrong to `err`.
+/// Runs a command and gives its exit code. The answer goes to `out`, what is wrong to `err`. `own`: the larder that was started for it;
+/// without it the one is asked that flags and environment name.
 pub fn run(
     command: &RemoteCommand,
     environment: &Environment,
+    own: Option<&OwnLarder>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> u8 {
+    let mut out = Counted::new(out);
+    let out = &mut out;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(async {
             tokio::select! {
-                result = execute(command, environment, out, err) => result,
+                result = execute(command, environment, own, out, err) => result,
                 // Who has begun something elsewhere ends it first.
                 () = interrupted(), if !matches!(command, RemoteCommand::Warm(_)) => Err(Failure::failed("interrupted")),
             }
@@ -268,13 +335,58 @@ pub fn run(
     let Err(Failure(code, message)) = result.and_then(|()| Ok(out.flush()?)) else {
         return 0;
     };
+    // Whoever reads JSON gets some, whatever happens.
+    if command.prints_json() && !out.has_any && !message.is_empty() {
+        let _ = writeln!(out, "{}", serde_json::json!({"error": message}));
+    }
     // What was said before may be needed to understand it.
     let _ = out.flush();
-    if !message.is_empty() {
-        // The exit code tells if standard error cannot be written.
-        let _ = writeln!(err, "larder: {}", shown::plain(&message));
-    }
+    complain(&message, err);
     code
+}
+
+/// Says why a command was not done, which never reached a larder; gives its exit code.
+pub fn refuse(
+    command: &RemoteCommand,
+    message: &str,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> u8 {
+    if command.prints_json() {
+        let _ = writeln!(out, "{}", serde_json::json!({"error": message}));
+    }
+    complain(message, err);
+    FAILED
+}
+
+/// The exit code tells if standard error cannot be written.
+fn complain(message: &str, err: &mut impl Write) {
+    if !message.is_empty() {
+        let _ = writeln!(err, "larder: {}", shown::plain(message));
+    }
+}
+
+/// Knows whether anything was written.
+struct Counted<'w, W> {
+    to: &'w mut W,
+    has_any: bool,
+}
+
+impl<'w, W> Counted<'w, W> {
+    fn new(to: &'w mut W) -> Self {
+        Self { to, has_any: false }
+    }
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.has_any = true;
+        self.to.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Ends when the process is asked to: what is half written is then taken away.
@@ -321,17 +433,20 @@ pub async fn health(asked: &Asked, environment: &Environment) -> Option<Result<H
 async fn execute(
     command: &RemoteCommand,
     environment: &Environment,
+    own: Option<&OwnLarder>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> Result<(), Failure> {
-    let server = Server::new(command.asked(), environment)?;
+    let asked = command.target().asked();
+    let server = match own {
+        Some(own) => Server::own(own, asked.json())?,
+        None => Server::new(asked, environment)?,
+    };
     match command {
         RemoteCommand::Du(DuFlags { repository, .. }) => {
             listing::du(&server, repository.as_deref(), out).await
         }
-        RemoteCommand::Ls(LsFlags { place, .. }) => {
-            listing::ls(&server, place.as_deref().unwrap_or_default(), out).await
-        }
+        RemoteCommand::Ls(flags) => listing::ls(&server, flags, out).await,
         RemoteCommand::Get(flags) => get::get(&server, flags, out).await,
         RemoteCommand::Put(flags) => put::put(&server, flags, out).await,
         RemoteCommand::Rm(RmFlags { places, .. }) => steer::rm(&server, places, out).await,

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blobs::Blobs;
 use crate::cluster::{self, Member};
 use crate::descriptors::{self, Shares};
-use crate::prepare::{Prepared, prepare};
+use crate::prepare::{Prepared, on_damage, prepare};
 use crate::reload::{Reloading, reload_on_change};
 use crate::stop::{DrainTime, EndSignals, ignore_user_signals, until_stopped};
 use crate::traces;
@@ -16,8 +17,9 @@ use larder::config::{Settings, Sources};
 use larder_budget::{Budgets, Totals};
 use larder_core::{Pseudonym, SystemClock};
 use larder_engine::{Engine, EngineParts, Limits};
+use larder_formats::LinkKey;
 use larder_server::{LiveSettings, ServerLimits, ServerSettings, TlsFiles};
-use larder_storage::{BlobStore, StorageError};
+use larder_storage::{BlobStore, MetadataStore, StorageError};
 use larder_upstream::{HttpUpstream, Options};
 
 /// The program's version.
@@ -81,25 +83,20 @@ async fn serve(
         link_key,
         server,
     } = tokio::select! {
-        prepared = prepare(&settings, shares, pseudonym, &budgets) => prepared?,
+        prepared = prepare(&settings, shares, pseudonym, &budgets, on_damage(&settings)) => prepared?,
         () = signals.next() => {
             tracing::info!("stopped before it had started");
             return Ok(());
         }
     };
     let upstream = Arc::new(HttpUpstream::new(options));
-    let engine = Engine::new(EngineParts {
-        repositories: settings.repositories.clone(),
-        not_built: settings.not_built.clone(),
-        blobs: Arc::clone(&blobs.store),
-        metadata: metadata.clone(),
-        upstream: Arc::clone(&upstream) as Arc<dyn larder_upstream::Upstream>,
-        clock: Arc::new(SystemClock),
-        link_key,
-        public_urls: settings.public_urls.clone(),
-        limits: limits(&settings, shares, &*blobs.store)?,
+    let engine = engine(
+        &settings,
+        shares,
+        (&blobs, &metadata, link_key),
+        &upstream,
         budgets,
-    });
+    )?;
     let member = cluster::join(&settings, &engine, &metadata, VERSION).await?;
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
     let drain = DrainTime::new(settings.drain);
@@ -128,8 +125,33 @@ async fn serve(
     Ok(())
 }
 
+/// The engine over what a start has taken.
+///
+/// # Errors
+/// The disk cannot be looked at.
+pub(crate) fn engine(
+    settings: &Settings,
+    shares: Shares,
+    (blobs, metadata, link_key): (&Blobs, &MetadataStore, LinkKey),
+    upstream: &Arc<HttpUpstream>,
+    budgets: Arc<Budgets>,
+) -> Result<Arc<Engine>, StorageError> {
+    Ok(Engine::new(EngineParts {
+        repositories: settings.repositories.clone(),
+        not_built: settings.not_built.clone(),
+        blobs: Arc::clone(&blobs.store),
+        metadata: metadata.clone(),
+        upstream: Arc::clone(upstream) as Arc<dyn larder_upstream::Upstream>,
+        clock: Arc::new(SystemClock),
+        link_key,
+        public_urls: settings.public_urls.clone(),
+        limits: limits(settings, shares, &*blobs.store)?,
+        budgets,
+    }))
+}
+
 /// How upstreams are asked.
-fn options(budgets: &Arc<Budgets>) -> Options {
+pub(crate) fn options(budgets: &Arc<Budgets>) -> Options {
     Options {
         budgets: Arc::clone(budgets),
         ..Options::new(format!("larder/{VERSION}"))
@@ -137,7 +159,7 @@ fn options(budgets: &Arc<Budgets>) -> Options {
 }
 
 /// What may be leased at once.
-fn totals(shares: Shares) -> Totals {
+pub(crate) fn totals(shares: Shares) -> Totals {
     Totals {
         downloads: shares.downloads,
         uploads: shares.uploads,

@@ -99,4 +99,3 @@ pub use places::RESERVE as RESERVED_CONNECTIONS;
 pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};
 pub use starting::Starting;
 pub use tls::{CertificateDates, TlsError, check_tls};
-pub use upkeep::{garbage_json, scrub_json};

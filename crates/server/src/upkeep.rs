@@ -153,7 +153,7 @@ fn refuse(message: String, rule: &'static str) -> Fault {
 }
 
 /// What the collector has deleted, or would delete, as `POST /api/v1/gc` and `larder gc --json` say it.
-pub fn garbage_json(garbage: &Garbage, only_look: bool) -> Value {
+fn garbage_json(garbage: &Garbage, only_look: bool) -> Value {
     let heap = |heap: Heap| json!({"blobs": heap.blobs, "bytes": heap.bytes});
     json!({
         "dry_run": only_look,
@@ -168,7 +168,7 @@ pub fn garbage_json(garbage: &Garbage, only_look: bool) -> Value {
 }
 
 /// A scrub, as `/api/v1/scrub` and `larder scrub --json` show it.
-pub fn scrub_json(report: &ScrubReport) -> Value {
+fn scrub_json(report: &ScrubReport) -> Value {
     let scrub = &report.scrub;
     let time = |at: UnixMillis| discovery::time(at);
     let findings: Vec<Value> = report.findings.iter().map(finding_json).collect();

@@ -4,9 +4,11 @@
 //! | file | knows |
 //! |---|---|
 //! | `python.rs` | `requirements.txt` |
-//! | `python_toml.rs` | `uv.lock`, `pylock.toml` |
+//! | `python_toml.rs` | `uv.lock`, `pylock.toml`, `poetry.lock`, `pdm.lock` |
+//! | `pipfile.rs` | `Pipfile.lock` |
 //! | `npm.rs` | `package-lock.json`, `npm-shrinkwrap.json` |
 //! | `pnpm.rs` | `pnpm-lock.yaml` |
+//! | `bun.rs` | `bun.lock` |
 //! | `yarn.rs` | `yarn.lock`, of Yarn 1 and of later ones |
 //! | `chart.rs` | `Chart.lock`, `requirements.lock` |
 //! | `lists.rs` | lists of images, of URLs and of paths |
@@ -16,9 +18,11 @@
     reason = "the command line is public, and names the formats"
 )]
 
+mod bun;
 mod chart;
 mod lists;
 mod npm;
+mod pipfile;
 mod pnpm;
 mod python;
 mod python_toml;
@@ -38,12 +42,20 @@ pub enum Format {
     Uv,
     /// pylock.toml
     Pylock,
+    /// poetry.lock
+    Poetry,
+    /// pdm.lock
+    Pdm,
+    /// Pipfile.lock, of pipenv
+    Pipfile,
     /// package-lock.json or npm-shrinkwrap.json
     Npm,
     /// pnpm-lock.yaml
     Pnpm,
     /// yarn.lock, of any Yarn
     Yarn,
+    /// bun.lock, as text
+    Bun,
     /// Chart.lock
     Chart,
     /// Names of images, one a line
@@ -172,6 +184,23 @@ impl Unreadable {
     }
 }
 
+/// The names of the files that are known by them, for people.
+pub(crate) const KNOWN: &str = "requirements.txt, uv.lock, pylock.toml, poetry.lock, pdm.lock, Pipfile.lock, package-lock.json, \
+    npm-shrinkwrap.json, pnpm-lock.yaml, yarn.lock, bun.lock, Chart.lock, and lists of images (*images*.txt) or URLs (*urls*.txt)";
+
+/// What is said of a file of this name, which cannot be read though its name is known.
+pub(crate) fn unreadable_by_name(name: &str) -> Option<&'static str> {
+    match name {
+        "bun.lockb" => Some(
+            "the binary form of Bun's lock file is not read: `bun install --save-text-lockfile` makes a bun.lock",
+        ),
+        "Pipfile" | "pyproject.toml" | "package.json" | "Chart.yaml" => {
+            Some("it names ranges of versions: the lock file that is made from it says which ones")
+        }
+        _ => None,
+    }
+}
+
 /// How a file of this name is written; `None` where its name does not tell.
 pub(crate) fn format_by_name(name: &str) -> Option<Format> {
     let is_pylock = name == "pylock.toml"
@@ -184,6 +213,10 @@ pub(crate) fn format_by_name(name: &str) -> Option<Format> {
         .is_some_and(|extension| extension == "txt");
     match name {
         "uv.lock" => Some(Format::Uv),
+        "poetry.lock" => Some(Format::Poetry),
+        "pdm.lock" => Some(Format::Pdm),
+        "Pipfile.lock" => Some(Format::Pipfile),
+        "bun.lock" => Some(Format::Bun),
         _ if is_pylock => Some(Format::Pylock),
         "package-lock.json" | "npm-shrinkwrap.json" | ".package-lock.json" => Some(Format::Npm),
         "pnpm-lock.yaml" => Some(Format::Pnpm),
@@ -200,8 +233,13 @@ impl Format {
     /// The type of the repositories that hold what it names; `None`: any.
     pub(crate) fn package(self) -> Option<&'static str> {
         match self {
-            Self::Requirements | Self::Uv | Self::Pylock => Some("pypi"),
-            Self::Npm | Self::Pnpm | Self::Yarn => Some("npm"),
+            Self::Requirements
+            | Self::Uv
+            | Self::Pylock
+            | Self::Poetry
+            | Self::Pdm
+            | Self::Pipfile => Some("pypi"),
+            Self::Npm | Self::Pnpm | Self::Yarn | Self::Bun => Some("npm"),
             Self::Chart => Some("helm"),
             Self::Images => Some("docker"),
             Self::Urls => None,
@@ -218,9 +256,13 @@ impl Format {
             Self::Requirements => python::requirements(text),
             Self::Uv => python_toml::uv(text),
             Self::Pylock => python_toml::pylock(text),
+            Self::Poetry => python_toml::poetry(text),
+            Self::Pdm => python_toml::pdm(text),
+            Self::Pipfile => pipfile::pipfile_lock(text),
             Self::Npm => npm::package_lock(text),
             Self::Pnpm => pnpm::pnpm_lock(file, text),
             Self::Yarn => yarn::yarn_lock(file, text),
+            Self::Bun => bun::bun_lock(file, text),
             Self::Chart => chart::chart_lock(file, text),
             Self::Images => lists::images(text),
             Self::Urls => lists::urls(text),

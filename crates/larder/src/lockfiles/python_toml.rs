@@ -1,4 +1,4 @@
-//! `uv.lock` and `pylock.toml` (PEP 751).
+//! `uv.lock`, `pylock.toml` (PEP 751), `poetry.lock` and `pdm.lock`.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -148,6 +148,101 @@ pub(super) fn pylock(source: &str) -> Result<Lock, Unreadable> {
             files: files.into_iter().map(hint).collect(),
         };
         lock.take(line, wanted);
+    }
+    Ok(lock)
+}
+
+/// `{file = "…", hash = "sha256:…"}`, or with `url` in the place of `file`.
+fn hint_of_file(file: &Table<'_>) -> FileHint {
+    FileHint {
+        url: text(file, "url").map(str::to_owned),
+        sha256: text(file, "hash")
+            .and_then(|hash| hash.strip_prefix("sha256:"))
+            .map(str::to_ascii_lowercase),
+    }
+}
+
+/// The files of a package: beside it, or, as older versions wrote them, below `metadata.files`.
+fn listed_files(
+    source: &str,
+    root: &Table<'_>,
+    package: &Table<'_>,
+    older: &str,
+) -> Result<Vec<FileHint>, Unreadable> {
+    let of_package = tables((source, package), "files")?;
+    let of_root = match table(root, "metadata").and_then(|metadata| table(metadata, "files")) {
+        Some(files) if of_package.is_empty() => tables((source, files), older)?,
+        _ => Vec::new(),
+    };
+    let all = of_package.iter().chain(&of_root);
+    Ok(all.map(|(_, file)| hint_of_file(file)).collect())
+}
+
+pub(super) fn poetry(source: &str) -> Result<Lock, Unreadable> {
+    let root = parsed(source)?;
+    let version = table(&root, "metadata").and_then(|metadata| text(metadata, "lock-version"));
+    if version.is_none() {
+        let message = "this is no poetry.lock: it has no `metadata.lock-version`";
+        return Err(Unreadable::at(1, message));
+    }
+    let mut lock = Lock::default();
+    for (line, package) in tables((source, &root), "package")? {
+        let name = name(line, package)?;
+        let whence = table(package, "source");
+        match whence.and_then(|whence| text(whence, "type")) {
+            // An index of its own, or the usual one.
+            None | Some("legacy") => {}
+            Some("url") => {
+                let url = whence.and_then(|whence| text(whence, "url"));
+                lock.take(line, Wanted::Place(url.unwrap_or_default().to_owned()));
+                continue;
+            }
+            Some(_) => {
+                let why = "it comes from Git or a folder, not from an index";
+                lock.leave(line, name, why);
+                continue;
+            }
+        }
+        let wanted = Wanted::Project {
+            name: name.to_owned(),
+            version: text(package, "version").unwrap_or_default().to_owned(),
+            files: listed_files(source, &root, package, name)?,
+        };
+        lock.take(line, wanted);
+    }
+    Ok(lock)
+}
+
+pub(super) fn pdm(source: &str) -> Result<Lock, Unreadable> {
+    let root = parsed(source)?;
+    let version = table(&root, "metadata").and_then(|metadata| text(metadata, "lock_version"));
+    if version.is_none() {
+        let message = "this is no pdm.lock: it has no `metadata.lock_version`";
+        return Err(Unreadable::at(1, message));
+    }
+    let mut lock = Lock::default();
+    for (line, package) in tables((source, &root), "package")? {
+        let name = name(line, package)?;
+        if let Some(url) = text(package, "url") {
+            lock.take(line, Wanted::Place(url.to_owned()));
+            continue;
+        }
+        let others = ["git", "hg", "svn", "bzr", "path"];
+        if others.iter().any(|key| package.contains_key(*key)) {
+            let why = "it comes from a repository of sources or a folder, not from an index";
+            lock.leave(line, name, why);
+            continue;
+        }
+        let version = text(package, "version").unwrap_or_default();
+        let wanted = Wanted::Project {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            files: listed_files(source, &root, package, &format!("{name} {version}"))?,
+        };
+        // A package stands once for each set of its extras.
+        if !lock.items.iter().any(|item| item.wanted == wanted) {
+            lock.take(line, wanted);
+        }
     }
     Ok(lock)
 }

@@ -1,5 +1,7 @@
 //! Lock files as the real tools have written them (`testdata/`), forms of older tools, and what is none of these.
 
+mod poetry_pipenv_bun;
+
 use super::*;
 
 fn of(format: Format, text: &str) -> Lock {
@@ -112,6 +114,16 @@ fn npm_s_lock_files_name_the_same_packages() {
         (
             Format::Pnpm,
             include_str!("testdata/pnpm-lock.yaml"),
+            packages,
+        ),
+        (
+            Format::Pnpm,
+            include_str!("testdata/pnpm-lock-5.yaml"),
+            packages,
+        ),
+        (
+            Format::Pnpm,
+            include_str!("testdata/pnpm-lock-6.yaml"),
             packages,
         ),
     ] {
@@ -399,6 +411,8 @@ fn hostile_texts_are_refused_or_read_and_never_panicked_over() {
     // Every beginning of a real file, cut at any character.
     for real in [
         include_str!("testdata/uv.lock"),
+        include_str!("testdata/poetry.lock"),
+        include_str!("testdata/Pipfile.lock"),
         include_str!("testdata/requirements.txt"),
         include_str!("testdata/package-lock-1.json"),
         include_str!("testdata/pnpm-lock.yaml"),

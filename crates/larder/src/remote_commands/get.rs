@@ -31,7 +31,7 @@ pub(super) async fn get(
     let mut length = 0_u64;
     let mut written = match &target {
         None => None,
-        Some(path) => Some(Written::beside(path)?),
+        Some(path) => Some(Written::to(path)?),
     };
     while let Some(piece) = answer.chunk().await? {
         hasher.update(&piece);
@@ -57,7 +57,7 @@ pub(super) async fn get(
     let (Some(written), Some(target)) = (written, target) else {
         return Ok(());
     };
-    written.keep(&target)?;
+    written.keep()?;
     tell(
         server,
         (&place, &target),
@@ -166,14 +166,36 @@ fn digests(answer: &Answer) -> Vec<Digest> {
     of_field.chain(image).collect()
 }
 
-/// A file on its way, beside the one that it becomes. Dropped before it is kept, it is gone.
+/// A file on its way, beside the one that it becomes. Dropped before it is kept, it is gone. A device or a pipe is written as it is: nothing
+/// may take its place.
 struct Written {
     path: PathBuf,
+    /// What it becomes: where a link leads, not the link.
+    target: Option<PathBuf>,
     file: File,
     is_kept: bool,
 }
 
 impl Written {
+    fn to(target: &Path) -> Result<Self, Failure> {
+        match std::fs::metadata(target) {
+            Ok(found) if found.is_file() => {
+                let real = std::fs::canonicalize(target);
+                Self::beside(&real.map_err(|error| cannot_write(target, &error))?)
+            }
+            Ok(_) => {
+                let opened = OpenOptions::new().write(true).open(target);
+                Ok(Self {
+                    path: target.to_owned(),
+                    target: None,
+                    file: opened.map_err(|error| cannot_write(target, &error))?,
+                    is_kept: true,
+                })
+            }
+            Err(_) => Self::beside(target),
+        }
+    }
+
     fn beside(target: &Path) -> Result<Self, Failure> {
         let mut name = std::ffi::OsString::from(".");
         name.push(target.file_name().unwrap_or_default());
@@ -183,6 +205,7 @@ impl Written {
         let file = made.map_err(|error| cannot_write(target, &error))?;
         Ok(Self {
             path,
+            target: Some(target.to_owned()),
             file,
             is_kept: false,
         })
@@ -193,7 +216,10 @@ impl Written {
         written.map_err(|error| cannot_write(&self.path, &error))
     }
 
-    fn keep(mut self, target: &Path) -> Result<(), Failure> {
+    fn keep(mut self) -> Result<(), Failure> {
+        let Some(target) = &self.target else {
+            return Ok(());
+        };
         let kept = self
             .file
             .sync_all()

@@ -1,12 +1,12 @@
-//! `larder ls` and `larder du`: what is held, and how much.
+//! `larder ls` and `larder du`: what is held, how much, and what upstreams offer.
 
 use std::io::Write;
 
 use serde_json::Value;
 
-use super::Failure;
 use super::server::Server;
 use super::shown::{items, number, plain, size, text};
+use super::{Failure, LsFlags};
 
 /// What one page of a list holds.
 const PAGE: &str = "1000";
@@ -44,7 +44,12 @@ pub(super) async fn du(
     Ok(())
 }
 
-pub(super) async fn ls(server: &Server, place: &str, out: &mut impl Write) -> Result<(), Failure> {
+pub(super) async fn ls(
+    server: &Server,
+    flags: &LsFlags,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let place = flags.place.as_deref().unwrap_or_default();
     let place = place.trim_start_matches('/');
     if place.is_empty() {
         return names(server, out).await;
@@ -57,6 +62,10 @@ pub(super) async fn ls(server: &Server, place: &str, out: &mut impl Write) -> Re
         if !prefix.is_empty() {
             query.push(("pattern", &pattern));
         }
+        if flags.upstream {
+            query.push(("source", "upstream"));
+        }
+        query.extend(flags.name.as_deref().map(|name| ("name", name)));
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page = server.artifacts(Some(repository), &query).await?;
         for artifact in items(&page, "artifacts") {
@@ -64,11 +73,17 @@ pub(super) async fn ls(server: &Server, place: &str, out: &mut impl Write) -> Re
                 writeln!(out, "{artifact}")?;
                 continue;
             }
-            let (bytes, at, path) = (
-                size(number(artifact, "size")),
-                text(artifact, "cached_at"),
-                plain(text(artifact, "path")),
-            );
+            // An index need not say how long a file is.
+            let bytes = artifact.get("size").and_then(Value::as_u64);
+            let bytes = bytes.map_or_else(|| "-".to_owned(), size);
+            let path = plain(text(artifact, "path"));
+            if flags.upstream {
+                let is_held = artifact.get("cached").and_then(Value::as_bool) == Some(true);
+                let held = if is_held { "held" } else { "-" };
+                writeln!(out, "{bytes:>10}  {held:<4}  {repository}/{path}")?;
+                continue;
+            }
+            let at = text(artifact, "cached_at");
             writeln!(out, "{bytes:>10}  {at}  {repository}/{path}")?;
         }
         match page.get("next").and_then(Value::as_str) {

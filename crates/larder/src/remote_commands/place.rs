@@ -112,19 +112,34 @@ impl Place {
         self.encoded.is_empty() || self.encoded.ends_with('/')
     }
 
+    /// Whether a query is behind the path.
+    pub(super) fn has_query(&self) -> bool {
+        self.encoded.contains('?')
+    }
+
     /// The last part of the path, decoded; `None` where that is no name of a file.
     pub(super) fn file_name(&self) -> Option<String> {
         let path = self.encoded.split('?').next().unwrap_or_default();
         let last = path.rsplit('/').next().unwrap_or_default();
-        // In a form, `+` is a space; in a path it is itself.
-        let form = format!("n={}", last.replace('+', "%2B"));
-        let name = url::form_urlencoded::parse(form.as_bytes()).next()?.1;
+        let name = decoded(last)?;
         let is_name = !name.is_empty()
             && name != "."
             && name != ".."
             && !name.contains(|c: char| c == '/' || c.is_control());
-        is_name.then(|| name.into_owned())
+        is_name.then_some(name)
     }
+}
+
+/// A part of a URL's path as it is meant.
+fn decoded(path: &str) -> Option<String> {
+    // In a form, `+` is a space, and `&` and `=` divide; in a path they are themselves.
+    let form = path
+        .replace('+', "%2B")
+        .replace('&', "%26")
+        .replace('=', "%3D");
+    let form = format!("n={form}");
+    let decoded = url::form_urlencoded::parse(form.as_bytes()).next()?.1;
+    Some(decoded.into_owned())
 }
 
 /// What of a URL's path and query is behind so many bytes of the path.
@@ -135,9 +150,10 @@ fn behind(url: &Url, start: usize) -> String {
 }
 
 impl std::fmt::Display for Place {
-    /// Without the query, which may be a secret.
+    /// As lists show it, and without the query, which may be a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let path = self.encoded.split('?').next().unwrap_or_default();
+        let path = decoded(path).unwrap_or_else(|| path.to_owned());
         write!(f, "{}/{path}", self.repository)
     }
 }
@@ -202,6 +218,8 @@ mod tests {
             ("files/dir/a+b c.txt", Some("a+b c.txt")),
             ("files/dir/", None),
             ("files/x?y=z", Some("x")),
+            ("files/a=b&c=d;e", Some("a=b&c=d;e")),
+            ("files/größe 100%.txt", Some("größe 100%.txt")),
             ("https://larder.example.com/cache/v2/a/..%2Fb", None),
         ] {
             let place = Place::parse(text, &base()).unwrap();
@@ -210,6 +228,6 @@ mod tests {
         let place = Place::parse("files/dir/", &base()).unwrap();
         assert!(place.is_folder());
         let joined = place.joined("a b", &base()).unwrap();
-        assert_eq!(joined.to_string(), "files/dir/a%20b");
+        assert_eq!(joined.to_string(), "files/dir/a b");
     }
 }

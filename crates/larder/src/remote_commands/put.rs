@@ -22,6 +22,12 @@ pub(super) async fn put(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let place = Place::parse(&flags.place, &server.base)?;
+    if place.has_query() {
+        return Err(Failure::misused(format!(
+            "{:?}: what is behind a `?` is a query, which files that are uploaded do not have; where it belongs to the name, give the file's URL, with %3F",
+            flags.place
+        )));
+    }
     let place = if place.is_folder() {
         place.joined(&name_of(&flags.file)?, &server.base)?
     } else {

@@ -1,10 +1,11 @@
 //! The larder that is asked: its address and token, and what is said where it refuses or is not there.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use larder_core::SafeUrl;
+use larder_core::{SafeUrl, Secret};
 use larder_upstream::{Asked as Answer, Asker, NoAnswer, Sent};
 use serde_json::Value;
 use url::Url;
@@ -20,7 +21,7 @@ const TOKEN_FILE: &str = "LARDER_TOKEN_FILE";
 /// Most names of repositories that a refusal lists.
 const MOST_NAMES: usize = 20;
 
-/// Which larder is asked, and how its answer is shown.
+/// Which running larder is asked, and how its answer is shown.
 #[derive(Debug, Clone, Args)]
 pub struct Asked {
     /// Address of the larder to ask [env: LARDER_URL] [default: http://127.0.0.1:8000]
@@ -44,6 +45,60 @@ impl Asked {
     pub fn json(&self) -> bool {
         self.json
     }
+}
+
+/// Which larder a command is for: one that runs, or one that is there for this command alone.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    #[command(flatten)]
+    asked: Asked,
+    /// Do it in this data directory, on which no larder runs: one is started for this command alone [default: a running larder is asked]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["server", "token_file"])]
+    data_dir: Option<PathBuf>,
+    /// With --data-dir: configuration file, or directory of *.yaml files [env: CONFIG_PATH] [default: built-in repositories]
+    #[arg(short, long, value_name = "PATH", requires = "data_dir")]
+    config: Option<PathBuf>,
+    /// With --data-dir: ask upstreams, as a running larder does [default: only warm and ls --upstream do]
+    #[arg(long, requires = "data_dir")]
+    online: bool,
+}
+
+impl Target {
+    /// Which running larder is asked, if it is one.
+    pub(super) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Whether JSON is asked for.
+    pub fn json(&self) -> bool {
+        self.asked.json
+    }
+
+    /// The data directory in which the command is done; `None`: a running larder is asked.
+    pub fn data_dir(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
+    /// The configuration of the larder that is started there.
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Whether it asks upstreams whatever the command is.
+    pub(super) fn online(&self) -> bool {
+        self.online
+    }
+}
+
+/// A larder that this program has started, for one command alone.
+#[derive(Debug)]
+pub struct OwnLarder {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The token that opens what changes state.
+    pub token: Secret<String>,
+    /// Its data directory: what it is called in messages.
+    pub directory: PathBuf,
 }
 
 /// A repository, as `GET /` describes it.
@@ -80,6 +135,10 @@ pub(super) struct Server {
     pub(super) json: bool,
     token: Option<String>,
     asker: Asker,
+    /// What it is called in messages, without what could be a secret.
+    shown: String,
+    /// Whether it is there for this command alone.
+    is_own: bool,
 }
 
 impl Server {
@@ -99,12 +158,27 @@ impl Server {
                 "{shown:?} is no address of a larder; it looks like {DEFAULT_SERVER}"
             ))
         })?;
-        let asker = Asker::new(&base).map_err(|error| Failure::failed(error.to_string()))?;
         Ok(Self {
+            asker: asker(&base)?,
+            shown: SafeUrl(base.clone()).to_string(),
             base,
             json: asked.json,
             token: token(asked, environment)?,
-            asker,
+            is_own: false,
+        })
+    }
+
+    /// One that was started for this command.
+    pub(super) fn own(own: &OwnLarder, json: bool) -> Result<Self, Failure> {
+        let base = Url::parse(&format!("http://{}/", own.address));
+        let base = base.map_err(|error| Failure::failed(error.to_string()))?;
+        Ok(Self {
+            asker: asker(&base)?,
+            base,
+            json,
+            token: Some(own.token.expose().clone()),
+            shown: own.directory.display().to_string(),
+            is_own: true,
         })
     }
 
@@ -124,18 +198,21 @@ impl Server {
         let asker = if url.scheme() == self.base.scheme() {
             self.asker.clone()
         } else {
-            Asker::new(&url).map_err(|error| Failure::failed(error.to_string()))?
+            asker(&url)?
         };
-        let shown = SafeUrl(if is_own {
-            self.base.clone()
+        let shown = if is_own {
+            self.shown.clone()
         } else {
-            url.clone()
-        });
+            SafeUrl(url.clone()).to_string()
+        };
         let answer = asker.send(method, url, token, headers, body).await;
         answer.map_err(|error| {
-            Failure::failed(format!(
-                "no larder answers at {shown}: {error} (--server or LARDER_URL names another address)"
-            ))
+            let hint = if self.is_own {
+                ""
+            } else {
+                " (--server or LARDER_URL names another address)"
+            };
+            Failure::failed(format!("no larder answers at {shown}: {error}{hint}"))
         })
     }
 
@@ -199,7 +276,7 @@ impl Server {
             Some(page) if page.get("backends").is_some() => Ok(Health {
                 page,
                 date,
-                address: SafeUrl(self.base.clone()).to_string(),
+                address: self.shown.clone(),
             }),
             body => Err(self.refused(status, body.as_ref()).await),
         }
@@ -237,9 +314,9 @@ impl Server {
         let mut all = self.repositories().await?;
         all.remove(name).ok_or_else(|| {
             let names: Vec<&str> = all.keys().map(String::as_str).collect();
-            let at = SafeUrl(self.base.clone());
+            let (at, hint) = (&self.shown, self.hint());
             Failure::failed(format!(
-                "there is no repository {name:?} at {at}; it has {}",
+                "there is no repository {name:?} at {at}; it has {}{hint}",
                 listed(&names)
             ))
         })
@@ -253,7 +330,7 @@ impl Server {
 
     /// Why the answer of this status is none that was asked for, and what to do.
     pub(super) async fn refused(&self, status: u16, answer: Option<&Value>) -> Failure {
-        let at = SafeUrl(self.base.clone());
+        let at = &self.shown;
         let said =
             answer.filter(|answer| answer.get("error").is_some() || answer.get("errors").is_some());
         let Some(answer) = said else {
@@ -268,13 +345,26 @@ impl Server {
                 Some(_) => "; the token in LARDER_TOKEN (or --token-file) was refused",
             });
         }
+        if self.is_own && text(answer, "code") == "offline" {
+            message.push_str("; with --online the upstream is asked");
+        }
         if text(answer, "code") == "unknown_repository"
             && let Ok(all) = Box::pin(self.repositories()).await
         {
             let names: Vec<&str> = all.keys().map(String::as_str).collect();
-            message = format!("{message}; this larder has {}", listed(&names));
+            let hint = self.hint();
+            message = format!("{message}; this larder has {}{hint}", listed(&names));
         }
         Failure::failed(message)
+    }
+
+    /// What to do where a repository is not there.
+    fn hint(&self) -> &'static str {
+        if self.is_own {
+            " (--config names the configuration)"
+        } else {
+            ""
+        }
     }
 
     /// As [`refused`](Self::refused), of an answer whose body is still to be read.
@@ -295,6 +385,10 @@ impl From<NoAnswer> for Failure {
     fn from(error: NoAnswer) -> Self {
         Self::failed(format!("the answer broke off: {error}"))
     }
+}
+
+fn asker(of: &Url) -> Result<Asker, Failure> {
+    Asker::new(of).map_err(|error| Failure::failed(error.to_string()))
 }
 
 fn listed(names: &[&str]) -> String {

@@ -24,6 +24,12 @@ pub(super) async fn rm(
             server.repository(&place.repository).await?;
             continue;
         };
+        if repository.kind() == "virtual" {
+            return Err(Failure::failed(format!(
+                "{} is a virtual repository and holds nothing itself: name the path in one of its members",
+                place.repository
+            )));
+        }
         // Below /v2/ it would mean that the image is deleted from its registry.
         let root: &[&str] = match repository.root() {
             ["v2"] => &["api", "v1", "remote"],
@@ -63,6 +69,12 @@ pub(super) async fn flush(
     let answer = server.ask("PUT", url).await?;
     if server.json {
         return Ok(writeln!(out, "{answer}")?);
+    }
+    if let Some(name) = &flags.repository
+        && server.repository(name).await?.kind() == "local"
+    {
+        let why = "is a local repository: a flush leaves its files, and larder rm deletes them";
+        return Ok(writeln!(out, "{name} {why}")?);
     }
     let counts = answer.get("flushed").and_then(Value::as_object);
     for (name, count) in counts.into_iter().flatten() {

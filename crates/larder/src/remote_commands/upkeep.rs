@@ -1,4 +1,4 @@
-//! `larder gc` and `larder scrub`, and how what they tell is shown: the same of a running larder and of a data directory.
+//! `larder gc` and `larder scrub`, and how what they tell is shown.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -80,7 +80,7 @@ async fn whole(server: &Server) -> Result<Value, Failure> {
 }
 
 /// What is wrong with a scrub's end, if anything is: then the exit code tells.
-pub fn complaint(scrub: &Value) -> Option<String> {
+fn complaint(scrub: &Value) -> Option<String> {
     let kept = |finding: &&Value| text(finding, "outcome") == "kept";
     let local = items(scrub, "findings").iter().filter(kept).count();
     if local > 0 {
@@ -95,10 +95,7 @@ pub fn complaint(scrub: &Value) -> Option<String> {
 }
 
 /// What the collector has deleted, or would delete: as JSON, or a line for each reason.
-///
-/// # Errors
-/// `out` cannot be written.
-pub fn write_garbage(garbage: &Value, json: bool, out: &mut impl Write) -> io::Result<()> {
+fn write_garbage(garbage: &Value, json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
         return writeln!(out, "{garbage}");
     }
@@ -138,10 +135,7 @@ pub fn write_garbage(garbage: &Value, json: bool, out: &mut impl Write) -> io::R
 }
 
 /// How far a scrub has come and what it has found: as JSON, or a line for each finding.
-///
-/// # Errors
-/// `out` cannot be written.
-pub fn write_scrub(scrub: &Value, json: bool, out: &mut impl Write) -> io::Result<()> {
+fn write_scrub(scrub: &Value, json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
         return writeln!(out, "{scrub}");
     }

@@ -15,6 +15,7 @@ mod many;
 mod newer;
 mod refused;
 mod rpm;
+mod stopped;
 mod uploaded;
 mod whole;
 

@@ -85,6 +85,32 @@ async fn what_is_put_is_listed_got_and_removed() {
     assert_eq!(names(elsewhere.path()), ["named", "tool 1+2%.bin"]);
 }
 
+/// A pipe is not replaced by a file, and a link leads to the same one as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_plain_file_stays_what_it_is() {
+    let origin = Origin::start().await;
+    origin.put("/x.bin", Resource::new("bytes"));
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str())];
+    let home = tempfile::tempdir().expect("a directory");
+    let [real, link, pipe] = ["real", "link", "pipe"].map(|name| home.path().join(name));
+    std::fs::write(&real, "as it was").expect("a file");
+    std::os::unix::fs::symlink(&real, &link).expect("a link");
+    let get = async |output: &str| run(home.path(), &["get", "a/x.bin", "-o", output], &env).await;
+    get("link").await.ok();
+    assert!(link.is_symlink(), "the link was replaced");
+    assert_eq!(std::fs::read(&real).expect("the file"), b"bytes");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let reading = pipe.clone();
+    let reader = std::thread::spawn(move || std::fs::read(reading).expect("what comes"));
+    get("pipe").await.ok();
+    assert_eq!(reader.join().expect("a thread"), b"bytes");
+    assert!(!pipe.is_file(), "the pipe was replaced");
+    assert_eq!(names(home.path()), ["link", "pipe", "real"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_breaks_off_leaves_nothing_behind() {
     let origin = Origin::start().await;
@@ -244,4 +270,6 @@ async fn uploads_that_are_refused_say_what_to_do() {
     done.refused(2, &["cannot read absent"]);
     let done = run(home.path(), &["put", ".", "fixed/y"], &[url, token]).await;
     done.refused(2, &["is no file"]);
+    let done = run(home.path(), &["put", "x", "fixed/y?z=1"], &[url, token]).await;
+    done.refused(2, &["query", "%3F"]);
 }

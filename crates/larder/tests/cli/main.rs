@@ -12,6 +12,8 @@ mod ask;
 mod doctor;
 mod files;
 mod pages;
+mod programs;
+mod stopped;
 mod warm;
 
 use std::path::Path;

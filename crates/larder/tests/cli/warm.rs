@@ -126,6 +126,10 @@ async fn what_cannot_be_understood_is_a_mistake_of_the_command_line() {
     write(&home, "pnpm-lock.yaml", "lockfileVersion: 9\npackages: [\n");
     write(&home, "Chart.lock", "dependencies: []\n");
     write(&home, "lock", "x");
+    write(&home, "Gemfile.lock", "GEM\n");
+    write(&home, "bun.lockb", "#!/usr/bin/env bun\n");
+    write(&home, "Pipfile", "[packages]\n");
+    write(&home, "poetry.lock", "[[package]]\n");
     std::fs::write(home.path().join("binary.txt"), b"a\n\xff\n").expect("a file");
     for (repository, file, words) in [
         ("npm", "package-lock.json", &["package-lock.json:2"][..]),
@@ -133,6 +137,14 @@ async fn what_cannot_be_understood_is_a_mistake_of_the_command_line() {
         ("npm", "pnpm-lock.yaml", &["pnpm-lock.yaml:"]),
         ("npm", "Chart.lock", &["helm packages", "npm"]),
         ("npm", "lock", &["--format"]),
+        (
+            "npm",
+            "Gemfile.lock",
+            &["--format", "pnpm-lock.yaml", "bun.lock"],
+        ),
+        ("npm", "bun.lockb", &["bun.lock", "--save-text-lockfile"]),
+        ("npm", "Pipfile", &["lock file"]),
+        ("npm", "poetry.lock", &["poetry.lock:1", "lock-version"]),
         ("npm", "absent.lock", &["cannot read absent.lock"]),
         ("a", "binary.txt", &["binary.txt:2", "UTF-8"]),
         ("own", "lock", &["local repository"]),

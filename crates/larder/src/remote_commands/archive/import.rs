@@ -1,13 +1,16 @@
 //! `larder import`: an archive is verified from its first byte to its last, and compared with what the target is configured with, before
-//! anything is sent. Then rows follow their blobs batch by batch: what the target has already is passed over.
+//! anything is sent. Then all blobs are sent, which nothing shows that is held, and only then the rows that name them: what ends before is
+//! seen by nobody. What the target has already is passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Cursor, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use larder_core::{Digest, DigestAlgorithm};
+use larder_engine::ArchiveRow;
 use larder_upstream::Sent;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -22,6 +25,8 @@ use super::{Batch, ImportFlags, Named, cannot, json};
 
 /// Blobs that are on their way at once.
 const AT_ONCE: usize = 16;
+/// A blob that no row names goes after a day: those that were sent so long ago are looked for again before their rows follow.
+const LOOK_AGAIN: Duration = Duration::from_hours(6);
 
 pub(in super::super) async fn import(
     server: &Server,
@@ -123,43 +128,68 @@ impl Import<'_> {
     }
 
     async fn run(&mut self, progress: &mut Progress) -> Result<(), Failure> {
-        let names: BTreeSet<&str> = self.chosen.iter().map(|own| &*own.name).collect();
         progress.begin("importing", self.archive.contents.bytes);
-        let archive = self.archive;
-        let failed = |error: std::io::Error| cannot("read", self.path, &error);
-        let mut file = File::open(self.path).map_err(failed)?;
-        for (repository, entry) in &archive.batches {
-            if !names.contains(&**repository) {
+        let begun = Instant::now();
+        let batches = self.batches();
+        for (_, entry) in &batches {
+            let batch = self.batch(entry)?;
+            self.send_blobs(&batch, Some(&mut *progress)).await?;
+        }
+        for (repository, entry) in batches {
+            let mut batch = self.batch(&entry)?;
+            let all = batch.rows.len();
+            batch.rows.retain(|row| self.has_bytes_of(row));
+            self.tally.without_bytes += (all - batch.rows.len()) as u64;
+            if batch.rows.is_empty() {
                 continue;
             }
-            let mut bytes = vec![0; usize::try_from(entry.size).unwrap_or(0)];
-            file.seek(SeekFrom::Start(entry.start))
-                .and_then(|_| file.read_exact(&mut bytes))
-                .map_err(|error| cannot("read", self.path, &error))?;
-            let batch: Batch = serde_json::from_slice(&bytes).map_err(|_| {
-                let path = self.path.display();
-                Failure::failed(format!(
-                    "{path} was changed while it was imported: import it again"
-                ))
-            })?;
-            self.take(repository, batch, progress).await?;
+            if begun.elapsed() > LOOK_AGAIN {
+                self.sent.clear();
+                self.send_blobs(&batch, None).await?;
+            }
+            self.post(&repository, &batch).await?;
         }
         Ok(())
     }
 
-    /// Sends the blobs of some rows, and then these.
-    async fn take(
-        &mut self,
-        repository: &str,
-        mut batch: Batch,
-        progress: &mut Progress,
-    ) -> Result<(), Failure> {
-        let all = batch.rows.len();
-        batch.rows.retain(|row| {
-            row.blob()
-                .is_none_or(|blob| self.archive.blobs.contains_key(&blob.digest))
+    /// The lists of the repositories that are imported.
+    fn batches(&self) -> Vec<(String, Entry)> {
+        let is_chosen = |name: &str| self.chosen.iter().any(|own| own.name == name);
+        let batches = self.archive.batches.iter();
+        batches
+            .filter(|(repository, _)| is_chosen(repository))
+            .cloned()
+            .collect()
+    }
+
+    /// One of them.
+    fn batch(&self, entry: &Entry) -> Result<Batch, Failure> {
+        let mut bytes = vec![0; usize::try_from(entry.size).unwrap_or(0)];
+        let read = File::open(self.path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(entry.start))?;
+            file.read_exact(&mut bytes)
         });
-        self.tally.without_bytes += (all - batch.rows.len()) as u64;
+        read.map_err(|error| cannot("read", self.path, &error))?;
+        serde_json::from_slice(&bytes).map_err(|_| {
+            let path = self.path.display();
+            Failure::failed(format!(
+                "{path} was changed while it was imported: import it again"
+            ))
+        })
+    }
+
+    /// Whether the archive has what a row names, if that names anything.
+    fn has_bytes_of(&self, row: &ArchiveRow) -> bool {
+        row.blob()
+            .is_none_or(|blob| self.archive.blobs.contains_key(&blob.digest))
+    }
+
+    /// Sends the blobs of some rows that the target does not have. They are counted where there is a `progress`.
+    async fn send_blobs(
+        &mut self,
+        batch: &Batch,
+        mut progress: Option<&mut Progress>,
+    ) -> Result<(), Failure> {
         let digests: BTreeSet<&Digest> = batch
             .rows
             .iter()
@@ -178,6 +208,10 @@ impl Import<'_> {
         let mut sending = futures_util::stream::iter(sending).buffer_unordered(AT_ONCE);
         while let Some(sent) = sending.next().await {
             let (digest, size, is_new) = sent?;
+            self.sent.insert(digest);
+            let Some(progress) = &mut progress else {
+                continue;
+            };
             progress.add(size);
             if is_new {
                 self.tally.blobs += 1;
@@ -185,13 +219,8 @@ impl Import<'_> {
             } else {
                 self.tally.blobs_there += 1;
             }
-            self.sent.insert(digest);
         }
-        drop(sending);
-        if batch.rows.is_empty() {
-            return Ok(());
-        }
-        self.post(repository, &batch).await
+        Ok(())
     }
 
     async fn post(&mut self, repository: &str, batch: &Batch) -> Result<(), Failure> {

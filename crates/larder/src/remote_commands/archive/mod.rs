@@ -26,7 +26,7 @@ pub(super) use export::export;
 pub(super) use import::import;
 
 use super::Failure;
-use super::server::Asked;
+use super::server::Target;
 
 /// `larder export`.
 #[derive(Debug, Clone, Args)]
@@ -38,7 +38,7 @@ pub struct ExportFlags {
     #[arg(long = "repository", value_name = "REPO")]
     repositories: Vec<String>,
     #[command(flatten)]
-    pub(super) asked: Asked,
+    pub(super) target: Target,
 }
 
 /// `larder import`.
@@ -60,7 +60,7 @@ pub struct ImportFlags {
     #[arg(long)]
     check: bool,
     #[command(flatten)]
-    pub(super) asked: Asked,
+    pub(super) target: Target,
 }
 
 /// The form of archives; raised when an older larder could not read one.

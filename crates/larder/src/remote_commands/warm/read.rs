@@ -3,7 +3,9 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::lockfiles::{Format, Lock, Unreadable, format_by_name, includes};
+use crate::lockfiles::{
+    Format, KNOWN, Lock, Unreadable, format_by_name, includes, unreadable_by_name,
+};
 
 use super::Failure;
 
@@ -70,11 +72,7 @@ pub(super) fn read(
                 "generic" | "rpm" | "alpine" => Some(Format::Urls),
                 _ => None,
             })
-            .ok_or_else(|| {
-                Failure::misused(format!(
-                    "the name of {name} does not tell how it is written: say it with --format"
-                ))
-            })?;
+            .ok_or_else(|| unknown(&name, &path))?;
         if format == Format::Requirements {
             let folder = path.parent().unwrap_or(Path::new(""));
             let included = includes(&text).into_iter();
@@ -88,6 +86,17 @@ pub(super) fn read(
         sources.push(Source { name, format, lock });
     }
     Ok(sources)
+}
+
+/// Of a file whose name does not tell how it is written.
+fn unknown(name: &str, path: &Path) -> Failure {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    Failure::misused(match unreadable_by_name(&file) {
+        Some(why) => format!("{name}: {why}"),
+        None => format!(
+            "the name of {name} does not tell how it is written: say it with --format; known by their names are {KNOWN}"
+        ),
+    })
 }
 
 fn misread(name: &str, Unreadable { line, message }: &Unreadable) -> Failure {
