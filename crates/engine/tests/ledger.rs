@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 use larder_core::{ErrorCode, Pattern, RepositoryName, UnixMillis};
 use larder_engine::{Engine, Figures, FlushRequest, Outage, Span, TrafficSource};
-use larder_storage::{MetadataStore, PostgresOptions, TlsMode};
+use larder_storage::{AskedFor, MetadataStore, PostgresOptions, TlsMode};
 use larder_testkit::Resource;
 use larder_testkit::servers::postgres::{PASSWORD, Postgres, USER};
 use support::{Bench, START, eventually};
@@ -362,6 +362,59 @@ async fn an_outage_leaves_out_what_is_not_held() {
     }
 }
 
+/// One answer that has the bytes, as a server gives it.
+async fn serve(bench: &Bench, path: &str) {
+    let got = bench.get("generic", path).await.unwrap();
+    got.answer.reading.as_ref().unwrap().serve();
+    drop(got);
+    bench.settled().await;
+    bench.wait(1);
+}
+
+/// A file that has made room for another one had more requests than the one that brought it.
+#[tokio::test]
+async fn what_is_evicted_counts_with_the_requests_that_it_had() {
+    let bench = Bench::with(|repository| {
+        support::upstream(repository).max_disk = Some(150_000);
+    })
+    .await;
+    let counted = Counted::of(&bench.engine);
+    for path in ["much", "little"] {
+        let body = vec![7; 100_000];
+        bench.origin.put(&format!("/{path}"), Resource::new(body));
+    }
+    for _ in 0..10 {
+        serve(&bench, "much").await;
+    }
+    counted.stand_at(&[("generic", 1)]);
+    assert_eq!(outage(&bench).await.share, Some(1.0), "it is held");
+    bench.wait(60);
+    for _ in 0..10 {
+        serve(&bench, "little").await;
+    }
+    counted.stand_at(&[("generic", 2)]);
+    let seen = outage(&bench).await;
+    assert_eq!(paths(&seen), [("much", 10, "evicted")]);
+    assert_eq!((seen.requests, seen.share), (20, Some(0.5)));
+    // Fetched again, it is missing no longer.
+    serve(&bench, "much").await;
+    let seen = outage(&bench).await;
+    assert_eq!(paths(&seen), [("little", 10, "evicted")]);
+}
+
+#[tokio::test]
+async fn what_a_format_passes_through_is_missing_in_an_outage() {
+    let bench = Bench::new().await;
+    let path = "-/npm/v1/security/advisories/bulk";
+    bench.origin.put(&format!("/{path}"), Resource::new("{}"));
+    for _ in 0..2 {
+        let asked = bench.ask(Method::POST, "npm", path, &[]).await;
+        assert_eq!(asked.unwrap().answer.status, 200);
+    }
+    let seen = bench.engine.ledger().outage("npm", None, 100).await;
+    assert_eq!(paths(&seen.unwrap()), [(path, 2, "passed_through")]);
+}
+
 #[tokio::test]
 async fn documents_past_their_stale_bound_are_missing_in_an_outage() {
     let bench = Bench::with(|repository| {
@@ -423,7 +476,14 @@ async fn full_tables_are_read_in_a_moment() {
     let now = bench.engine.now();
     let asked: Vec<_> = paths
         .iter()
-        .map(|path| (&**path, &*variant, 1, now, "failed"))
+        .map(|path| AskedFor {
+            path,
+            variant: &variant,
+            requests: 1,
+            first_at: now,
+            last_at: now,
+            why: "failed",
+        })
         .collect();
     bench
         .metadata

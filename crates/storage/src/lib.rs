@@ -38,14 +38,14 @@ pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
 pub use meta::BlobHolder;
 pub use meta::{
-    AskedRow, BlobName, BlobUsers, Change, CollectReport, ConnectError, CopyCounts, Counts,
-    DamageReport, DamagedBlob, DerivedRecord, Durability, Expected, FigureRow, Figures, Garbage,
-    Heap, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts, JobItem, JobRow,
-    JobStore, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision, LocalFile,
-    LocalOutcome, LocalState, LocalUsage, Mend, MetadataStore, Migration, Named, NamedBlobs,
-    Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RecordUse, RowTally,
-    RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, TlsMode, Unswept, Usage, UsedRow,
-    Writer,
+    AskedFor, AskedRow, BlobName, BlobUsers, Change, CollectReport, ConnectError, CopyCounts,
+    Counts, DamageReport, DamagedBlob, DerivedRecord, Durability, Expected, FigureRow, Figures,
+    Garbage, Heap, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts, JobItem,
+    JobRow, JobStore, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
+    LocalFile, LocalOutcome, LocalState, LocalUsage, Mend, MetadataStore, Migration, Named,
+    NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RecordUse,
+    RowTally, RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, TlsMode, Unswept, Usage,
+    UsedRow, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

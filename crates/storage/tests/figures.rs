@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use larder_core::{Content, UnixMillis};
 use larder_storage::{
-    BlobStore, Change, FigureRow, Figures, MemoryBlobStore, MetadataStore, SINCE_THE_BEGINNING,
+    AskedFor, BlobStore, Change, FigureRow, Figures, MemoryBlobStore, MetadataStore,
+    SINCE_THE_BEGINNING,
 };
 use support::place::{Place, on_both_engines};
 use support::{key, record, repository, store};
@@ -99,7 +100,17 @@ async fn the_last_sizes_stay_and_old_points_go(place: Place) {
     }
 }
 
-type Asked<'a> = (&'a str, &'a str, u64, UnixMillis, &'a str);
+/// Asked for so often at one moment.
+fn at(path: &'static str, requests: u64, moment: i64, why: &'static str) -> AskedFor<'static> {
+    AskedFor {
+        path,
+        variant: "",
+        requests,
+        first_at: UnixMillis(moment),
+        last_at: UnixMillis(moment),
+        why,
+    }
+}
 
 async fn asked(meta: &MetadataStore, since: i64) -> Vec<(String, u64, i64, i64, String)> {
     let rows = meta.asked("files", UnixMillis(since), 99).await.unwrap();
@@ -127,20 +138,23 @@ async fn what_is_held_is_not_missing(place: Place) {
         blob: None,
     };
     meta.apply(vec![pointer]).await.unwrap();
-    let first: [Asked<'_>; 3] = [
-        ("held", "", 5, UnixMillis(10), "not_kept"),
-        ("gone", "", 2, UnixMillis(12), "absent"),
-        ("tag", "", 1, UnixMillis(11), "not_kept"),
+    let first = [
+        at("held", 5, 10, "not_kept"),
+        AskedFor {
+            first_at: UnixMillis(4),
+            ..at("gone", 2, 12, "absent")
+        },
+        at("tag", 1, 11, "not_kept"),
     ];
     meta.add_asked("files", &first, 99).await.unwrap();
     // An older time does not replace a later one.
-    let more: [Asked<'_>; 1] = [("gone", "", 3, UnixMillis(9), "failed")];
+    let more = [at("gone", 3, 9, "failed")];
     meta.add_asked("files", &more, 99).await.unwrap();
     let of = |path: &str, requests, first, last, why: &str| {
         (path.to_owned(), requests, first, last, why.to_owned())
     };
     let (gone, tag) = (
-        of("gone", 5, 12, 12, "failed"),
+        of("gone", 5, 4, 12, "failed"),
         of("tag", 1, 11, 11, "not_kept"),
     );
     assert_eq!(asked(&meta, 0).await, [gone.clone(), tag.clone()]);
@@ -164,10 +178,13 @@ async fn what_is_held_is_not_missing(place: Place) {
 async fn of_each_repository_the_last_ones_are_remembered(place: Place) {
     let meta = place.open().await;
     let names: Vec<String> = (0..30).map(|n| format!("p{n:02}")).collect();
-    let rows: Vec<Asked<'_>> = names
+    let rows: Vec<AskedFor<'_>> = names
         .iter()
         .zip(100..)
-        .map(|(name, at)| (&**name, "", 1, UnixMillis(at), "failed"))
+        .map(|(name, moment)| AskedFor {
+            path: name,
+            ..at("", 1, moment, "failed")
+        })
         .collect();
     meta.add_asked("files", &rows, 10).await.unwrap();
     meta.add_asked("other", &rows[..3], 10).await.unwrap();

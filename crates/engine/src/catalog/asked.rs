@@ -41,7 +41,15 @@ impl NotHeld {
     }
 }
 
-pub(super) type Staged = HashMap<(Box<str>, Box<str>), (u64, UnixMillis, NotHeld)>;
+/// How often something was asked for, and from when to when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) requests: u64,
+    pub(super) first: UnixMillis,
+    pub(super) last: UnixMillis,
+}
+
+pub(super) type Staged = HashMap<(Box<str>, Box<str>), (Times, NotHeld)>;
 
 /// What of all repositories waits to be written down.
 const MOST_STAGED: usize = 50_000;
@@ -53,7 +61,7 @@ const LONGEST: usize = 1_024;
 pub(super) struct Asked(Mutex<(HashMap<RepositoryName, Staged>, usize)>);
 
 impl Asked {
-    pub(super) fn note(&self, key: &SourceKey, (times, last): (u64, UnixMillis), why: NotHeld) {
+    pub(super) fn note(&self, key: &SourceKey, times: Times, why: NotHeld) {
         if key.path.len() > LONGEST {
             return;
         }
@@ -67,10 +75,19 @@ impl Asked {
             Entry::Vacant(_) if is_full => return,
             Entry::Vacant(free) => {
                 *count += 1;
-                free.insert((0, last, why))
+                let none = Times {
+                    requests: 0,
+                    ..times
+                };
+                free.insert((none, why))
             }
         };
-        *known = (known.0 + times, known.1.max(last), why);
+        let all = Times {
+            requests: known.0.requests + times.requests,
+            first: known.0.first.min(times.first),
+            last: known.0.last.max(times.last),
+        };
+        *known = (all, why);
     }
 
     pub(super) fn take(&self) -> HashMap<RepositoryName, Staged> {

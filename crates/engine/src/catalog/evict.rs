@@ -268,11 +268,11 @@ impl Catalog {
                 break;
             }
             let mut of_each: HashMap<RepositoryName, (Vec<_>, u64)> = HashMap::new();
-            for (key, size, used_at) in batch {
-                self.note_gone(&key, used_at, NotHeld::Evicted);
+            for (key, row) in batch {
+                self.note_gone(&key, &row, NotHeld::Evicted);
                 let (keys, bytes) = of_each.entry(key.repository.clone()).or_default();
                 keys.push(key);
-                *bytes += size;
+                *bytes += row.size;
             }
             for (repository, (keys, bytes)) in of_each {
                 let records = keys.len() as u64;

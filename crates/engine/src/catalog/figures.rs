@@ -1,22 +1,33 @@
 //! What larder counts itself, and what it was asked for and does not hold: written down and read again (docs/adr/0099).
 
 use larder_core::{RepositoryName, SourceKey, UnixMillis};
-use larder_storage::{AskedRow, FigureRow, StorageError, UsedRow};
+use larder_storage::{AskedFor, AskedRow, FigureRow, StorageError, UsedRow};
 
-use super::asked::{MOST_ASKED, NotHeld};
+use super::asked::{MOST_ASKED, NotHeld, Times};
 use super::state::Catalog;
 
 impl Catalog {
     /// Something was asked for that was not answered from what is held, if there is a `why`. Written down later, if it is not held then.
     pub(crate) fn note_asked(&self, key: &SourceKey, why: Option<NotHeld>) {
         if let Some(why) = why {
-            self.asked.note(key, (1, self.now()), why);
+            let now = self.now();
+            let once = Times {
+                requests: 1,
+                first: now,
+                last: now,
+            };
+            self.asked.note(key, once, why);
         }
     }
 
-    /// Something is held no longer that was asked for last at a moment.
-    pub(crate) fn note_gone(&self, key: &SourceKey, last: UnixMillis, why: NotHeld) {
-        self.asked.note(key, (1, last), why);
+    /// Something is held no longer that was used so: what it was asked for then will be asked of the upstream.
+    pub(crate) fn note_gone(&self, key: &SourceKey, used: &UsedRow, why: NotHeld) {
+        let times = Times {
+            requests: used.served.max(1),
+            first: used.updated_at.min(used.used_at),
+            last: used.used_at,
+        };
+        self.asked.note(key, times, why);
     }
 
     /// Writes down what was asked for. What cannot be written is forgotten: it will be asked for again.
@@ -25,9 +36,16 @@ impl Catalog {
     /// The database does not take it.
     pub(crate) async fn write_asked(&self) -> Result<(), StorageError> {
         for (repository, staged) in self.asked.take() {
-            let rows = staged.iter().map(|((path, variant), (times, last, why))| {
-                (&**path, &**variant, *times, *last, why.as_str())
-            });
+            let rows = staged
+                .iter()
+                .map(|((path, variant), (times, why))| AskedFor {
+                    path,
+                    variant,
+                    requests: times.requests,
+                    first_at: times.first,
+                    last_at: times.last,
+                    why: why.as_str(),
+                });
             let rows: Vec<_> = rows.collect();
             let added = self
                 .metadata

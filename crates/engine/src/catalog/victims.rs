@@ -18,8 +18,8 @@ const EXPIRED: u32 = 2_000;
 /// one who asks renews the copy.
 const EXPIRED_UNUSED: Duration = Duration::from_mins(10);
 
-/// A record that goes, its bytes, and when it was used last.
-pub(super) type Victim = (SourceKey, u64, UnixMillis);
+/// A record that goes, and what is known of its use.
+pub(super) type Victim = (SourceKey, UsedRow);
 
 /// One repository's records in the order of their use.
 struct Queue {
@@ -98,7 +98,7 @@ impl<'a> Victims<'a> {
             let Some((repository, row)) = self.row().await? else {
                 break;
             };
-            let (path, variant) = row.key;
+            let (path, variant) = row.key.clone();
             let key = SourceKey {
                 repository,
                 path: path.into(),
@@ -108,7 +108,7 @@ impl<'a> Victims<'a> {
             let is_chosen = batch.iter().any(|(chosen, ..)| *chosen == key);
             if !is_chosen && self.uses.let_go(&key, row.used_at) {
                 left = left.saturating_sub(row.size.max(1));
-                batch.push((key, row.size, row.used_at));
+                batch.push((key, row));
             }
         }
         Ok(batch)

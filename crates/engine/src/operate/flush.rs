@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKey, UnixMillis};
+use larder_core::{ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, SourceKey};
 use larder_formats::Naming;
-use larder_storage::{Change, KeyRange, RecordKey, StorageError, Unswept};
+use larder_storage::{Change, KeyRange, RecordKey, StorageError, Unswept, UsedRow};
 
 use crate::catalog::NotHeld;
 use crate::fault::storage_fault;
@@ -187,8 +187,8 @@ impl Operator {
         let used = self.used_lately(entry).await;
         let dropped = self.drop_records(&flush, report).await;
         let dropped = dropped.map_err(|error| storage_fault(entry, &error))?;
-        for (key, last) in used.iter().filter(|(key, _)| flushed(key)) {
-            self.catalog.note_gone(key, *last, NotHeld::Flushed);
+        for (key, row) in used.iter().filter(|(key, _)| flushed(key)) {
+            self.catalog.note_gone(key, row, NotHeld::Flushed);
         }
         if !dropped.documents.is_empty() {
             let doubted = self.doubt_what_they_name(&flush, &dropped.documents).await;
@@ -205,15 +205,18 @@ impl Operator {
     }
 
     /// What is held and was asked for lately: whoever asks for it after the flush depends on the upstream.
-    async fn used_lately(&self, entry: &RepositoryState) -> Vec<(SourceKey, UnixMillis)> {
+    async fn used_lately(&self, entry: &RepositoryState) -> Vec<(SourceKey, UsedRow)> {
         let since = Span::Month.first_of(self.catalog.now());
         let used = self.catalog.used_since(&entry.repository.name, since).await;
         let used = used.inspect_err(|error| {
             tracing::debug!(%error, "it is not known what was asked for of what is flushed");
         });
         let used = used.unwrap_or_default().into_iter();
-        used.map(|row| (key(entry, row.key.0, row.key.1), row.used_at))
-            .collect()
+        let keyed = |row: UsedRow| {
+            let (path, variant) = row.key.clone();
+            (key(entry, path, variant), row)
+        };
+        used.map(keyed).collect()
     }
 
     /// Drops the records that are meant, found by their keys: the rows are not read.

@@ -19,8 +19,8 @@ const PAGE: u32 = 100;
 /// Paths that are asked for at a time when all are wanted, and that one job fetches.
 const AT_ONCE: u32 = 1_000;
 const MOST: usize = 10_000;
-/// What the upstream has said not to have: no job would bring it.
-const ABSENT: &str = "absent";
+/// What the upstream has said not to have, and what is never kept: no job would bring it.
+const IN_VAIN: [&str; 2] = ["absent", "passed_through"];
 
 pub(crate) async fn show<B: Backend>(
     visit: &Visit<'_, B>,
@@ -61,7 +61,8 @@ pub(crate) async fn warm<B: Backend>(
     loop {
         let page = visit.backend().outage(name, after.as_deref(), AT_ONCE);
         let page = page.await?;
-        let fetchable = page.missing.into_iter().filter(|path| path.why != ABSENT);
+        let fetchable = page.missing.into_iter();
+        let fetchable = fetchable.filter(|path| !IN_VAIN.contains(&&*path.why));
         for missing in fetchable.take(MOST - count) {
             wanted
                 .entry(missing.repository)

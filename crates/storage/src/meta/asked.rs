@@ -11,27 +11,29 @@ use crate::error::StorageError;
 /// Rows that one statement writes.
 const AT_ONCE: usize = 2_000;
 
-/// Adds a list `[[path, variant, requests, last, why], …]` to those of a repository; what is held by now is left out.
+/// Adds a list `[[path, variant, requests, first, last, why], …]` to those of a repository; what is held by now is left out.
 const ADD: Sql = Sql {
     sqlite: concat!(
         "INSERT INTO asked (repository, path, variant, requests, first_at, last_at, why) \
-         SELECT $1, k.path, k.variant, k.requests, k.last_at, k.last_at, k.why FROM (SELECT json_extract(value, '$[0]') AS path, \
-         json_extract(value, '$[1]') AS variant, json_extract(value, '$[2]') AS requests, json_extract(value, '$[3]') AS last_at, \
-         json_extract(value, '$[4]') AS why FROM json_each($2)) AS k \
+         SELECT $1, k.path, k.variant, k.requests, k.first_at, k.last_at, k.why FROM (SELECT json_extract(value, '$[0]') AS path, \
+         json_extract(value, '$[1]') AS variant, json_extract(value, '$[2]') AS requests, json_extract(value, '$[3]') AS first_at, \
+         json_extract(value, '$[4]') AS last_at, json_extract(value, '$[5]') AS why FROM json_each($2)) AS k \
          WHERE NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.repository = $1 AND a.path = k.path AND a.variant = k.variant \
          AND a.blob IS NOT NULL AND ",
         valid!(),
         ") ON CONFLICT (repository, path, variant) DO UPDATE SET requests = asked.requests + excluded.requests, \
+         first_at = CASE WHEN asked.first_at < excluded.first_at THEN asked.first_at ELSE excluded.first_at END, \
          last_at = CASE WHEN asked.last_at > excluded.last_at THEN asked.last_at ELSE excluded.last_at END, why = excluded.why"
     ),
     postgres: concat!(
         "INSERT INTO asked (repository, path, variant, requests, first_at, last_at, why) \
-         SELECT $1, k.path, k.variant, k.requests, k.last_at, k.last_at, k.why FROM (SELECT e ->> 0 AS path, e ->> 1 AS variant, \
-         (e ->> 2)::bigint AS requests, (e ->> 3)::bigint AS last_at, e ->> 4 AS why FROM json_array_elements($2::json) AS e) AS k \
+         SELECT $1, k.path, k.variant, k.requests, k.first_at, k.last_at, k.why FROM (SELECT e ->> 0 AS path, e ->> 1 AS variant, \
+         (e ->> 2)::bigint AS requests, (e ->> 3)::bigint AS first_at, (e ->> 4)::bigint AS last_at, e ->> 5 AS why FROM json_array_elements($2::json) AS e) AS k \
          WHERE NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.repository = $1 AND a.path = k.path AND a.variant = k.variant \
          AND a.blob IS NOT NULL AND ",
         valid!(),
         ") ON CONFLICT (repository, path, variant) DO UPDATE SET requests = asked.requests + excluded.requests, \
+         first_at = CASE WHEN asked.first_at < excluded.first_at THEN asked.first_at ELSE excluded.first_at END, \
          last_at = CASE WHEN asked.last_at > excluded.last_at THEN asked.last_at ELSE excluded.last_at END, why = excluded.why"
     ),
 };
@@ -48,6 +50,23 @@ const EDGE: &str =
     "SELECT last_at FROM asked WHERE repository = $1 ORDER BY last_at DESC LIMIT 1 OFFSET $2";
 const TRIM: &str = "DELETE FROM asked WHERE repository = $1 AND last_at <= $2";
 const FORGET: &str = "DELETE FROM asked WHERE last_at < $1";
+
+/// What a repository was asked for and larder does not hold, as it is to be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskedFor<'a> {
+    /// Path of the record that it would have.
+    pub path: &'a str,
+    /// And its variant.
+    pub variant: &'a str,
+    /// How often it was asked for.
+    pub requests: u64,
+    /// When it was asked for first.
+    pub first_at: UnixMillis,
+    /// When it was asked for last.
+    pub last_at: UnixMillis,
+    /// In a word, why it is not held.
+    pub why: &'a str,
+}
 
 /// Something that an upstream was asked for and that is not held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,20 +88,22 @@ pub struct AskedRow {
 }
 
 impl MetadataStore {
-    /// Adds to what a repository was asked for; of each the path, the variant, how often, when last, and why it is not held. What is held
-    /// by now is left out. No more than `most` of the repository are remembered: those that were asked for last.
+    /// Adds to what a repository was asked for. What is held by now is left out. No more than `most` of the repository are remembered: those that were asked for last.
     ///
     /// # Errors
     /// The database does not take it.
     pub async fn add_asked(
         &self,
         repository: &str,
-        asked: &[(&str, &str, u64, UnixMillis, &str)],
+        asked: &[AskedFor<'_>],
         most: u32,
     ) -> Result<(), StorageError> {
         let mut rows: Vec<_> = asked
             .iter()
-            .map(|(path, variant, requests, last, why)| (path, variant, requests, last.0, why))
+            .map(|one| {
+                let times = (one.requests, one.first_at.0, one.last_at.0);
+                (one.path, one.variant, times.0, times.1, times.2, one.why)
+            })
             .collect();
         // Whoever locks several rows does so in their order.
         rows.sort_unstable();

@@ -50,7 +50,7 @@ mod uploads;
 mod uses;
 
 pub use artifacts::PageRow;
-pub use asked::AskedRow;
+pub use asked::{AskedFor, AskedRow};
 pub use by_blob::BlobHolder;
 pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;

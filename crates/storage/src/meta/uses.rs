@@ -40,13 +40,13 @@ const UPLOAD_USAGE: &str =
     "SELECT used_at, served FROM local_files WHERE repository = $1 AND path = $2";
 const EXPIRES: &str =
     "UPDATE artifacts SET expires_at = $4 WHERE repository = $1 AND path = $2 AND variant = $3";
-const LEAST_USED: &str = "SELECT path, variant, size, used_at, rowid FROM artifacts \
+const LEAST_USED: &str = "SELECT path, variant, size, used_at, rowid, served, updated_at FROM artifacts \
      WHERE repository = $1 AND blob IS NOT NULL AND (used_at, rowid) > ($2, $3) ORDER BY used_at, rowid LIMIT $4";
 /// One that was asked for after it had expired is in use.
-const EXPIRED: &str = "SELECT path, variant, size, used_at, rowid FROM artifacts \
+const EXPIRED: &str = "SELECT path, variant, size, used_at, rowid, served, updated_at FROM artifacts \
      WHERE repository = $1 AND expires_at < $2 AND blob IS NOT NULL AND used_at < $3 ORDER BY expires_at LIMIT $4";
 /// Those that were used last, first.
-const USED_SINCE: &str = "SELECT path, variant, size, used_at, rowid FROM artifacts \
+const USED_SINCE: &str = "SELECT path, variant, size, used_at, rowid, served, updated_at FROM artifacts \
      WHERE repository = $1 AND blob IS NOT NULL AND used_at >= $2 ORDER BY used_at DESC LIMIT $3";
 /// Of uploaded files nothing is counted.
 const CACHED_BYTES: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs WHERE condemned_by IS NULL \
@@ -81,6 +81,10 @@ pub struct UsedRow {
     pub size: u64,
     /// When it was last asked for, as far as it was written down.
     pub used_at: UnixMillis,
+    /// How many answers had its bytes, or a part of them, since it is there, as far as it was written down.
+    pub served: u64,
+    /// When the record was last written: where that is the last news of its bytes, they are there since then.
+    pub updated_at: UnixMillis,
     /// The row's place in the database: it orders those that were used at one moment.
     pub row: i64,
 }
@@ -164,6 +168,8 @@ impl MetadataStore {
                 size: row.get::<Option<i64>>(2)?.unwrap_or(0).unsigned_abs(),
                 used_at: UnixMillis(row.get(3)?),
                 row: row.get(4)?,
+                served: row.get::<i64>(5)?.unsigned_abs(),
+                updated_at: UnixMillis(row.get(6)?),
             })
         };
         let rows = self.db().patiently().all(statement, values).await;
