@@ -73,14 +73,19 @@ def measure(bench, larder, replica, nginx):
             warm(bench, server, server.path("files", f"f/{size}.bin"), bench.files.sha256(size))
         # What was fetched is committed, and the file is in the tier.
         time.sleep(2)
-        for connections in (1, 64, 512):
-            rows = {server.name: [] for server in servers}
-            for number, server in bench.alternating(*servers, times=3 if connections == 1 else 1):
-                path = server.path("files", f"f/{size}.bin")
-                rows[server.name].append(load(bench, "backends", server, path, connections, size=size, round=number))
-            name = f"{size} hit over the backends, {connections} conns: CPU, beside the embedded default's"
-            own, other, beside = (of(rows[name], "cpu_us") for name in ("replica", "larder", "nginx"))
-            bench.report.ratio("-", name, own, other, "us", at_most=1.05, peer=beside)
+        compare_default(bench, "backends", "over the backends", servers, size)
+
+
+def compare_default(bench, case, how, servers, size, numbers=(1, 64, 512)):
+    """Hits of a file of this size that all three hold, on so many connections; `servers` are the default, the same program `how`, and nginx."""
+    for connections in numbers:
+        rows = {server.name: [] for server in servers}
+        for number, server in bench.alternating(*servers, times=3 if connections == 1 else 1):
+            path = server.path("files", f"f/{size}.bin")
+            rows[server.name].append(load(bench, case, server, path, connections, size=size, round=number))
+        name = f"{size} hit {how}, {connections} conns: CPU, beside the default's"
+        default, own, beside = (of(rows[server.name], "cpu_us") for server in servers)
+        bench.report.ratio("-", name, own, default, "us", at_most=1.05, peer=beside)
 
 
 CASES = {"backends": hits}

@@ -21,6 +21,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 import backends
+import bounded
 import bulk
 import cold
 import data
@@ -37,7 +38,7 @@ from servers import Failed, Larder, Nginx, Origin, Registry, make_certificate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-MODULES = (hits, distinct, bulk, tls, images, cold, documents, memory, start, faults, backends)
+MODULES = (hits, distinct, bulk, tls, images, cold, documents, memory, start, faults, backends, bounded)
 CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
 
 

@@ -1,8 +1,11 @@
-//! Reads that are answered by the page cache or not at all (`preadv2` with `RWF_NOWAIT`).
+//! Reads that are answered by the page cache or not at all (`preadv2` with `RWF_NOWAIT`; on overlayfs, which refuses that, `mincore` and a
+//! plain read).
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+
+use crate::overlay;
 
 /// The distance between the bytes that [`cached_prefix`] looks at: one system call of about 300 ns for each.
 const PROBE_STEP: u64 = 256 * 1024;
@@ -52,8 +55,8 @@ pub fn read_cached_into(
 
 /// How many bytes from `offset` on, at most `length`, are very probably in the page cache.
 ///
-/// Only one byte in 256 KiB is looked at, so the answer is a hint: a wrong one costs time, never correctness. A file
-/// system that cannot tell counts as cached.
+/// Only one byte in 256 KiB is looked at, so the answer is a hint: a wrong one costs time, never correctness. Where
+/// nobody can tell, all counts as cached.
 ///
 /// # Errors
 /// The error of the system call.
@@ -61,42 +64,44 @@ pub fn cached_prefix(file: &File, offset: u64, length: u64) -> io::Result<u64> {
     let mut probed = 0;
     while probed < length {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        if !is_cached(nowait_read_raw(file, offset + probed, &mut byte))? {
-            return Ok(probed);
+        match read_at(file, offset + probed, &mut byte, libc::RWF_NOWAIT) {
+            Ok(_) => probed += PROBE_STEP,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(probed),
+            Err(error) if is_unsupported(&error) => {
+                let step = PROBE_STEP as usize;
+                return Ok(overlay::resident_prefix(file, offset, length, step));
+            }
+            Err(error) => return Err(error),
         }
-        probed += PROBE_STEP;
     }
     Ok(length)
 }
 
-fn is_cached(result: io::Result<usize>) -> io::Result<bool> {
-    match result {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) if is_unsupported(&error) => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
-/// `None`: not cached, or not supported by this file system.
+/// `None`: not cached, or this file system cannot tell.
 fn nowait_read(
     file: &File,
     offset: u64,
     buffer: &mut [std::mem::MaybeUninit<u8>],
 ) -> io::Result<Option<usize>> {
-    match nowait_read_raw(file, offset, buffer) {
+    match read_at(file, offset, buffer, libc::RWF_NOWAIT) {
         Ok(count) => Ok(Some(count)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_unsupported(&error) => {
-            Ok(None)
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) if is_unsupported(&error) => {
+            let Some(there) = overlay::resident(file, offset, buffer.len()) else {
+                return Ok(None);
+            };
+            // Should a page go between the look and the read, this waits for the disk once.
+            read_at(file, offset, &mut buffer[..there], 0).map(Some)
         }
         Err(error) => Err(error),
     }
 }
 
-fn nowait_read_raw(
+fn read_at(
     file: &File,
     offset: u64,
     buffer: &mut [std::mem::MaybeUninit<u8>],
+    flags: libc::c_int,
 ) -> io::Result<usize> {
     let offset =
         libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -107,15 +112,7 @@ fn nowait_read_raw(
     loop {
         // SAFETY: `iov` describes `buffer`, which is writable, outlives the call and is not otherwise borrowed; the descriptor
         // is open because `file` is.
-        let count = unsafe {
-            libc::preadv2(
-                file.as_raw_fd(),
-                &raw const iov,
-                1,
-                offset,
-                libc::RWF_NOWAIT,
-            )
-        };
+        let count = unsafe { libc::preadv2(file.as_raw_fd(), &raw const iov, 1, offset, flags) };
         match usize::try_from(count) {
             Ok(count) => return Ok(count),
             Err(_) => match io::Error::last_os_error() {

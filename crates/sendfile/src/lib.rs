@@ -20,6 +20,8 @@
 mod allocator;
 mod cached;
 mod mapping;
+mod overlay;
+mod region;
 mod stream;
 
 pub use allocator::return_large_blocks;

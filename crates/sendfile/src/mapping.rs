@@ -3,13 +3,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use crate::MIN_MAPPED;
+use crate::region::Region;
 
 /// Makes response bodies out of file ranges for one connection. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -131,75 +131,30 @@ impl MappedRange {
     }
 }
 
-/// A read-only shared mapping.
+/// A mapping, with what it is a mapping of.
 struct Mapping {
-    base: *mut libc::c_void,
-    /// What was mapped: from the page that holds the first byte.
-    mapped_length: usize,
-    /// Distance of the first byte from `base`.
-    lead: usize,
+    region: Region,
     file: Arc<File>,
     offset: u64,
 }
 
-// SAFETY: the mapping is read-only, and it is unmapped only when its one owner is dropped; no thread owns it.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; shared access only reads.
-unsafe impl Sync for Mapping {}
-
 impl Mapping {
     fn new(file: Arc<File>, offset: u64, length: u64) -> io::Result<Self> {
-        let page = page_size();
-        let lead = offset % page;
-        let mapped_length =
-            usize::try_from(length + lead).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let start =
-            libc::off_t::try_from(offset - lead).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new mapping at an address of the kernel's choice; the descriptor is open because `file` is.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                mapped_length,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                start,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
         Ok(Self {
-            base,
-            mapped_length,
-            lead: lead as usize,
+            region: Region::new(&file, offset, length)?,
             file,
             offset,
         })
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: `base` starts a mapping of `mapped_length` bytes that lives as long as `self`; `lead` is less than that. The
-        // pages are not written: stored files are immutable (the contract of `FileSender::map`).
-        unsafe {
-            std::slice::from_raw_parts(
-                self.base.cast::<u8>().add(self.lead),
-                self.mapped_length - self.lead,
-            )
-        }
+        self.region.bytes()
     }
 }
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
         self.bytes()
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: `base` and `mapped_length` are those of the mapping made in `new`; nothing refers to it any more.
-        unsafe { libc::munmap(self.base, self.mapped_length) };
     }
 }
 
@@ -241,15 +196,6 @@ impl fmt::Debug for Registered {
             .field("offset", &self.mapping.offset)
             .finish_non_exhaustive()
     }
-}
-
-fn page_size() -> u64 {
-    // SAFETY: no arguments that could be wrong, no memory involved.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size)
-        .ok()
-        .filter(|size| *size > 0)
-        .unwrap_or(4096)
 }
 
 #[cfg(test)]

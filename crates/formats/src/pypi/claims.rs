@@ -10,7 +10,7 @@ use super::json_value::{CoreMetadata, Hashes};
 use super::page::{Subject, Syntax, subject, syntax};
 use super::simple_html::{Anchor, Signs};
 use super::target::{Resolver, Target, fragment_digests, split_fragment};
-use super::{names, simple_html, simple_json};
+use super::{names, places, simple_html, simple_json};
 use crate::links::percent_decode;
 use crate::{Claim, Document, Links, Malformed, Meter};
 
@@ -29,9 +29,7 @@ pub(super) fn check(document: &Document<'_>, meter: &Meter) -> Result<(), Malfor
         (Syntax::Json, Subject::List) => {
             simple_json::read_list(utf8(document.body)?, meter, &mut |_| ()).map(|_| ())
         }
-        (Syntax::Json, Subject::Project(_)) => {
-            simple_json::read_project(utf8(document.body)?, meter, &mut |_| ()).map(|_| ())
-        }
+        (Syntax::Json, Subject::Project(_)) => places::find(document, meter),
         (Syntax::Html, subject) => check_html(&lossy(document.body), subject, meter),
     }
 }
@@ -90,7 +88,7 @@ fn of_json(
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
     let resolver = Resolver::new(links, document.url, None);
-    let read = simple_json::read_project(utf8(document.body)?, links.meter(), &mut |file| {
+    let read = places::read_project(document, links.meter(), &mut |file| {
         let Some(target) = target_of_file(&file, project, &resolver) else {
             return;
         };

@@ -15,7 +15,7 @@ use super::render::{HtmlPage, Json, member, separate};
 use super::simple_html::Anchor;
 use super::simple_json::File;
 use super::target::{Resolver, Target, fragment_digests, split_fragment};
-use super::{names, simple_html, simple_json};
+use super::{names, places, simple_html, simple_json};
 use crate::links::{NotCarried, percent_decode};
 use crate::splice::{Splicer, json_escape_into};
 use crate::{Document, Links, Malformed, Pieces, Rewritten};
@@ -33,12 +33,11 @@ pub(super) fn rewrite<'d>(
     let wants_json = form == negotiate::JSON;
     let body: Pieces<'d> = match (syntax(document)?, subject) {
         (Syntax::Json, Subject::Project(project)) => {
-            let text = utf8(document.body)?;
             let resolver = Resolver::new(links, document.url, None);
             if wants_json {
-                Pieces::spliced(json_of_json(text, project, &resolver, links)?)
+                Pieces::spliced(json_of_json(document, project, &resolver, links)?)
             } else {
-                anew(html_of_json(text, project, &resolver, links)?)
+                anew(html_of_json(document, project, &resolver, links)?)
             }
         }
         (Syntax::Html, Subject::Project(project)) => {
@@ -121,34 +120,34 @@ pub(super) fn target_of_anchor<'v>(
 }
 
 fn json_of_json<'d>(
-    text: &'d str,
+    document: &Document<'d>,
     project: &str,
     resolver: &Resolver<'_>,
     links: &Links<'_>,
 ) -> Result<Splicer<'d>, Malformed> {
-    let (body, dropped) = splice(text, project, resolver, links, None)?;
+    let (body, dropped) = splice(document, project, resolver, links, None)?;
     if !dropped {
         return Ok(body);
     }
     // Seldom needed, so only now it is found out where the elements begin and end.
-    links.begin(text.len());
-    let elements = simple_json::element_spans(text, links.meter())?;
-    splice(text, project, resolver, links, Some(&elements)).map(|(body, _)| body)
+    links.begin(document.body.len());
+    let elements = simple_json::element_spans(utf8(document.body)?, links.meter())?;
+    splice(document, project, resolver, links, Some(&elements)).map(|(body, _)| body)
 }
 
 /// The text with other links, and whether files had to be dropped; they are cut out if `elements` says where they are.
 fn splice<'d>(
-    text: &'d str,
+    document: &Document<'d>,
     project: &str,
     resolver: &Resolver<'_>,
     links: &Links<'_>,
     elements: Option<&[Range<usize>]>,
 ) -> Result<(Splicer<'d>, bool), Malformed> {
-    let mut splicer = Splicer::new(text.as_bytes());
+    let mut splicer = Splicer::new(document.body);
     let mut index = 0;
     let mut kept = false;
     let mut dropped = false;
-    simple_json::read_project(text, links.meter(), &mut |file| {
+    places::read_project(document, links.meter(), &mut |file| {
         if let Some(target) = target_of_file(&file, project, resolver) {
             kept = true;
             replace_values(&file, &target, links, &mut splicer);
@@ -206,13 +205,13 @@ fn replace_values(
 }
 
 fn html_of_json(
-    text: &str,
+    document: &Document<'_>,
     project: &str,
     resolver: &Resolver<'_>,
     links: &Links<'_>,
 ) -> Result<Vec<u8>, Malformed> {
-    let mut page = HtmlPage::with_capacity(text.len());
-    let head = simple_json::read_project(text, links.meter(), &mut |file| {
+    let mut page = HtmlPage::with_capacity(document.body.len());
+    let head = places::read_project(document, links.meter(), &mut |file| {
         let Some(target) = target_of_file(&file, project, resolver) else {
             return;
         };

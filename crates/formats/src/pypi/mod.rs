@@ -1,6 +1,6 @@
 //! Python package indexes: the Simple Repository API (PEP 503, 691 and their successors) and the files it leads to.
 //!
-//! Knows what a request asks for ([`path`], [`negotiate`]), how pages are read ([`simple_json`], [`simple_html`]), where
+//! Knows what a request asks for ([`path`], [`negotiate`]), how pages are read ([`simple_json`], [`simple_html`], [`places`]), where
 //! their links lead ([`target`]), and what is made of them ([`mod@derive`], [`mod@claims`]). Uploads are not part of it.
 
 mod browsed;
@@ -12,6 +12,7 @@ mod names;
 mod negotiate;
 mod page;
 mod path;
+mod places;
 mod render;
 mod simple_html;
 mod simple_json;

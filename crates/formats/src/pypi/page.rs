@@ -24,7 +24,7 @@ pub(super) enum Subject<'a> {
 }
 
 /// What a page says of itself; all of it is optional.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Head<'a> {
     /// `meta.api-version`, `pypi:repository-version`.
     pub(super) api_version: Option<Cow<'a, str>>,
