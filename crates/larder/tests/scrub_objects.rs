@@ -151,12 +151,8 @@ impl Scene {
 
     /// Scrubs all there is, and gives the scrub with the names that it has found: kind, path, outcome.
     async fn scrub(&self) -> (Value, BTreeSet<(String, String, String)>) {
-        let begun = send(
-            "POST",
-            &self.larder.url("api/v1/scrub?rate=1000000000"),
-            &[],
-        );
-        assert_eq!(begun.await.status, 202);
+        let url = self.larder.url("api/v1/scrub?rate=1000000000");
+        assert_eq!(send("POST", &url, &[]).await.status, 202);
         let since = Instant::now();
         loop {
             let answer = get(&self.larder.url("api/v1/scrub?limit=300")).await;
@@ -231,8 +227,15 @@ async fn wrong_objects_are_found_and_no_others_and_what_was_fetched_heals() {
     }
     let metric = "larder_scrub_local_damaged_total";
     assert!((scene.larder.metric(metric, "").await - 5.0).abs() < 0.5);
-    let health = get(&scene.larder.url("health")).await;
-    assert!(health.text().contains("damaged"), "{}", health.text());
+    let since = Instant::now();
+    loop {
+        let health = get(&scene.larder.url("health")).await.text();
+        if health.contains("damaged") {
+            break;
+        }
+        assert!(since.elapsed() < PATIENCE, "{health}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
