@@ -368,20 +368,22 @@ pub(crate) fn compiled(pattern: Option<&str>) -> Result<Option<Pattern>, Fault> 
 
 /// Adds what was uploaded to what is held of remotes; a repository may have been both.
 fn add_local(sizes: &mut Vec<HeldSize>, local: Vec<HeldSize>) {
-    for size in local {
-        match sizes.iter_mut().find(|of| of.repository == size.repository) {
-            Some(of) => {
-                of.files += size.files;
-                of.bytes += size.bytes;
-            }
-            None => sizes.push(size),
-        }
-    }
+    sizes.extend(local);
     sizes.sort_by(|a, b| a.repository.cmp(&b.repository));
+    sizes.dedup_by(|size, kept| {
+        let is_same = size.repository == kept.repository;
+        if is_same {
+            kept.files += size.files;
+            kept.bytes += size.bytes;
+        }
+        is_same
+    });
 }
 
+/// `sizes` are sorted by name.
 fn size_of(sizes: &[HeldSize], name: &str) -> HeldSize {
-    let known = sizes.iter().find(|size| size.repository == name).cloned();
+    let place = sizes.binary_search_by(|size| size.repository.as_str().cmp(name));
+    let known = place.ok().and_then(|place| sizes.get(place)).cloned();
     known.unwrap_or_else(|| HeldSize {
         repository: name.to_owned(),
         files: 0,

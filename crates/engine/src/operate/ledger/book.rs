@@ -61,6 +61,10 @@ impl Book {
         if stored.is_some() || free.is_some() || !sum.is_nothing() {
             self.add(ALL, sum, (stored, free), now);
         }
+        // Where nothing can be written for days, what would be deleted goes.
+        let oldest = Span::ALL.map(|span| (span.step().as_secs() as i64, span.first_of(now)));
+        self.pending
+            .retain(|(_, step, at), _| !oldest.iter().any(|(of, first)| of == step && at < first));
     }
 
     fn add(
@@ -83,10 +87,6 @@ impl Book {
             row.stored = stored.or(row.stored);
             row.free = free.or(row.free);
         }
-        // Where nothing can be written for days, what would be deleted goes.
-        let oldest = Span::ALL.map(|span| (span.step().as_secs() as i64, span.first_of(now)));
-        self.pending
-            .retain(|(_, step, at), _| !oldest.iter().any(|(of, first)| of == step && at < first));
     }
 
     /// All that is to be written.

@@ -19,6 +19,7 @@ mod incidents;
 mod outage;
 mod refusals;
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -149,14 +150,18 @@ impl Ledger {
             .source
             .get()
             .map_or_else(Vec::new, |source| source.traffic());
+        // Looked up, not searched: there may be thousands, and a page of the web interface waits for this.
+        let known: HashMap<String, usize> = counted
+            .iter()
+            .enumerate()
+            .map(|(place, (name, _))| (name.clone(), place))
+            .collect();
         for (name, counters) in self.operator.repository_counters() {
             let bytes = counters
                 .upstream_bytes
                 .load(std::sync::atomic::Ordering::Relaxed);
-            match counted
-                .iter_mut()
-                .find(|(known, _)| *known == *name.as_str())
-            {
+            let place = known.get(name.as_str());
+            match place.and_then(|place| counted.get_mut(*place)) {
                 Some((_, figures)) => figures.fetched_bytes = bytes,
                 None => counted.push((
                     name.to_string(),
