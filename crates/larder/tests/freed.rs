@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -172,12 +173,13 @@ impl Scene {
                 )
             });
             let list = |rows: Vec<String>| rows.join(",");
-            statements.push_str(&format!(
+            let _ = write!(
+                statements,
                 "INSERT INTO blobs (digest, size, modified_ns) VALUES {}; \
                  INSERT INTO artifacts (repository, path, variant, blob, size, updated_at, record) VALUES {};",
                 list(blobs.collect()),
                 list(records.collect()),
-            ));
+            );
         }
         statements.push_str("COMMIT");
         let statements = sqlx::raw_sql(AssertSqlSafe(statements));

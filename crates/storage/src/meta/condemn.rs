@@ -51,6 +51,8 @@ pub(super) const LOCK_BLOBS: Sql = Sql {
         ") ORDER BY digest FOR UPDATE"
     ),
 };
+/// A server that knows no blob to be due, for it has looked at the table before the flush, would begin with all that are, and compare each with
+/// the whole list. What no index is of leaves it the list to begin with, here and below.
 const CONDEMN_DUE: Sql = Sql {
     sqlite: concat!(
         "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
@@ -62,7 +64,7 @@ const CONDEMN_DUE: Sql = Sql {
     postgres: concat!(
         "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
         each!(postgres),
-        ") AND delete_after <= $2 AND condemned_by IS NULL",
+        ") AND delete_after + 0 <= $2 AND condemned_by IS NULL",
         unreferenced!("blobs.digest"),
         " RETURNING digest"
     ),
@@ -101,7 +103,7 @@ const TAKE: Sql = Sql {
     postgres: concat!(
         "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
         each!(postgres),
-        ") AND condemned_by IS NOT NULL AND (condemned_by = $3 OR condemned_at <= $4) RETURNING digest"
+        ") AND condemned_by IS NOT NULL AND (COALESCE(condemned_by, '') = $3 OR condemned_at + 0 <= $4) RETURNING digest"
     ),
 };
 const FORGET: Sql = Sql {
@@ -113,7 +115,7 @@ const FORGET: Sql = Sql {
     postgres: concat!(
         "DELETE FROM blobs WHERE digest IN (",
         each!(postgres),
-        ") AND condemned_by = $2"
+        ") AND COALESCE(condemned_by, '') = $2"
     ),
 };
 const LET_BE: Sql = Sql {
@@ -125,7 +127,7 @@ const LET_BE: Sql = Sql {
     postgres: concat!(
         "UPDATE blobs SET condemned_by = NULL, condemned_at = NULL WHERE digest IN (",
         each!(postgres),
-        ") AND condemned_by = $2"
+        ") AND COALESCE(condemned_by, '') = $2"
     ),
 };
 

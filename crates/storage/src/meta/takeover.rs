@@ -38,7 +38,7 @@ const STILL_OWN: Sql = Sql {
     postgres: concat!(
         "SELECT digest FROM blobs WHERE digest IN (",
         each!(postgres),
-        ") AND condemned_by = $2"
+        ") AND COALESCE(condemned_by, '') = $2"
     ),
 };
 const CONDEMNERS: &str = "SELECT condemned_by, MAX(condemned_at), COUNT(*) FROM blobs WHERE condemned_by IS NOT NULL GROUP BY condemned_by";
