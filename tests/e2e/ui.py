@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -48,6 +49,10 @@ TIDY = ("Releases of our own tools", "The npm registry", "The Python Package Ind
 KINDS = ("overview", "repositories", "browse", "artifact", "package", "image", "search", "jobs", "health", "configuration", "explain")
 
 
+def slug(text):
+    return re.sub("[^a-z0-9]+", "-", text.lower())
+
+
 def encoded(path):
     return urllib.parse.quote(path)
 
@@ -74,8 +79,9 @@ class Pantry:
 
     def _files(self):
         for number, text in enumerate(self.texts):
-            self.origin.put(f"/files/odd/{number} {text}", f"file {number}", f"text/plain; x={number}", ETag=f'"<b data-injected>{number}"')
-            self.paths.append(("files", f"odd/{number} {text}"))
+            path = f"odd/{number} {text}" if self.is_odd else f"tools/{slug(text)}.bin"
+            self.origin.put(f"/files/{path}", f"file {number}", f"text/plain; x={number}", ETag=f'"<b data-injected>{number}"')
+            self.paths.append(("files", path))
             self.origin.answer(f"/files/broken/{text}", lambda _, text=text: Resource(text.encode(), "text/html", status=500))
         for path in ("readme.txt", "keyboard/gone.txt", "releases/1.0/tool.tar.gz", "releases/1.1/tool.tar.gz", "releases/copy.tar.gz"):
             self.origin.put(f"/files/{path}", "a file\n" * 200, "application/octet-stream")
@@ -185,7 +191,7 @@ class Pantry:
 
         everything = {"immutable_patterns": [".*"]}
         return {
-            "files": remote(0, "generic", "/files", immutable_patterns=["^(odd|broken|keyboard|releases|readme)"]),
+            "files": remote(0, "generic", "/files", immutable_patterns=["^(odd|broken|keyboard|releases|readme|tools)"]),
             "npm": remote(1, "npm", ""),
             "pypi": remote(2, "pypi", "", quarantine_new=True, quarantine_days=30_000),
             "helm": remote(3, "helm", "/charts"),
@@ -207,10 +213,10 @@ class Pantry:
         for text in self.texts:
             if self.is_odd:
                 get(f"{base}/api/v1/remote/files/{encoded('broken/' + text)}")
-            get(f"{base}/api/v1/remote/files/{encoded('refused/' + text)}")
-            put(f"{base}/api/v1/remote/uploads/{encoded('odd/' + text)}", b"uploaded")
+                get(f"{base}/api/v1/remote/files/{encoded('refused/' + text)}")
+            put(f"{base}/api/v1/remote/uploads/{encoded('odd/' + text if self.is_odd else 'builds/' + slug(text) + '.bin')}", b"uploaded")
         for text in TIDY if not self.is_odd else ():
-            name = text.lower().replace(" ", "-")
+            name = slug(text)
             for path in (f"releases/2.0/{name}.tar.gz", f"private/{name}.key"):
                 get(f"{base}/api/v1/remote/files/{path}")
         for _ in range(0 if self.is_odd else 12):
@@ -354,14 +360,18 @@ def pictures(case):
     case.stop_larder()
     a_month(database, [*pantry.remotes(), ""])
     case.serve(pantry.remotes(), **settings)
+    request(f"{case.listens_at}/cache/flush", "PUT")
     pantry.fill()
-    browse(case, {"pictures": pantry.pictures(), "screenshots": place, "base": "http://larder.example.com", "at": case.listens_at})
+    browse(case, {"pictures": pantry.pictures(), "screenshots": place, "base": "http://larder.example.com", "at": case.listens_at,
+                  "instead": {str(case.directory): "/etc/larder", case.listens_at.split("//")[1]: "127.0.0.1:8000",
+                              pantry.origin.address: "http://proxy.example.com:3128"}})
 
 
 def a_month(database, names):
     """Writes down thirty days of use, as larder would have counted them."""
     connection = sqlite3.connect(database)
     now = int(time.time() * 1000)
+    room = shutil.disk_usage(database.parent).free
     rows = []
     for place, name in enumerate(names):
         share = 1.0 if not name else 0.5 / (place + 1)
@@ -373,8 +383,8 @@ def a_month(database, names):
                 requests = int(busy * share * step * (2.2 + 0.4 * math.sin(hour * 7 + place)))
                 misses = int(requests * (0.04 + 0.05 * abs(math.sin(hour / 9 + place))))
                 served, fetched = requests * 900_000, misses * 1_100_000
-                stored = int(share * (60 - number * step / 86_400 * 0.9) * 2**30)
-                free = None if name else int((140 + number * step / 86_400 * 0.9) * 2**30)
+                stored = int(share * 90_000 * (1 - number * step / 86_400 / 60))
+                free = None if name else room + int(number * step / 86_400 * 0.3 * 2**30)
                 rows.append((name, f"{step:06} {at:019}", step, at, requests, requests - misses, misses, 0, requests // 900, requests // 400, served,
                              fetched, stored, free, at))
     with connection:

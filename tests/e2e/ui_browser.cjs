@@ -229,8 +229,14 @@ async function compare(page) {
   await page.waitForLoadState();
 }
 
-// What a window shows; from an element on, if its id is given.
+// What a window shows; from an element on, if its id is given. Folders and ports that are of this run alone are called as they usually are.
 async function picture(page, name, id, width) {
+  await page.evaluate((instead) => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+      for (const [own, usual] of Object.entries(instead)) texts.currentNode.data = texts.currentNode.data.replaceAll(own, usual);
+    }
+  }, task.instead);
   const top = id ? await page.evaluate((id) => document.getElementById(id).getBoundingClientRect().top + window.scrollY - 60, id) : 0;
   const whole = await page.evaluate(() => document.documentElement.scrollHeight);
   const height = Math.min(whole - top, width > 400 ? 900 : 1_400);

@@ -1105,6 +1105,14 @@ async fn upload_slowly(url: String, blocks: u64, pace: Duration) -> Option<u16> 
     Some(answer.status().as_u16())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a setting of the test, not of the program"
+)]
+fn minutes_of_faults() -> u64 {
+    std::env::var("LARDER_GATE_MINUTES").map_or(30, |text| text.parse().expect("minutes"))
+}
+
 /// An hour with the lease that nobody has configured: for half of it the gate resets, refuses, stalls and is shut while large uploads go on,
 /// and larder is killed in the middle of one again and again. In the end nothing of it is left in `ListMultipartUploads`.
 /// `LARDER_GATE_MINUTES`: how long the faults go on.
@@ -1113,7 +1121,7 @@ async fn upload_slowly(url: String, blocks: u64, pace: Duration) -> Option<u16> 
 async fn hazard_l8_after_an_hour_behind_a_gate_no_upload_is_left() {
     const HOUR: Duration = Duration::from_hours(1);
     const BLOCKS: u64 = 40;
-    let minutes = std::env::var("LARDER_GATE_MINUTES").map_or(30, |text| text.parse().unwrap());
+    let minutes = minutes_of_faults();
     let server = S3Server::start().await;
     let origin = Origin::start().await;
     let store = store_of(&server);

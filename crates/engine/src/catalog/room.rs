@@ -51,15 +51,6 @@ impl Catalog {
         });
     }
 
-    /// Counts blobs that were deleted.
-    pub(super) fn count_deleted(&self, blobs: u64, bytes: u64) {
-        let counters = &self.counters;
-        counters
-            .gc_blobs_deleted
-            .fetch_add(blobs, Ordering::Relaxed);
-        counters.gc_bytes_freed.fetch_add(bytes, Ordering::Relaxed);
-    }
-
     /// The disk is nearly full: what nothing refers to goes at once, looked for at most once a minute. Open files stay readable.
     pub(crate) fn make_room(self: &Arc<Self>) {
         let now = self.now().0;

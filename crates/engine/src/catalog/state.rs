@@ -398,6 +398,15 @@ pub(super) fn superseded(entry: &RepositoryState) -> Vec<larder_storage::Notice>
 }
 
 impl Catalog {
+    /// Counts blobs that were deleted.
+    pub(super) fn count_deleted(&self, blobs: u64, bytes: u64) {
+        let counters = &self.counters;
+        counters
+            .gc_blobs_deleted
+            .fetch_add(blobs, Ordering::Relaxed);
+        counters.gc_bytes_freed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Another replica was told a moment ago that there is nothing.
     pub(crate) fn heard_absent(&self, entry: &RepositoryState, key: &SourceKey, status: u16) {
         self.keep_absence(entry, key, (status, self.now()));

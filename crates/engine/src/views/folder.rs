@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use larder_core::{Content, Fault, RepositoryKind, UnixMillis};
 use larder_storage::{HeldRow, KeyRange, LocalChild};
 
-use super::base::{Views, cached_at, expires, is_virtual, not_held};
+use super::base::{Views, cached_at, expires};
 use crate::fault::storage_fault;
 use crate::keys;
 use crate::repositories::RepositoryState;
@@ -80,26 +80,6 @@ enum Step {
 }
 
 impl Views {
-    /// A page of a folder. It may be shorter than asked for and still have a next one.
-    ///
-    /// # Errors
-    /// There is no such repository, nothing is held below the folder (404), or storage fails.
-    pub async fn folder(&self, request: &FolderRequest) -> Result<FolderPage, Fault> {
-        let entry = self.entry(&request.repository)?;
-        let folder = &*request.folder;
-        let page = if is_virtual(&entry) {
-            self.merged_folder(&entry, request).await?
-        } else {
-            self.own_folder(&entry, request).await?
-        };
-        let is_empty = page.folders.is_empty() && page.files.is_empty();
-        if is_empty && page.next.is_none() && request.after.is_none() && !folder.is_empty() {
-            let message = format!("{} holds nothing below this folder", entry.repository.name);
-            return Err(not_held(&entry, message));
-        }
-        Ok(page)
-    }
-
     /// What a repository holds itself.
     pub(super) async fn own_folder(
         &self,

@@ -1,11 +1,11 @@
-//! What a virtual repository shows of what its members hold. It holds nothing itself.
+//! Folders and packages, of a repository itself or of the members of a virtual one, which holds nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use larder_core::{Fault, FaultKind};
 
-use super::base::{Views, not_held};
+use super::base::{Views, is_virtual, not_held};
 use super::folder::{FolderFile, FolderPage, FolderRequest};
 use super::package::{Named, OfOne, PackageRequest, PackageView};
 use crate::origin::virtual_;
@@ -19,8 +19,41 @@ struct Child {
 }
 
 impl Views {
+    /// A page of a folder. It may be shorter than asked for and still have a next one.
+    ///
+    /// # Errors
+    /// There is no such repository, nothing is held below the folder (404), or storage fails.
+    pub async fn folder(&self, request: &FolderRequest) -> Result<FolderPage, Fault> {
+        let entry = self.entry(&request.repository)?;
+        let folder = &*request.folder;
+        let page = if is_virtual(&entry) {
+            self.merged_folder(&entry, request).await?
+        } else {
+            self.own_folder(&entry, request).await?
+        };
+        let is_empty = page.folders.is_empty() && page.files.is_empty();
+        if is_empty && page.next.is_none() && request.after.is_none() && !folder.is_empty() {
+            let message = format!("{} holds nothing below this folder", entry.repository.name);
+            return Err(not_held(&entry, message));
+        }
+        Ok(page)
+    }
+
+    /// The versions of a package.
+    ///
+    /// # Errors
+    /// There is no such repository, its type has no packages or that is no name of one (400), no index of it is held (404), it cannot be
+    /// read, or storage fails.
+    pub async fn package(&self, request: &PackageRequest) -> Result<PackageView, Fault> {
+        let entry = self.entry(&request.repository)?;
+        if is_virtual(&entry) {
+            return self.merged_package(&entry, request).await;
+        }
+        self.own_package(&entry, request).await
+    }
+
     /// One level of a virtual repository: what any of its members holds there. Of a file that several hold the first member's is shown.
-    pub(super) async fn merged_folder(
+    async fn merged_folder(
         &self,
         entry: &Arc<RepositoryState>,
         request: &FolderRequest,
@@ -81,7 +114,7 @@ impl Views {
 
     /// A package as the held indexes of the members name it, by the rules of the merged index: a reserved name is that member's, one that an
     /// authoritative member has is taken from it alone, and of one version in several members the first one's files stay.
-    pub(super) async fn merged_package(
+    async fn merged_package(
         &self,
         entry: &Arc<RepositoryState>,
         request: &PackageRequest,

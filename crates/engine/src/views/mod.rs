@@ -4,11 +4,11 @@
 //! | file | knows |
 //! |---|---|
 //! | `base.rs` | what the views have in common: documents that are held, and what quarantine says |
+//! | `merged.rs` | folders and packages, of a repository or of the members of a virtual one |
 //! | `folder.rs` | one level of a repository |
 //! | `search.rs` | paths by their beginning, a part of them, or the digest of the bytes |
 //! | `artifact.rs` | one path |
 //! | `package.rs` | the versions that a held index names |
-//! | `merged.rs` | folders and packages of virtual repositories: what their members hold |
 //! | `image.rs` | tags, and what a manifest consists of |
 
 mod artifact;

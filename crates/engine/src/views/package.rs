@@ -8,7 +8,7 @@ use std::sync::Arc;
 use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Fault, UnixMillis};
 use larder_formats::{Offering, Release, Releases};
 
-use super::base::{Views, bad, cached_at, expires, is_virtual, not_held};
+use super::base::{Views, bad, cached_at, expires, not_held};
 use crate::claim::StoredClaim;
 use crate::document::claim_table::ClaimTable;
 use crate::policy::admission;
@@ -114,23 +114,19 @@ impl Named {
 }
 
 impl Views {
-    /// The versions of a package.
-    ///
-    /// # Errors
-    /// There is no such repository, its type has no packages or that is no name of one (400), no index of it is held (404), it cannot be
-    /// read, or storage fails.
-    pub async fn package(&self, request: &PackageRequest) -> Result<PackageView, Fault> {
-        let entry = self.entry(&request.repository)?;
-        if is_virtual(&entry) {
-            return self.merged_package(&entry, request).await;
-        }
-        let of_one = self.offered(&entry, request).await?;
-        let path = &of_one.index.target.spec.key_path;
+    /// The versions of a package, as one repository's held index names them.
+    pub(super) async fn own_package(
+        &self,
+        entry: &Arc<RepositoryState>,
+        request: &PackageRequest,
+    ) -> Result<PackageView, Fault> {
+        let of_one = self.offered(entry, request).await?;
+        let path = of_one.index.key_path();
         let total = of_one.named.len();
         Ok(PackageView {
-            index: path.clone(),
+            index: path.to_owned(),
             cached_at: Some(cached_at(&of_one.index.record)),
-            fresh_until: expires(&entry, path, &of_one.index.record),
+            fresh_until: expires(entry, path, &of_one.index.record),
             files: self.files_of(of_one.named, request).await?,
             tags: of_one.tags,
             total,
@@ -141,7 +137,7 @@ impl Views {
     /// What a repository's held index says of a package.
     ///
     /// # Errors
-    /// As for [`package`](Self::package).
+    /// No index of it is held or it names no such package (404), the type has none (400), it cannot be read, or storage fails.
     pub(super) async fn offered(
         &self,
         entry: &Arc<RepositoryState>,

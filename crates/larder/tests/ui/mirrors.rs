@@ -72,7 +72,7 @@ async fn latency_and_lag_are_shown_or_why_they_are_not_known() {
     assert!(second["first_byte_ms"].as_f64().expect("a time") > 0.0);
     let text = page(&larder, "ui/repositories/charts").await.text();
     assert!(
-        text.contains("2 h 0 min") && text.contains("up to date"),
+        text.contains("<td class=\"words\">2 h<br>") && text.contains("up to date"),
         "{text}"
     );
 

@@ -201,7 +201,15 @@ async fn the_pages_of_a_merged_folder_follow_each_other() {
             let path = format!("sub/{name}-{version}.tgz");
             assert_eq!(get(&larder.artifact(repository, &path)).await.status, 200);
         }
-        until_held(&larder, repository, charts.len() + 1).await;
+        let began = std::time::Instant::now();
+        let files = async || {
+            let shown = json(&larder, &format!("ui/repositories/{repository}")).await;
+            shown["facts"]["files"].as_u64().expect("a number")
+        };
+        while files().await < charts.len() as u64 {
+            assert!(began.elapsed() < support::PATIENCE, "not held");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     }
     let (mut seen, mut after) = (Vec::new(), String::new());
     loop {

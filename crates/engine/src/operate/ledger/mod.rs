@@ -29,7 +29,7 @@ use larder_storage::{FigureRow, Figures, HeldSize, SINCE_THE_BEGINNING, StorageE
 
 use self::book::{ALL, Book};
 use super::operator::{Operator, storage_unavailable};
-use crate::policy::admission;
+use crate::policy::{addressed, admission};
 use crate::transfer::flight::FlightReport;
 
 pub use self::figures::{Forecast, History, HistoryPoint, Span};
@@ -182,7 +182,7 @@ impl Ledger {
     /// There is no such repository, or storage fails.
     pub async fn history(&self, repository: Option<&str>, span: Span) -> Result<History, Fault> {
         if let Some(name) = repository {
-            admission::entry(&self.operator.registry, name)?;
+            addressed::built(&self.operator.registry, name)?;
         }
         let name = repository.unwrap_or(ALL);
         let mut book = self.book.lock().await;
@@ -245,7 +245,7 @@ impl Ledger {
     /// # Errors
     /// There is no such repository.
     pub fn refused(&self, repository: &str) -> Result<Vec<RefusedGroup>, Fault> {
-        let entry = admission::entry(&self.operator.registry, repository)?;
+        let entry = addressed::built(&self.operator.registry, repository)?;
         Ok(refusals::of(&entry, self.operator.catalog.now()))
     }
 
@@ -277,7 +277,7 @@ impl Ledger {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Outage, Fault> {
-        let entry = |name: &str| admission::entry(&self.operator.registry, name);
+        let entry = |name: &str| addressed::built(&self.operator.registry, name);
         let own = entry(repository)?;
         let holders: Vec<_> = holders
             .iter()
