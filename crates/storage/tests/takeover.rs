@@ -1,7 +1,6 @@
 //! Deletions that were begun and not ended: who goes on with them, and who must not (hazard L3, docs/adr/0101).
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     reason = "a test program: its helpers panic to report"
 )]
 
@@ -138,7 +137,7 @@ async fn is_kept(meta: &MetadataStore, blobs: &Arc<dyn BlobStore>, number: u32) 
     let info = blobs.put_bytes(&bytes(number)).await.unwrap();
     let blob = info.descriptor.clone();
     match meta.apply(vec![put(&key("again", "x"), info)]).await {
-        Ok(_) => {
+        Ok(()) => {
             assert!(is_intact(&**blobs, &blob).await);
             true
         }
@@ -193,8 +192,9 @@ async fn hazard_l3_who_is_killed_is_taken_over_and_who_is_at_work_or_stopped_is_
 #[ignore = "runs only as the child of the test above"]
 async fn child_that_deletes_and_is_killed() {
     let directory = std::env::var_os(DIRECTORY).expect("started by its parent");
-    let database = std::env::var(DATABASE).expect("started by its parent");
-    let port = std::env::var(PORT).expect("started by its parent");
+    let database = std::env::var_os(DATABASE).expect("started by its parent");
+    let port = std::env::var_os(PORT).expect("started by its parent");
+    let (database, port) = (database.into_string().unwrap(), port.into_string().unwrap());
     let options = options(port.parse().unwrap(), &database);
     let meta = MetadataStore::connect(&options).await.unwrap();
     let blobs: Arc<dyn BlobStore> = Hesitant::open(Path::new(&directory), 0);
