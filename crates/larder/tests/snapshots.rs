@@ -76,6 +76,8 @@ fn redact(value: &mut Value, key: &str) {
         "free_bytes",
         "total_bytes",
         "reserve_bytes",
+        "first_byte_ms",
+        "last_answer",
     ];
     match value {
         Value::Object(members) => members
