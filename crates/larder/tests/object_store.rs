@@ -1120,7 +1120,9 @@ fn minutes_of_faults() -> u64 {
 #[ignore = "an hour; part of make stress"]
 async fn hazard_l8_after_an_hour_behind_a_gate_no_upload_is_left() {
     const HOUR: Duration = Duration::from_hours(1);
-    const BLOCKS: u64 = 40;
+    // Each takes half a minute, longer than most of the faults.
+    const BLOCKS: u64 = 120;
+    const PACE: Duration = Duration::from_millis(250);
     let minutes = minutes_of_faults();
     let server = S3Server::start().await;
     let origin = Origin::start().await;
@@ -1142,18 +1144,17 @@ async fn hazard_l8_after_an_hour_behind_a_gate_no_upload_is_left() {
         for (seconds, misbehave) in faults {
             let pair = [number, number + 1].map(|number| {
                 let url = larder.artifact("own", &format!("h{number}"));
-                let pace = Duration::from_millis(250);
-                (number, tokio::spawn(upload_slowly(url, BLOCKS, pace)))
+                (number, tokio::spawn(upload_slowly(url, BLOCKS, PACE)))
             });
             number += 2;
-            tokio::time::sleep(Duration::from_secs(4)).await;
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            most = most.max(store.count_uploads().await.expect("a list"));
             misbehave(&gate);
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             // What was changed for connections that stand is over.
             gate.close();
             tokio::time::sleep(Duration::from_millis(50)).await;
             gate.open();
-            most = most.max(store.count_uploads().await.expect("a list"));
             if number % 20 == 0 {
                 larder.kill9();
                 larder.restart().await;
@@ -1169,8 +1170,8 @@ async fn hazard_l8_after_an_hour_behind_a_gate_no_upload_is_left() {
         }
     }
     let url = larder.artifact("own", "last");
-    let last = tokio::spawn(upload_slowly(url, BLOCKS, Duration::from_millis(250)));
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let last = tokio::spawn(upload_slowly(url, BLOCKS, PACE));
+    until_uploads(&store, 1, PATIENCE).await;
     larder.kill9();
     assert_eq!(last.await.expect("no panic"), None);
     let left = store.count_uploads().await.expect("a list");
