@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 use larder_core::{ErrorCode, Pattern, RepositoryName, UnixMillis};
 use larder_engine::{Engine, Figures, FlushRequest, Outage, Span, TrafficSource};
-use larder_storage::{AskedFor, MetadataStore, PostgresOptions, TlsMode};
+use larder_storage::{AskedFor, MetadataStore, PostgresOptions, RecordUse, TlsMode};
 use larder_testkit::Resource;
 use larder_testkit::servers::postgres::{PASSWORD, Postgres, USER};
 use support::{Bench, START, eventually};
@@ -362,13 +362,24 @@ async fn an_outage_leaves_out_what_is_not_held() {
     }
 }
 
-/// One answer that has the bytes, as a server gives it.
-async fn serve(bench: &Bench, path: &str) {
-    let got = bench.get("generic", path).await.unwrap();
-    got.answer.reading.as_ref().unwrap().serve();
-    drop(got);
+/// Has a file fetched and, as a server counts, its bytes given so often.
+async fn serve(bench: &Bench, path: &str, served: u32) {
+    bench.get("generic", path).await.unwrap();
     bench.settled().await;
-    bench.wait(1);
+    let rows = bench.metadata.least_used("generic", None, 10).await;
+    let row = rows.unwrap().into_iter().find(|row| row.key.0 == path);
+    let one = RecordUse {
+        key: row.unwrap().key,
+        at: bench.engine.now(),
+        served,
+    };
+    let name = RepositoryName::parse("generic").unwrap();
+    bench
+        .metadata
+        .note_used(&name, false, &[one])
+        .await
+        .unwrap();
+    bench.wait(60);
 }
 
 /// A file that has made room for another one had more requests than the one that brought it.
@@ -383,23 +394,18 @@ async fn what_is_evicted_counts_with_the_requests_that_it_had() {
         let body = vec![7; 100_000];
         bench.origin.put(&format!("/{path}"), Resource::new(body));
     }
-    for _ in 0..10 {
-        serve(&bench, "much").await;
-    }
+    serve(&bench, "much", 10).await;
     counted.stand_at(&[("generic", 1)]);
     assert_eq!(outage(&bench).await.share, Some(1.0), "it is held");
-    bench.wait(60);
-    for _ in 0..10 {
-        serve(&bench, "little").await;
-    }
+    serve(&bench, "little", 4).await;
     counted.stand_at(&[("generic", 2)]);
     let seen = outage(&bench).await;
     assert_eq!(paths(&seen), [("much", 10, "evicted")]);
     assert_eq!((seen.requests, seen.share), (20, Some(0.5)));
     // Fetched again, it is missing no longer.
-    serve(&bench, "much").await;
+    serve(&bench, "much", 1).await;
     let seen = outage(&bench).await;
-    assert_eq!(paths(&seen), [("little", 10, "evicted")]);
+    assert_eq!(paths(&seen), [("little", 4, "evicted")]);
 }
 
 #[tokio::test]
@@ -411,7 +417,11 @@ async fn what_a_format_passes_through_is_missing_in_an_outage() {
         let asked = bench.ask(Method::POST, "npm", path, &[]).await;
         assert_eq!(asked.unwrap().answer.status, 200);
     }
-    let seen = bench.engine.ledger().outage("npm", None, 100).await;
+    let seen = bench
+        .engine
+        .ledger()
+        .outage("npm", &["npm".to_owned()], None, 100)
+        .await;
     assert_eq!(paths(&seen.unwrap()), [(path, 2, "passed_through")]);
 }
 
