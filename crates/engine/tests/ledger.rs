@@ -417,7 +417,11 @@ async fn what_a_format_passes_through_is_missing_in_an_outage() {
         let asked = bench.ask(Method::POST, "npm", path, &[]).await;
         assert_eq!(asked.unwrap().answer.status, 200);
     }
-    let seen = bench.engine.ledger().outage("npm", &[], None, 100).await;
+    let seen = bench
+        .engine
+        .ledger()
+        .outage("npm", &["npm".to_owned()], None, 100)
+        .await;
     assert_eq!(paths(&seen.unwrap()), [(path, 2, "passed_through")]);
 }
 
