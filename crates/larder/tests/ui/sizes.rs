@@ -57,9 +57,9 @@ async fn pages_stay_small_with_a_hundred_repositories() {
 
 /// What belongs to a repository is looked up: with a search of all for each, these pages took many seconds.
 #[tokio::test]
-async fn pages_are_soon_there_with_ten_thousand_repositories() {
+async fn pages_are_soon_there_with_five_thousand_repositories() {
     let mut config = String::from("remotes:\n");
-    for number in 0..10_000 {
+    for number in 0..5_000 {
         let _ = writeln!(
             config,
             "  r{number}: {{ package: generic, base_url: [\"http://127.0.0.1:9/{number}\", \"http://127.0.0.1:9/m{number}\"] }}"
