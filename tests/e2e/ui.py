@@ -389,6 +389,10 @@ def a_month(database, names):
                              fetched, stored, free, at))
     with connection:
         connection.executemany(f"INSERT OR REPLACE INTO figures VALUES ({', '.join('?' * 15)})", rows)
+        # Who has not been asked yet has no row of when that began.
+        first = connection.execute("SELECT * FROM figures WHERE step = 0 AND repository = ''").fetchone()
+        more = [(name, *first[1:]) for name in names if name]
+        connection.executemany(f"INSERT OR IGNORE INTO figures VALUES ({', '.join('?' * 15)})", more)
         connection.execute("UPDATE figures SET began_at = ? WHERE step = 0", (now - 40 * 86_400_000,))
     connection.close()
 
