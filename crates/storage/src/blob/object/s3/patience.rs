@@ -3,8 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The longest wait for an answer that carries no body.
-const USUAL: Duration = Duration::from_secs(9);
+/// The longest wait for an answer that carries no body: a client is told within ten seconds, on a busy machine too.
+const USUAL: Duration = Duration::from_secs(8);
 /// The same once the store has failed for a while: each request is a trial of its own, so that nothing has to be closed and opened.
 const SHORT: Duration = Duration::from_millis(1_200);
 /// From then on a store that fails is waited for shortly only.
