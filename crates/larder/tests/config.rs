@@ -549,6 +549,9 @@ fn a_backend_without_an_address_is_told_to_have_no_effect() {
         assert!(said.contains(want), "{want}\nin\n{said}");
     }
     assert_eq!((settings.database, settings.s3), (None, None));
+    let empty = "database: {host: '', user: u}\ns3: {endpoint: '', bucket: b}\nremotes: {}\n";
+    let said = lines(&loaded(empty).warnings);
+    assert!(!said.contains("has no effect"), "{said}");
     let rollback = loaded(&one("no_rollback: true"));
     assert!(
         lines(&rollback.warnings)

@@ -52,7 +52,9 @@ pub(super) fn database(
     let password = text("DBPASS", "password");
     let Some(host) = host else {
         let said = [&name, &user, &password, &ca_file, &sslmode, &port];
-        if let Some(said) = said.into_iter().flatten().next() {
+        // An empty `host` says that there is to be none.
+        let is_left_empty = section.is_some_and(|section| section.key_place("host").is_some());
+        if let Some(said) = said.into_iter().flatten().next().filter(|_| !is_left_empty) {
             said.without_host(report);
         }
         return None;

@@ -64,7 +64,10 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
     let region = look("", "region");
     let public = look("", "public_endpoint");
     let Some(endpoint) = endpoint else {
-        tell_no_endpoint([bucket, access, secret, region, public], report);
+        // An empty `endpoint` says that there is to be none.
+        if section.key_place("endpoint").is_none() {
+            tell_no_endpoint([bucket, access, secret, region, public], report);
+        }
         return None;
     };
     let (endpoint, scheme) = host(&endpoint, report)?;
