@@ -100,7 +100,8 @@ async fn health_tells_version_start_disk_and_that_nothing_was_reloaded_yet() {
         (&Value::Null, &Value::Null)
     );
     let upstream = json!({"repository": "generic", "upstream": origin.url("/"), "state": "unknown", "since": null, "failures": 0,
-        "last_error": null});
+        "last_error": null, "last_answer": null, "first_byte_ms": null,
+        "index_lag": {"seconds": null, "unknown": "there is no other mirror"}});
     assert_eq!(page["upstreams"], json!([upstream]));
 }
 
