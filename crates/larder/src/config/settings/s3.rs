@@ -64,10 +64,7 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
     let region = look("", "region");
     let public = look("", "public_endpoint");
     let Some(endpoint) = endpoint else {
-        // An empty `endpoint` says that there is to be none.
-        if section.key_place("endpoint").is_none() {
-            tell_no_endpoint([bucket, access, secret, region, public], report);
-        }
+        tell_no_endpoint(&section, [bucket, access, secret, region, public], report);
         return None;
     };
     let (endpoint, scheme) = host(&endpoint, report)?;
@@ -116,8 +113,11 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
 }
 
 /// Whoever sets one of these means a store, and gets files.
-fn tell_no_endpoint(said: [Option<Given>; 5], report: &mut Report) {
-    let Some(first) = said.into_iter().flatten().next() else {
+fn tell_no_endpoint(section: &Section<'_>, said: [Option<Given>; 5], report: &mut Report) {
+    // An empty `endpoint` says that there is to be none.
+    let is_left_empty = section.key_place("endpoint").is_some();
+    let first = said.into_iter().flatten().next();
+    let Some(first) = first.filter(|_| !is_left_empty) else {
         return;
     };
     let why = "has no effect without an endpoint: blobs are files of the data directory; name the store with MINIO_ENDPOINT or \
