@@ -15,30 +15,6 @@ pub trait Page: Serialize {
     fn html(&self, frame: &Frame) -> Result<String, RenderError>;
 }
 
-/// Makes a type a page: its template, which gets `frame`, `section` and `page`, and the entry of the navigation that it belongs to.
-macro_rules! page {
-    ($page:ty, $path:tt, $section:expr) => {
-        impl $crate::Page for $page {
-            fn html(&self, frame: &$crate::Frame) -> Result<String, $crate::RenderError> {
-                #[derive(askama::Template)]
-                #[template(path = $path)]
-                struct View<'a> {
-                    frame: &'a $crate::Frame,
-                    section: $crate::Section,
-                    page: &'a $page,
-                }
-                let view = View {
-                    frame,
-                    section: $section,
-                    page: self,
-                };
-                askama::Template::render(&view)
-            }
-        }
-    };
-}
-pub(crate) use page;
-
 /// An entry of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {

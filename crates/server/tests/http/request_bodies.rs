@@ -24,7 +24,7 @@ const UNWANTED: &[(&str, &str, u16)] = &[
     ("PUT", "/v2/hub/x/manifests/latest", 405),
     ("POST", "/v2/", 405),
     ("POST", "/hub/v2/x/blobs/uploads/", 405),
-    ("PUT", "/cache/flush", 200),
+    ("PUT", "/cache/flush", 400),
     ("POST", "/cache/flush", 405),
     ("POST", "/health", 405),
     ("POST", "/", 405),

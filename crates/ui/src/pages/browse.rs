@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::page::page;
+use super::view::page;
 use crate::pages::RepositoryHead;
 use crate::values::{Bytes, Moment};
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::page::page;
+use super::view::page;
 
 /// The page. Nothing in it is secret.
 #[derive(Debug, Clone, Serialize)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::page::page;
+use super::view::page;
 use crate::pages::overview::Disk;
 use crate::pages::repositories::tone;
 use crate::pages::repository::Mirror;

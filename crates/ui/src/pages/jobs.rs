@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::page::page;
+use super::view::page;
 use crate::pages::repositories::tone;
 use crate::values::{Bytes, Count, Moment, Share};
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::page::page;
+use super::view::page;
 
 /// The form that asks for the admin token.
 #[derive(Debug, Clone, Serialize)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::page::page;
+use super::view::page;
 
 /// A message in place of a page.
 #[derive(Debug, Clone, Serialize)]

@@ -17,6 +17,7 @@ mod repositories;
 mod repository;
 mod search;
 mod trends;
+mod view;
 
 pub use artifact::{
     Artifact, HeldCopy as ArtifactCopy, ImageOf, Naming as ArtifactNaming, PackageOf,

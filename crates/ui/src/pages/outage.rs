@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::page::page;
+use super::view::page;
 use crate::pages::RepositoryHead;
 use crate::values::{Count, Moment, Share};
 
