@@ -1128,8 +1128,7 @@ async fn hazard_l8_after_an_hour_behind_a_gate_no_upload_is_left() {
     let origin = Origin::start().await;
     let store = store_of(&server);
     let gate = Gate::to(&server.endpoint()).await;
-    let more = "s3: { tier: 1 }\n";
-    let mut larder = setup_with(&origin, &gate.endpoint(), more).start().await;
+    let mut larder = setup(&origin, &gate.endpoint()).start().await;
     let faults: [(u64, Misbehaviour); 5] = [
         (20, |gate| gate.cut_after(9_000_000)),
         (20, Gate::refuse),
