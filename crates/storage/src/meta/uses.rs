@@ -9,13 +9,15 @@ use super::{MetadataStore, Tx};
 use crate::error::StorageError;
 
 /// Of a list `[["path", "variant", time, times], …]`; the rest of the statement stands behind it.
+///
+/// `$row` is the row by its place in SQLite: without that it would go through the repository for every one of the list.
 macro_rules! used {
-    ($table:literal, $own:literal) => {
+    ($table:literal, $row:literal, $own:literal) => {
         Sql {
             sqlite: concat!(
                 "UPDATE ", $table, " SET used_at = CASE WHEN used_at < u.at THEN u.at ELSE used_at END, served = served + u.times \
                  FROM (SELECT json_extract(value, '$[0]') AS path, json_extract(value, '$[1]') AS variant, \
-                 json_extract(value, '$[2]') AS at, json_extract(value, '$[3]') AS times FROM json_each($2)) AS u WHERE ", $own
+                 json_extract(value, '$[2]') AS at, json_extract(value, '$[3]') AS times FROM json_each($2)) AS u WHERE ", $row
             ),
             postgres: concat!(
                 "UPDATE ", $table, " SET used_at = CASE WHEN used_at < u.at THEN u.at ELSE used_at END, served = served + u.times \
@@ -28,10 +30,12 @@ macro_rules! used {
 
 const USED: Sql = used!(
     "artifacts",
+    "artifacts.rowid = (SELECT a.rowid FROM artifacts AS a WHERE a.repository = $1 AND a.path = u.path AND a.variant = u.variant)",
     "artifacts.repository = $1 AND artifacts.path = u.path AND artifacts.variant = u.variant"
 );
 const USED_UPLOADS: Sql = used!(
     "local_files",
+    "local_files.rowid = (SELECT l.rowid FROM local_files AS l WHERE l.repository = $1 AND l.path = u.path)",
     "local_files.repository = $1 AND local_files.path = u.path"
 );
 const USAGE: &str =

@@ -258,6 +258,32 @@ async fn keys_are_read_by_range_and_page_by_page(place: Place) {
     }
 }
 
+/// What was used is found row by row: going through the repository for each of a list takes minutes, and holds the only writer.
+async fn what_was_used_is_written_down_in_a_large_repository(place: Place) {
+    place.open().await.close().await;
+    fill(&place, 50_000).await;
+    let meta = place.open().await;
+    let uses: Vec<RecordUse> = (0..20_000)
+        .map(|number| RecordUse {
+            key: (path(number), String::new()),
+            at: UnixMillis(1 << 40),
+            served: 2,
+        })
+        .collect();
+    let since = Instant::now();
+    for uses in uses.chunks(500) {
+        meta.note_used(&repository(REPOSITORY), false, uses)
+            .await
+            .unwrap();
+    }
+    let took = since.elapsed();
+    println!("20,000 uses among 50,000 records in {took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let usage = meta.usage(&repository(REPOSITORY), &path(7), "").await;
+    assert_eq!(usage.unwrap().served, 2);
+    meta.close().await;
+}
+
 /// The order in which records go, as it is written down and read page by page.
 async fn those_used_least_go_first(place: Place) {
     let (meta, blobs) = (place.open().await, blobs());
@@ -366,6 +392,7 @@ async fn what_deleted_records_leave_is_due_at_once(place: Place) {
 
 on_both_engines!(
     those_used_least_go_first,
+    what_was_used_is_written_down_in_a_large_repository,
     what_deleted_records_leave_is_due_at_once,
     hazard_l4_an_invalid_record_is_nobodys,
     what_is_written_anew_is_valid,
