@@ -5,6 +5,8 @@
     reason = "helpers of tests may fail loudly"
 )]
 
+#[path = "support/store.rs"]
+mod store;
 mod support;
 
 use std::fmt::Write as _;
@@ -15,13 +17,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use larder_core::{
-    ArtifactRecord, BlobDescriptor, Content, Digest, Secret, StoredHeaders, UnixMillis, sha256,
+    ArtifactRecord, BlobDescriptor, Content, Digest, StoredHeaders, UnixMillis, sha256,
 };
-use larder_storage::{Body, ObjectStore as _, S3Objects, S3Settings};
+use larder_storage::{Body, ObjectStore as _, S3Objects};
 use larder_testkit::servers::S3Server;
 use larder_testkit::servers::postgres::{PASSWORD, Postgres, USER};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use store::store_of;
 use support::{Setup, TestLarder, get, send};
 
 /// Rows that are written in one statement.
@@ -51,24 +54,6 @@ fn body(text: &str) -> Body {
 
 fn digest(number: usize) -> Digest {
     sha256(text(number).as_bytes())
-}
-
-fn store_of(server: &S3Server) -> S3Objects {
-    let secret = |text: &str| Secret::new(text.to_owned());
-    let settings = S3Settings {
-        endpoint: server.endpoint(),
-        secure: false,
-        bucket: S3Server::BUCKET.to_owned(),
-        region: "us-east-1".to_owned(),
-        path_style: true,
-        prefix: String::new(),
-        keys: Some((secret(S3Server::ACCESS_KEY), secret(S3Server::SECRET_KEY))),
-        platform: Vec::new(),
-        ca: None,
-        public: None,
-        checksums: false,
-    };
-    S3Objects::new(settings, Arc::default()).expect("settings of a store")
 }
 
 impl Scene {

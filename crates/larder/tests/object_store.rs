@@ -5,17 +5,19 @@
     reason = "helpers of tests may fail loudly"
 )]
 
+#[path = "support/store.rs"]
+mod store;
 mod support;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use larder_core::{Clock as _, Secret, SystemClock};
-use larder_storage::{S3Objects, S3Settings};
+use larder_core::{Clock as _, SystemClock};
+use larder_storage::S3Objects;
 use larder_testkit::servers::postgres::Postgres;
 use larder_testkit::servers::{Gate, S3Server};
 use larder_testkit::{Origin, Payload, Resource};
+use store::store_of;
 use support::client::{builder, client, try_send};
 use support::{Answer, PATIENCE, Setup, TestLarder, get, send};
 
@@ -37,25 +39,6 @@ fn setup_with(origin: &Origin, endpoint: &str, more: &str) -> Setup {
         .env("MINIO_BUCKET", S3Server::BUCKET)
         .env("MINIO_ACCESS_KEY", S3Server::ACCESS_KEY)
         .env("MINIO_SECRET_KEY", S3Server::SECRET_KEY)
-}
-
-/// The store itself, to see what is in it.
-fn store_of(server: &S3Server) -> S3Objects {
-    let secret = |text: &str| Secret::new(text.to_owned());
-    let settings = S3Settings {
-        endpoint: server.endpoint(),
-        secure: false,
-        bucket: S3Server::BUCKET.to_owned(),
-        region: "us-east-1".to_owned(),
-        path_style: true,
-        prefix: String::new(),
-        keys: Some((secret(S3Server::ACCESS_KEY), secret(S3Server::SECRET_KEY))),
-        platform: Vec::new(),
-        ca: None,
-        public: None,
-        checksums: false,
-    };
-    S3Objects::new(settings, Arc::default()).expect("settings of a store")
 }
 
 /// Waits until so many multipart uploads are under way; gives how long that took.

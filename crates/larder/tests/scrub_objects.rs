@@ -5,6 +5,8 @@
     reason = "helpers of tests may fail loudly"
 )]
 
+#[path = "support/store.rs"]
+mod store;
 mod support;
 
 use std::collections::BTreeSet;
@@ -14,11 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use larder_core::{Secret, sha256};
-use larder_storage::{Body, ObjectStore as _, S3Objects, S3Settings};
+use larder_core::sha256;
+use larder_storage::{Body, ObjectStore as _, S3Objects};
 use larder_testkit::servers::S3Server;
 use larder_testkit::{Origin, Payload, Resource};
 use serde_json::Value;
+use store::store_of;
 use support::client::client;
 use support::{PATIENCE, Setup, TestLarder, get, send};
 
@@ -35,24 +38,6 @@ struct Scene {
     _server: S3Server,
     cached: Vec<Named>,
     local: Vec<Named>,
-}
-
-fn store_of(server: &S3Server) -> S3Objects {
-    let secret = |text: &str| Secret::new(text.to_owned());
-    let settings = S3Settings {
-        endpoint: server.endpoint(),
-        secure: false,
-        bucket: S3Server::BUCKET.to_owned(),
-        region: "us-east-1".to_owned(),
-        path_style: true,
-        prefix: String::new(),
-        keys: Some((secret(S3Server::ACCESS_KEY), secret(S3Server::SECRET_KEY))),
-        platform: Vec::new(),
-        ca: None,
-        public: None,
-        checksums: false,
-    };
-    S3Objects::new(settings, Arc::default()).expect("settings of a store")
 }
 
 /// Files of some kilobytes, and two that are so long that the store has sums of their parts.
