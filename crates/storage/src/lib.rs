@@ -44,8 +44,8 @@ pub use meta::{
     JobRow, JobStore, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
     LocalFile, LocalOutcome, LocalState, LocalUsage, Mend, MetadataStore, Migration, Named,
     NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RecordUse,
-    RowTally, RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, TlsMode, Unswept, Usage,
-    UsedRow, Writer,
+    RowTally, RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, Sweep, Swept, TlsMode,
+    Unswept, Usage, UsedRow, Writer,
 };
 pub use shared::conformance as shared_conformance;
 pub use shared::{

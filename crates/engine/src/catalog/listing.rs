@@ -6,7 +6,7 @@ use std::time::Duration;
 use larder_core::{ArtifactRecord, RepositoryName, SourceKey};
 use larder_storage::{
     BlobHolder, Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, KeyRange, PageRow,
-    RecordKey, StorageError, Unswept, Usage,
+    RecordKey, StorageError, Swept, Unswept, Usage,
 };
 use tokio::sync::oneshot;
 
@@ -132,20 +132,34 @@ impl Catalog {
         self.note_freed();
     }
 
-    /// Deletes the rows of invalid records; gives how many.
+    /// Deletes the rows of invalid records, and the files that only they referred to; gives how many rows.
     pub(super) async fn sweep(&self) -> u64 {
         let _alone = self.sweeping.lock().await;
-        match self.metadata.sweep_invalid().await {
-            Ok(0) => 0,
-            Ok(rows) => {
-                tracing::info!(rows, "the rows of flushed records were deleted");
-                rows
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the rows of flushed records could not be deleted, and will be later");
-                0
+        let mut sweep = self.metadata.sweep_invalid(&self.blobs);
+        let mut swept = Swept::default();
+        loop {
+            match sweep.next().await {
+                Ok(Some(few)) => {
+                    self.count_deleted(few.files, few.bytes);
+                    swept.add(few);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "the rows of flushed records could not be deleted, and will be later");
+                    break;
+                }
             }
         }
+        let Swept { rows, files, bytes } = swept;
+        if rows > 0 {
+            tracing::info!(
+                rows,
+                files,
+                bytes,
+                "the rows of flushed records were deleted, and their files"
+            );
+        }
+        rows
     }
 
     /// The variants under which there is a record of a path.

@@ -235,10 +235,13 @@ impl Operator {
             .await?;
         while let Some(last) = page.last() {
             range = range.behind(last);
-            dropping.take(page, report);
             let next = self.catalog.record_keys(name, &range, PAGE, unswept);
-            // The next page is read while this one's records are dropped.
-            let (next, dropped) = tokio::join!(next, self.drop_all(dropping.changes()));
+            // The database reads the next page while this one is looked through, and its records are dropped.
+            let dropped = async {
+                dropping.take(page, report);
+                self.drop_all(dropping.changes()).await
+            };
+            let (next, dropped) = tokio::join!(next, dropped);
             dropped?;
             page = next?;
         }

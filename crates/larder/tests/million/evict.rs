@@ -97,11 +97,12 @@ async fn evict(on_postgres: bool, records: u32) {
         assert_eq!((answer.status, answer.source()), (200, "cache"), "{path}");
     }
     // Tests that run beside this one take their share, too; the long one runs alone.
-    let bound = if records == MILLION { HIT } else { HIT * 10 };
-    assert!(
-        typical < bound && *most < bound * 10,
-        "{typical:?}, {most:?}"
-    );
+    let (bound, longest) = if records == MILLION {
+        (HIT, HIT * 3)
+    } else {
+        (HIT * 10, HIT * 100)
+    };
+    assert!(typical < bound && *most < longest, "{typical:?}, {most:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,9 @@ const MILLION: u32 = 1_000_000;
 const FLUSH: Duration = Duration::from_secs(2);
 const START: Duration = Duration::from_secs(1);
 /// How long a page of a list may take.
-const PAGE: Duration = Duration::from_secs(1);
+const PAGE: Duration = Duration::from_millis(100);
+/// How many rows of flushed records go in a second, at least.
+const SWEPT_A_SECOND: f64 = 10_000.0;
 
 /// Held beside the many, with their bytes, before and between and behind them.
 const WARM: [&str; 4] = ["keep/a", "pool/3/warm.deb", "pool/7/0000037.deb", "zzz"];
@@ -251,19 +253,23 @@ impl Scene {
         count.unsigned_abs()
     }
 
-    /// Waits until no row of a flushed record is left.
-    async fn until_swept(&self, left: u64) {
+    /// Waits until no row of a flushed record is left; gives whether they went as fast as they are to.
+    async fn until_swept(&self, left: u64) -> bool {
         if self.records < MILLION {
             // The next flush meets what is left of this one.
-            return;
+            return true;
         }
         let since = Instant::now();
+        let number = self.rows().await - left;
         while self.rows().await > left {
             assert!(since.elapsed() < PATIENCE * 20, "{}", self.larder.log());
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
         assert_eq!(self.rows().await, left);
-        println!("  swept {:?} later", since.elapsed());
+        let took = since.elapsed();
+        let in_a_second = number as f64 / took.as_secs_f64();
+        println!("  {number} swept {took:?} later: {in_a_second:.0} in a second");
+        in_a_second > SWEPT_A_SECOND
     }
 
     fn number_of(&self, which: impl Fn(u32) -> bool) -> u64 {
@@ -279,15 +285,19 @@ impl Scene {
             ("files?limit=100&pattern=nothing%20like%20it", 0),
             ("files?limit=100&cached=false", 0),
         ] {
-            let since = Instant::now();
             let url = self.larder.url(&format!("api/v1/artifacts/{query}"));
-            let answer = get(&url).await;
-            let took = since.elapsed();
-            longest = longest.max(took);
-            let page = answer.json();
-            let artifacts = page["artifacts"].as_array().expect("a list");
-            assert_eq!(artifacts.len(), found, "{query}: {}", answer.text());
-            println!("  {query}: {found} in {took:?}");
+            // The best of several, as with the starts.
+            let mut best = Duration::MAX;
+            for _ in 0..5 {
+                let since = Instant::now();
+                let answer = get(&url).await;
+                best = best.min(since.elapsed());
+                let page = answer.json();
+                let artifacts = page["artifacts"].as_array().expect("a list");
+                assert_eq!(artifacts.len(), found, "{query}: {}", answer.text());
+            }
+            longest = longest.max(best);
+            println!("  {query}: {found} in {best:?}");
         }
         assert!(longest < PAGE, "{longest:?}");
     }
@@ -352,7 +362,7 @@ async fn many(on_postgres: bool, records: u32) {
     assert_eq!(scene.still_held().await, [WARM[0], WARM[2], WARM[3]]);
     // The one that was fetched again.
     assert_eq!(scene.counted("files").await, all - prefixed + 1);
-    scene.until_swept(all - prefixed + 1 + others).await;
+    let mut is_swept_soon = scene.until_swept(all - prefixed + 1 + others).await;
 
     let matched = scene.number_of(|i| of_files(i) && is_matched(i) && !is_prefixed(i)) + 1;
     let (files, took) = scene
@@ -363,14 +373,14 @@ async fn many(on_postgres: bool, records: u32) {
     assert_eq!(scene.still_held().await, [WARM[0], WARM[1], WARM[3]]);
     let left = all - prefixed - matched + 2;
     assert_eq!(scene.counted("files").await, left);
-    scene.until_swept(left + others).await;
+    is_swept_soon &= scene.until_swept(left + others).await;
 
     let (files, took) = scene.flush("?remote=files").await;
     note("a repository", took);
     assert_eq!(files, left);
     assert_eq!(scene.still_held().await, [""; 0]);
     assert_eq!(scene.still_held().await, WARM, "each was fetched again");
-    scene.until_swept(warm + others).await;
+    is_swept_soon &= scene.until_swept(warm + others).await;
     assert_eq!(scene.counted("files").await, warm);
     assert_eq!(scene.still_held().await, WARM, "the sweep leaves those");
     done.store(true, Ordering::Release);
@@ -387,6 +397,7 @@ async fn many(on_postgres: bool, records: u32) {
     assert_eq!(scene.counted("files").await, warm);
     assert_eq!(scene.counted("other").await, 0);
     assert!(slow.is_empty(), "{slow:?}");
+    assert!(is_swept_soon, "a sweep took long");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,9 +45,9 @@ const DATE_DERIVATIONS: Sql = Sql {
         ")"
     ),
     postgres: concat!(
-        "UPDATE derivations SET delete_after = $2 WHERE derivation IN (",
+        "UPDATE derivations SET delete_after = $2 WHERE derivation = ANY (ARRAY(",
         each!(postgres),
-        ")"
+        "))"
     ),
 };
 const FOUND_SOURCES: &str = "UPDATE derivations SET delete_after = NULL WHERE delete_after IS NOT NULL \
@@ -87,9 +87,9 @@ const DATE_BLOBS: Sql = Sql {
         unreferenced!("blobs.digest")
     ),
     postgres: concat!(
-        "UPDATE blobs SET delete_after = $2 WHERE digest IN (",
+        "UPDATE blobs SET delete_after = $2 WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND condemned_by IS NULL",
+        ")) AND condemned_by IS NULL",
         unreferenced!("blobs.digest")
     ),
 };
@@ -275,7 +275,7 @@ impl MetadataStore {
                 return Ok((count, bytes));
             };
             after = place_of(last).map_err(deleting)?;
-            let page = self.candidates(&page)?;
+            let page = self.candidates(&page).map_err(deleting)?;
             let (number, sum) = self.delete(page, Ground::Due, now, blobs).await?;
             count += number;
             bytes += sum;
@@ -304,7 +304,7 @@ impl MetadataStore {
                 return Ok((count, bytes));
             };
             after = place_of(last).map_err(deleting)?;
-            let page = self.candidates(&page)?;
+            let page = self.candidates(&page).map_err(deleting)?;
             let (number, sum) = self.delete(page, Ground::LeftBehind, now, blobs).await?;
             count += number;
             bytes += sum;
@@ -333,11 +333,11 @@ impl MetadataStore {
     }
 
     /// What rows of digest and length name. A row whose digest is none is passed over: its file, if there is one, has no row.
-    fn candidates(&self, rows: &[Row]) -> Result<Vec<Candidate>, StorageError> {
+    pub(super) fn candidates(&self, rows: &[Row]) -> Result<Vec<Candidate>, DbError> {
         let mut candidates = Vec::with_capacity(rows.len());
         for row in rows {
-            let digest: String = row.get(0).map_err(deleting)?;
-            let size: i64 = row.get(1).map_err(deleting)?;
+            let digest: String = row.get(0)?;
+            let size: i64 = row.get(1)?;
             match parse_digest(&digest) {
                 Ok(digest) => candidates.push((digest, size.unsigned_abs())),
                 Err(_) => self.shared.damage.note_row("collect a blob", &digest),

@@ -46,9 +46,9 @@ pub(super) use unreferenced;
 pub(super) const LOCK_BLOBS: Sql = Sql {
     sqlite: "SELECT $1",
     postgres: concat!(
-        "SELECT digest FROM blobs WHERE digest IN (",
+        "SELECT digest FROM blobs WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") ORDER BY digest FOR UPDATE"
+        ")) ORDER BY digest FOR UPDATE"
     ),
 };
 /// A server that knows no blob to be due, for it has looked at the table before the flush, would begin with all that are, and compare each with
@@ -62,27 +62,27 @@ const CONDEMN_DUE: Sql = Sql {
         " RETURNING digest"
     ),
     postgres: concat!(
-        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND delete_after + 0 <= $2 AND condemned_by IS NULL",
+        ")) AND delete_after + 0 <= $2 AND condemned_by IS NULL",
         unreferenced!("blobs.digest"),
         " RETURNING digest"
     ),
 };
-const CONDEMN_UNREFERENCED: Sql = Sql {
+pub(super) const CONDEMN_UNREFERENCED: Sql = Sql {
     sqlite: concat!(
         "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
         each!(sqlite),
         ") AND condemned_by IS NULL",
         unreferenced!("blobs.digest"),
-        " RETURNING digest"
+        " RETURNING digest, size"
     ),
     postgres: concat!(
-        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND condemned_by IS NULL",
+        ")) AND condemned_by IS NULL",
         unreferenced!("blobs.digest"),
-        " RETURNING digest"
+        " RETURNING digest, size"
     ),
 };
 /// Of a list `[["digest", size], …]`.
@@ -101,9 +101,9 @@ const TAKE: Sql = Sql {
         ") AND condemned_by IS NOT NULL AND (condemned_by = $3 OR condemned_at <= $4) RETURNING digest"
     ),
     postgres: concat!(
-        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest IN (",
+        "UPDATE blobs SET condemned_by = $3, condemned_at = $2 WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND condemned_by IS NOT NULL AND (COALESCE(condemned_by, '') = $3 OR condemned_at + 0 <= $4) RETURNING digest"
+        ")) AND condemned_by IS NOT NULL AND (COALESCE(condemned_by, '') = $3 OR condemned_at + 0 <= $4) RETURNING digest"
     ),
 };
 const FORGET: Sql = Sql {
@@ -113,9 +113,9 @@ const FORGET: Sql = Sql {
         ") AND condemned_by = $2"
     ),
     postgres: concat!(
-        "DELETE FROM blobs WHERE digest IN (",
+        "DELETE FROM blobs WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND COALESCE(condemned_by, '') = $2"
+        ")) AND COALESCE(condemned_by, '') = $2"
     ),
 };
 const LET_BE: Sql = Sql {
@@ -125,9 +125,9 @@ const LET_BE: Sql = Sql {
         ") AND condemned_by = $2"
     ),
     postgres: concat!(
-        "UPDATE blobs SET condemned_by = NULL, condemned_at = NULL WHERE digest IN (",
+        "UPDATE blobs SET condemned_by = NULL, condemned_at = NULL WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND COALESCE(condemned_by, '') = $2"
+        ")) AND COALESCE(condemned_by, '') = $2"
     ),
 };
 
@@ -196,8 +196,18 @@ impl MetadataStore {
         if condemned.is_empty() {
             return Ok((0, 0));
         }
-        let until = Instant::now() + HOLD;
-        let deleted = self.delete_files(&**blobs, condemned, until).await;
+        self.delete_condemned(condemned, Instant::now(), blobs)
+            .await
+    }
+
+    /// Deletes the files of what this store has condemned at `since` or later, and forgets the rows. Only for whoever holds `deleting`.
+    pub(super) async fn delete_condemned(
+        &self,
+        condemned: Vec<Candidate>,
+        since: Instant,
+        blobs: &Arc<dyn BlobStore>,
+    ) -> Result<(u64, u64), StorageError> {
+        let deleted = self.delete_files(&**blobs, condemned, since + HOLD).await;
         self.forget(&deleted).await.map_err(deleting)?;
         match deleted.error {
             Some(error) => Err(error),

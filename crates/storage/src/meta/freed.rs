@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use larder_core::UnixMillis;
 
-use super::condemn::unreferenced;
+use super::condemn::{CONDEMN_UNREFERENCED, LOCK_BLOBS, unreferenced};
 use super::db::{DbError, Row, Sql};
 use super::lists::{as_list, each};
 use super::{MetadataStore, Tx};
@@ -20,9 +20,9 @@ const DROP_DERIVED: Sql = Sql {
         ") AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = s.source)) RETURNING blob"
     ),
     postgres: concat!(
-        "DELETE FROM derivations WHERE derivation IN (SELECT s.derivation FROM derivation_sources AS s WHERE s.source IN (",
+        "DELETE FROM derivations WHERE derivation IN (SELECT s.derivation FROM derivation_sources AS s WHERE s.source = ANY (ARRAY(",
         each!(postgres),
-        ") AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = s.source)) RETURNING blob"
+        ")) AND NOT EXISTS (SELECT 1 FROM artifacts AS a WHERE a.blob = s.source)) RETURNING blob"
     ),
 };
 /// Due by every clock. Whoever refers to one again takes the date away.
@@ -34,9 +34,9 @@ const DUE_AT_ONCE: Sql = Sql {
         unreferenced!("blobs.digest")
     ),
     postgres: concat!(
-        "UPDATE blobs SET delete_after = 0 WHERE digest IN (",
+        "UPDATE blobs SET delete_after = 0 WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND condemned_by IS NULL",
+        ")) AND condemned_by IS NULL",
         unreferenced!("blobs.digest")
     ),
 };
@@ -85,15 +85,38 @@ impl MetadataStore {
 
 /// Takes note of the blobs of records that this transaction has deleted: the first column of `rows`.
 pub(super) async fn note(tx: &mut Tx, rows: &[Row]) -> Result<(), DbError> {
-    let sources = column(rows)?;
-    if sources.is_empty() {
-        return Ok(());
+    let left = left_by(tx, rows).await?;
+    if !left.is_empty() {
+        tx.execute(DUE_AT_ONCE, &[as_list(&left).into()]).await?;
     }
-    let derived = tx.all(DROP_DERIVED, &[as_list(&sources).into()]).await?;
-    let mut all = sources;
-    all.extend(column(&derived)?);
-    tx.execute(DUE_AT_ONCE, &[as_list(&all).into()]).await?;
     Ok(())
+}
+
+/// As that, for a store that deletes their files as soon as this durable transaction is committed: condemns them. Gives rows of digest and
+/// length.
+pub(super) async fn condemn(
+    tx: &mut Tx,
+    rows: &[Row],
+    by: &str,
+    now: UnixMillis,
+) -> Result<Vec<Row>, DbError> {
+    let left = left_by(tx, rows).await?;
+    if left.is_empty() {
+        return Ok(Vec::new());
+    }
+    let values = [as_list(&left).into(), now.0.into(), by.into()];
+    tx.all(LOCK_BLOBS, &values[..1]).await?;
+    tx.all(CONDEMN_UNREFERENCED, &values).await
+}
+
+/// What the records in `rows` had, and what was made of it.
+async fn left_by(tx: &mut Tx, rows: &[Row]) -> Result<BTreeSet<String>, DbError> {
+    let mut left = column(rows)?;
+    if !left.is_empty() {
+        let derived = tx.all(DROP_DERIVED, &[as_list(&left).into()]).await?;
+        left.extend(column(&derived)?);
+    }
+    Ok(left)
 }
 
 /// Each once, and in order: others lock the same rows in the same order.

@@ -38,9 +38,9 @@ const WITH_ROW: Sql = Sql {
         ")"
     ),
     postgres: concat!(
-        "SELECT COALESCE(json_agg(digest)::text, '[]') FROM blobs WHERE digest IN (",
+        "SELECT COALESCE(json_agg(digest)::text, '[]') FROM blobs WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ")"
+        "))"
     ),
 };
 

@@ -6,14 +6,11 @@
 //! a record changes a page of the table and one of every index. Whoever reads a record looks at both, in the same statement, so that
 //! what is invalid is so for every process at the moment of the commit.
 
-use std::time::{Duration, Instant};
-
 use larder_core::RepositoryName;
 
-use super::db::{DbError, Durability, Row, Sql, Value, list_of};
-use super::patience::Patience;
+use super::db::{DbError, Row, Sql, Value, list_of};
 use super::{MetadataStore, Tx, freed};
-use crate::error::{StorageError, StorageErrorKind};
+use crate::error::StorageError;
 
 /// Whether the record in `a` is valid; `$1` is its repository. Each is a look-up by key: no engine is given anything to join.
 macro_rules! valid {
@@ -25,15 +22,18 @@ macro_rules! valid {
 }
 pub(super) use valid;
 
-/// The keys of a list `[["path", "variant"], …]` in `$2`.
+/// Those records of the repository `$1` whose keys stand in a list `[["path", "variant"], …]` in `$2`. Each is a look-up by key: a server without
+/// statistics would look at all of the repository, for which it is given no index outside of the look-ups.
 macro_rules! listed {
     (sqlite) => {
-        "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each($2)"
+        "repository = $1 AND (path, variant) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each($2))"
     };
     (postgres) => {
-        "SELECT k ->> 0, k ->> 1 FROM json_array_elements($2::json) AS k"
+        "COALESCE(repository, '') = $1 AND rowid = ANY (ARRAY(SELECT (SELECT r.rowid FROM artifacts AS r WHERE r.repository = $1 AND r.path = k ->> 0 \
+         AND r.variant = k ->> 1) FROM json_array_elements($2::json) AS k))"
     };
 }
+pub(super) use listed;
 
 /// The rows of invalid records that a repository still has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +53,6 @@ pub type RecordKey = (String, String);
 const LAST: &str = "\u{10ffff}\u{10ffff}";
 /// Behind a variant it sorts in front of everything longer: variants hold no control characters.
 const NEXT: char = '\u{1}';
-/// Records that the sweep deletes together: others write in between.
-const SWEPT_AT_ONCE: u32 = 500;
-/// The sweep rests as long as it has worked, and at least so long.
-const REST: Duration = Duration::from_millis(1);
 
 const KEYS: Sql = Sql {
     sqlite: "SELECT json_group_array(path), json_group_array(variant) FROM (SELECT path, variant FROM artifacts \
@@ -89,14 +85,14 @@ const INVALID_KEYS: Sql = Sql {
 };
 const DELETE_LISTED: Sql = Sql {
     sqlite: concat!(
-        "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
+        "DELETE FROM artifacts WHERE ",
         listed!(sqlite),
-        ") RETURNING blob"
+        " RETURNING blob"
     ),
     postgres: concat!(
-        "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
+        "DELETE FROM artifacts WHERE ",
         listed!(postgres),
-        ") RETURNING blob"
+        " RETURNING blob"
     ),
 };
 
@@ -120,39 +116,6 @@ const UNSWEPT: &str = "SELECT (SELECT COUNT(*) FROM epochs WHERE swept_before < 
      + (SELECT COUNT(*) FROM (SELECT 1 FROM invalid_records ORDER BY repository, path, variant LIMIT 1) AS one)";
 const UNSWEPT_OF: &str = "SELECT (SELECT COUNT(*) FROM epochs WHERE repository = $1 AND swept_before < invalid_before), \
      (SELECT COUNT(*) FROM (SELECT 1 FROM invalid_records WHERE repository = $1 ORDER BY path, variant LIMIT 1) AS one)";
-const UNSWEPT_REPOSITORIES: &str = "SELECT repository, invalid_before FROM epochs WHERE swept_before < invalid_before ORDER BY repository";
-const DELETE_EARLIER: Sql = Sql {
-    sqlite: concat!(
-        "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
-        listed!(sqlite),
-        ") AND epoch < $3 RETURNING blob"
-    ),
-    postgres: concat!(
-        "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
-        listed!(postgres),
-        ") AND epoch < $3 RETURNING blob"
-    ),
-};
-const SWEPT: &str =
-    "UPDATE epochs SET swept_before = $2 WHERE repository = $1 AND swept_before < $2";
-const SINGLE: &str = "SELECT repository, path, variant, epoch FROM invalid_records ORDER BY repository, path, variant LIMIT $1";
-const DELETE_SINGLE: Sql = Sql {
-    sqlite: concat!(
-        "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
-        listed!(sqlite),
-        ") AND epoch < (SELECT i.epoch FROM invalid_records AS i WHERE i.repository = artifacts.repository \
-         AND i.path = artifacts.path AND i.variant = artifacts.variant) RETURNING blob"
-    ),
-    postgres: concat!(
-        "DELETE FROM artifacts WHERE repository = $1 AND (path, variant) IN (",
-        listed!(postgres),
-        ") AND epoch < (SELECT i.epoch FROM invalid_records AS i WHERE i.repository = artifacts.repository \
-         AND i.path = artifacts.path AND i.variant = artifacts.variant) RETURNING blob"
-    ),
-};
-/// Those that were invalidated once more meanwhile stay.
-const FORGET_SINGLE: &str = "DELETE FROM invalid_records WHERE repository = $1 AND (path, variant) <= ($2, $3) AND epoch <= $4";
-
 /// A part of a repository's keys, in their order: those from a key on whose paths begin with a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {
@@ -293,117 +256,6 @@ impl MetadataStore {
     pub(super) async fn is_unswept(&self) -> Result<bool, DbError> {
         Ok(self.db().one(UNSWEPT, &[]).await?.get::<i64>(0)? > 0)
     }
-
-    /// Deletes the records that are invalid, a few at a time. Gives how many rows were deleted. Whoever else does so at the same time, and
-    /// whoever is interrupted, does no harm.
-    ///
-    /// # Errors
-    /// The database fails; the next call goes on.
-    pub async fn sweep_invalid(&self) -> Result<u64, StorageError> {
-        let swept = async {
-            let mut deleted = 0;
-            // What is invalidated meanwhile goes, too.
-            while self.is_unswept().await? {
-                deleted += self.sweep_single().await?;
-                for row in self.db().all(UNSWEPT_REPOSITORIES, &[]).await? {
-                    let (repository, before): (String, i64) = (row.get(0)?, row.get(1)?);
-                    deleted += self.sweep_repository(&repository, before).await?;
-                }
-            }
-            Ok(deleted)
-        };
-        let failed = |error| StorageError::from_sql("delete invalid records", error);
-        self.noticed(swept.await.map_err(failed))
-    }
-
-    async fn sweep_repository(&self, repository: &str, before: i64) -> Result<u64, DbError> {
-        let mut range = KeyRange::of_prefix("");
-        let mut deleted = 0;
-        loop {
-            let since = Instant::now();
-            let values = range.values(repository, SWEPT_AT_ONCE);
-            let row = self.db().patiently().one(KEYS, &values).await?;
-            let keys = keys_of(&row)?;
-            let Some(last) = keys.last() else {
-                let values = [repository.into(), before.into()];
-                self.db().execute(SWEPT, &values).await?;
-                return Ok(deleted);
-            };
-            range = range.behind(last);
-            let values = [repository.into(), as_list(&keys).into(), before.into()];
-            deleted += self.run_all(&[(DELETE_EARLIER, &values)]).await?;
-            tokio::time::sleep(since.elapsed().max(REST)).await;
-        }
-    }
-
-    async fn sweep_single(&self) -> Result<u64, DbError> {
-        let mut deleted = 0;
-        loop {
-            let since = Instant::now();
-            let rows = self
-                .db()
-                .all(SINGLE, &[i64::from(SWEPT_AT_ONCE).into()])
-                .await?;
-            let Some(first) = rows.first() else {
-                return Ok(deleted);
-            };
-            let repository: String = first.get(0)?;
-            let (mut keys, mut newest) = (Vec::<RecordKey>::new(), 0);
-            for row in &rows {
-                if row.get::<String>(0)? == repository {
-                    keys.push((row.get(1)?, row.get(2)?));
-                    newest = row.get::<i64>(3)?.max(newest);
-                }
-            }
-            let Some((path, variant)) = keys.last().cloned() else {
-                return Ok(deleted);
-            };
-            let records = [(&*repository).into(), as_list(&keys).into()];
-            // They were the first ones: up to the last there are no others but later ones.
-            let marks = [
-                (&*repository).into(),
-                path.into(),
-                variant.into(),
-                newest.into(),
-            ];
-            deleted += self
-                .run_all(&[(DELETE_SINGLE, &records), (FORGET_SINGLE.into(), &marks)])
-                .await?;
-            tokio::time::sleep(since.elapsed().max(REST)).await;
-        }
-    }
-
-    /// Runs statements in one transaction, the first of which deletes records; gives how many.
-    async fn run_all(&self, statements: &[(Sql, &[Value<'_>])]) -> Result<u64, DbError> {
-        let mut patience = Patience::default();
-        let mut is_first_try = true;
-        loop {
-            let done = async {
-                let mut tx = self.db().begin(Durability::Grouped).await?;
-                let mut deleted = 0;
-                if let Some((first, rest)) = statements.split_first() {
-                    let rows = tx.all(first.0, first.1).await?;
-                    deleted = rows.len() as u64;
-                    freed::note(&mut tx, &rows).await?;
-                    for (statement, values) in rest {
-                        tx.execute(*statement, values).await?;
-                    }
-                }
-                tx.commit().await?;
-                Ok::<u64, DbError>(deleted)
-            };
-            match done.await {
-                Ok(changed) => return Ok(changed),
-                // What frees space may use what was set aside for it.
-                Err(error) if error.kind == StorageErrorKind::Full && is_first_try => {
-                    is_first_try = false;
-                    self.give_back_spare_space();
-                    self.db().empty_log().await?;
-                }
-                Err(error) => patience.again(error).await?,
-            }
-        }
-    }
 }
 
 /// Deletes the rows of these keys.
@@ -445,7 +297,7 @@ fn keys_of(row: &Row) -> Result<Vec<RecordKey>, DbError> {
     Ok(keys)
 }
 
-fn as_list(keys: &[RecordKey]) -> String {
+pub(super) fn as_list(keys: &[RecordKey]) -> String {
     // Texts are all that is in it, and those can be written.
     serde_json::to_string(keys).unwrap_or_default()
 }

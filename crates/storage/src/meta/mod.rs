@@ -45,6 +45,7 @@ mod scrub;
 mod seal;
 mod secrets;
 mod shrink;
+mod sweep;
 mod takeover;
 mod uploads;
 mod uses;
@@ -71,6 +72,7 @@ pub use local_files::{
 };
 pub use local_lists::LocalChild;
 pub use scrub::{BlobUsers, DamagedBlob, Mend, Named, ScrubFinding, ScrubRow};
+pub use sweep::{Sweep, Swept};
 pub use uses::{RecordUse, Usage, UsedRow};
 
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.

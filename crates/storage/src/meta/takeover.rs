@@ -36,9 +36,9 @@ const STILL_OWN: Sql = Sql {
         ") AND condemned_by = $2"
     ),
     postgres: concat!(
-        "SELECT digest FROM blobs WHERE digest IN (",
+        "SELECT digest FROM blobs WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND COALESCE(condemned_by, '') = $2"
+        ")) AND COALESCE(condemned_by, '') = $2"
     ),
 };
 const CONDEMNERS: &str = "SELECT condemned_by, MAX(condemned_at), COUNT(*) FROM blobs WHERE condemned_by IS NOT NULL GROUP BY condemned_by";

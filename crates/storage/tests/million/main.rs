@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use larder_core::{Content, UnixMillis};
 use larder_storage::{
     BlobStore, Change, Expected, Heard, KeyRange, MemoryBlobStore, MetadataStore, Notice, Receipt,
-    RecordKey, RecordUse, Unswept, Usage, Writer,
+    RecordKey, RecordUse, Swept, Unswept, Usage, Writer,
 };
 
 use filled::{REPOSITORY, fill, path};
@@ -48,6 +48,16 @@ fn some_of(name: &str, paths: &[&str]) -> Change {
 
 async fn has(meta: &MetadataStore, name: &str, path: &str) -> bool {
     meta.record(&key(name, path)).await.unwrap().is_some()
+}
+
+/// Deletes the rows of invalid records, and what only they referred to.
+async fn swept(meta: &MetadataStore, blobs: &Arc<dyn BlobStore>) -> Swept {
+    let mut sweep = meta.sweep_invalid(blobs);
+    let mut swept = Swept::default();
+    while let Some(few) = sweep.next().await.unwrap() {
+        swept.add(few);
+    }
+    swept
 }
 
 /// Rows of the table, those of invalid records included.
@@ -112,12 +122,12 @@ async fn hazard_l4_an_invalid_record_is_nobodys(place: Place) {
         }
     }
     assert_eq!(rows(&place).await, 5, "no row was touched");
-    let (one, two) = tokio::join!(meta.sweep_invalid(), other.sweep_invalid());
-    assert_eq!(one.unwrap() + two.unwrap(), 4);
+    let (one, two) = tokio::join!(swept(&meta, &blobs), swept(&other, &blobs));
+    assert_eq!(one.rows + two.rows, 4);
     assert_eq!(rows(&place).await, 1);
     let unswept = meta.unswept(&repository("r")).await.unwrap();
     assert_eq!(unswept, Unswept::Nothing);
-    assert_eq!(meta.sweep_invalid().await.unwrap(), 0);
+    assert_eq!(swept(&meta, &blobs).await, Swept::default());
     assert!(has(&meta, "s", "a").await);
 }
 
@@ -138,7 +148,7 @@ async fn what_is_written_anew_is_valid(place: Place) {
     meta.apply(vec![some_of("r", &["a"])]).await.unwrap();
     assert!(!has(&meta, "r", "a").await);
     store(&meta, &blobs, &key("r", "a"), b"and again").await;
-    assert_eq!(meta.sweep_invalid().await.unwrap(), 2, "b and c");
+    assert_eq!(swept(&meta, &blobs).await.rows, 2, "b and c");
     assert!(has(&meta, "r", "a").await);
     assert_eq!(rows(&place).await, 1);
     // New ones of a repository that was flushed before, and of one that never was.
@@ -214,7 +224,7 @@ async fn many_records_are_told_of_at_once(place: Place) {
         let keys = meta.record_keys(&name, &range, 100, unswept).await;
         assert_eq!(keys.unwrap().len(), left);
     }
-    meta.sweep_invalid().await.unwrap();
+    swept(&meta, &blobs).await;
     assert_eq!(listener.poll().await.unwrap(), Heard::Notices(Vec::new()));
     assert_eq!(rows(&place).await, 0);
 }
@@ -380,8 +390,8 @@ async fn what_deleted_records_leave_is_due_at_once(place: Place) {
     assert_eq!(meta.cached_bytes().await.unwrap(), 6);
     // The same of records that were invalidated, when their rows are swept.
     meta.apply(vec![all_of("s")]).await.unwrap();
-    assert_eq!(meta.sweep_invalid().await.unwrap(), 1);
-    assert_eq!(meta.free_due(UnixMillis(1), &blobs).await.unwrap(), (1, 6));
+    let (rows, files, bytes) = (1, 1, 6);
+    assert_eq!(swept(&meta, &blobs).await, Swept { rows, files, bytes });
     // What was replaced keeps its grace, until room is needed.
     store(&meta, &blobs, &key("r", "x"), b"before").await;
     store(&meta, &blobs, &key("r", "x"), b"after").await;
@@ -476,7 +486,8 @@ async fn sweep(place: &Place, meta: &MetadataStore, records: u32) {
     let since = Instant::now();
     let sweeping = tokio::spawn({
         let meta = meta.clone();
-        async move { meta.sweep_invalid().await.unwrap() }
+        let blobs = Arc::clone(&blobs);
+        async move { swept(&meta, &blobs).await.rows }
     });
     let (mut longest, mut written) = (Duration::ZERO, 0);
     while !sweeping.is_finished() {

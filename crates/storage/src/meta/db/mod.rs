@@ -12,6 +12,7 @@ use larder_core::{Span, SpanKind};
 use crate::error::{StorageError, StorageErrorKind};
 
 mod codes;
+mod log;
 mod postgres;
 mod row;
 mod sqlite;
@@ -301,6 +302,17 @@ impl Db {
     pub(crate) async fn empty_log(&self) -> Result<(), DbError> {
         match self {
             Self::Sqlite(db) => db.empty_log().await,
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Waits until a log that has become long is written back: for who writes much and has time.
+    ///
+    /// # Errors
+    /// The engine fails.
+    pub(crate) async fn ease_log(&self) -> Result<(), DbError> {
+        match self {
+            Self::Sqlite(db) => db.ease_log().await,
             Self::Postgres(_) => Ok(()),
         }
     }

@@ -15,6 +15,7 @@ use sqlx::sqlite::{
 use sqlx::{SqlSafeStr as _, Transaction};
 
 use super::codes::kind_of;
+use super::log::{self, Log};
 use super::{About, DbError, Durability, Row, Schema, Value};
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -40,11 +41,13 @@ pub(crate) struct Db {
     pub(super) writer: SqlitePool,
     /// Whether the connection that writes synchronises each commit at present.
     synchronises: Arc<AtomicBool>,
+    /// `None` where there is no file that anybody writes to.
+    pub(super) log: Option<Arc<Log>>,
 }
 
 /// A transaction on the connection that writes. What is not committed is rolled back, also when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Tx(Transaction<'static, Sqlite>);
+pub(crate) struct Tx(Transaction<'static, Sqlite>, Option<Arc<Log>>);
 
 fn bound<'q>(statement: &'static str, values: &[Value<'_>]) -> Query<'q, Sqlite, SqliteArguments> {
     values
@@ -70,6 +73,7 @@ impl Db {
             .mode(0o600)
             .open(path);
         file.map_err(|e| StorageError::from_io("open the metadata database", e))?;
+        let most_pages = log::most_pages(path.parent().unwrap_or(Path::new(".")));
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -78,13 +82,18 @@ impl Db {
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
             // Writing the log back needs room in the database file, so the log must stay well below the reserve of a small disk.
-            .pragma("wal_autocheckpoint", "250")
+            .pragma("wal_autocheckpoint", most_pages.to_string())
             .pragma("journal_size_limit", "1048576");
         // Free pages can be cut off at the end, whatever they were used for.
         let made = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
+        let keeper = pool(1).connect_lazy_with(options.clone());
         let reader = pool(READERS).connect_lazy_with(options.read_only(true));
         let opened = Self::connect(made, Some(reader)).await;
-        opened.map_err(|e| StorageError::from_sql("open the metadata database", e))
+        let opened = opened.map_err(|e| StorageError::from_sql("open the metadata database", e))?;
+        Ok(Self {
+            log: Some(Log::new(path, keeper, most_pages)),
+            ..opened
+        })
     }
 
     /// A database that is gone with its last clone.
@@ -132,6 +141,7 @@ impl Db {
             reader: reader.unwrap_or_else(|| writer.clone()),
             writer,
             synchronises,
+            log: None,
         })
     }
 
@@ -181,6 +191,9 @@ impl Db {
         values: &[Value<'_>],
     ) -> Result<u64, DbError> {
         let done = bound(statement, values).execute(&self.writer).await?;
+        if let Some(log) = &self.log {
+            log.grew();
+        }
         Ok(done.rows_affected())
     }
 
@@ -213,9 +226,8 @@ impl Db {
             sqlx::query(setting).execute(&mut *writer).await?;
             self.synchronises.store(synchronise, Ordering::Release);
         }
-        Ok(Tx(
-            Transaction::begin(writer, Some(BEGIN.into_sql_str())).await?
-        ))
+        let begun = Transaction::begin(writer, Some(BEGIN.into_sql_str())).await?;
+        Ok(Tx(begun, self.log.clone()))
     }
 
     /// Tables and indexes, as the engine lists them.
@@ -226,9 +238,23 @@ impl Db {
         Ok(sqlx::query_as(SCHEMA).fetch_all(&self.writer).await?)
     }
 
+    /// Waits until a log that has become long is written back: for who writes much and has time.
+    ///
+    /// # Errors
+    /// The engine fails.
+    pub(crate) async fn ease_log(&self) -> Result<(), DbError> {
+        match &self.log {
+            Some(log) => log.ease().await,
+            None => Ok(()),
+        }
+    }
+
     /// Waits for running statements, writes the log back and closes the database.
     pub(crate) async fn close(&self) {
         self.reader.close().await;
+        if let Some(log) = &self.log {
+            log.close().await;
+        }
         self.writer.close().await;
     }
 }
@@ -297,7 +323,11 @@ impl Tx {
     /// # Errors
     /// The engine fails; then nothing has happened.
     pub(crate) async fn commit(self) -> Result<(), DbError> {
-        Ok(self.0.commit().await?)
+        self.0.commit().await?;
+        if let Some(log) = &self.1 {
+            log.grew();
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! The log of the database and its free pages. Free pages go back to the file system: in small steps where the file was made for
 //! that, else by writing it anew, once there is room for that and enough to gain (docs/adr/0043).
 
+use std::time::{Duration, Instant};
+
 use super::DbError;
 use super::sqlite::Db;
 
@@ -13,10 +15,16 @@ const INCREMENTAL: i64 = 2;
 
 /// Pages that are moved in one transaction: their log must fit into the space that a full disk has left.
 const STEP: &str = "PRAGMA incremental_vacuum(100)";
-/// Where there is room, larger steps are faster: each is synchronised.
-const LARGE_STEP: &str = "PRAGMA incremental_vacuum(4000)";
+/// Where there is room, larger steps are faster, as long as nobody waits for one who writes.
+const STEPS: [&str; 4] = [
+    STEP,
+    "PRAGMA incremental_vacuum(400)",
+    "PRAGMA incremental_vacuum(1600)",
+    "PRAGMA incremental_vacuum(6400)",
+];
 const LARGE_ROOM: u64 = 256 << 20;
-const COPY_BACK: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+/// A step that took longer is followed by a smaller one, and one that took a quarter of it by a larger one.
+const LONG: Duration = Duration::from_millis(25);
 const WRITE_BACK: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
 impl Db {
@@ -39,17 +47,7 @@ impl Db {
         let free = self.setting("PRAGMA freelist_count").await?;
         let page_size = self.setting("PRAGMA page_size").await?;
         if self.setting("PRAGMA auto_vacuum").await? == INCREMENTAL {
-            let step = if room > LARGE_ROOM { LARGE_STEP } else { STEP };
-            let mut left = free;
-            while left > SLACK {
-                self.execute(step, &[]).await?;
-                self.execute(COPY_BACK, &[]).await?;
-                let now = self.setting("PRAGMA freelist_count").await?;
-                if now >= left {
-                    break;
-                }
-                left = now;
-            }
+            self.cut_off(free, room > LARGE_ROOM).await?;
             self.empty_log().await?;
         } else if free * page_size > WORTH && free > before / 4 {
             // The new file is written into the log first, and then over the old one.
@@ -66,6 +64,30 @@ impl Db {
             .max(0)
             .saturating_mul(page_size)
             .unsigned_abs())
+    }
+
+    /// Cuts off free pages in steps, of which others write in between.
+    async fn cut_off(&self, free: i64, has_room: bool) -> Result<(), DbError> {
+        let (mut left, mut size) = (free, 0_usize);
+        while left > SLACK {
+            let since = Instant::now();
+            self.execute(STEPS.get(size).unwrap_or(&STEP), &[]).await?;
+            let took = since.elapsed();
+            if let Some(log) = &self.log {
+                log.write_back().await?;
+            }
+            let now = self.setting("PRAGMA freelist_count").await?;
+            if now >= left {
+                break;
+            }
+            left = now;
+            if took > LONG {
+                size = size.saturating_sub(1);
+            } else if took < LONG / 4 && has_room {
+                size = (size + 1).min(STEPS.len() - 1);
+            }
+        }
+        Ok(())
     }
 
     async fn setting(&self, statement: &'static str) -> Result<i64, DbError> {
