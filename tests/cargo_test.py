@@ -45,7 +45,6 @@ LONG = [
     "engine --test full_disk",
     "engine --test mirrors",
     "larder --test hostile",
-    "larder --test edge",
     "formats --test budgets",
     "larder --test bounded",
 ]
@@ -57,7 +56,10 @@ ALONE = {
     "engine --test overdue",
     "larder --test bad_documents",
     "larder --test cluster",
+    "larder --test edge",
+    "larder --test shares",
     "sendfile --test stream",
+    "storage --test crash",
     "storage --test notices",
     "storage --test start",
     "upstream --lib",
