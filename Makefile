@@ -11,7 +11,7 @@ DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 export INSTA_UPDATE ?= no
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test e2e stress bench fmt lint audit fuzz build release package tools
+.PHONY: help run check test compiled e2e stress bench fmt lint audit fuzz build release package tools
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  %-9s %s\n' "$$name" "$$text"; done
@@ -27,14 +27,17 @@ lint: ## format and lints only; nothing is changed
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 # What is quick to say no comes first. Clippy checks what the tests then compile: build scripts and what they build of C are
-# shared between the two, for both are of one profile.
-test: tools ## everything that CI runs: format, lints, dependencies, all tests, then real clients against a release build
-	$(MAKE) lint audit
+# shared between the two, for both are of one profile. Tools come over the network while compilers compute; tests wait most of the time, and
+# leave that to the release build, which gives way to them.
+test: ## everything that CI runs: format, lints, dependencies, all tests, then real clients against a release build
+	tests/beside.sh "$(MAKE) tools audit" "$(MAKE) lint compiled"
 	$(PYTHON) tests/bench/model.py --check
-	$(PYTHON) tests/cargo_test.py $(CARGO) --workspace --locked
-	$(CARGO) build --release --locked
+	tests/beside.sh "nice -n 19 $(CARGO) build --release --locked" "$(PYTHON) tests/cargo_test.py $(CARGO) --workspace --locked"
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER)
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --backends --only $(OVER_BACKENDS)
+
+compiled: # builds all tests, and runs none
+	$(CARGO) test --workspace --locked --no-run
 
 e2e: tools build ## real clients only; choose some with E2E="--only npm helm"
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) $(E2E)
