@@ -8,7 +8,7 @@ use larder_testkit::Resource;
 use larder_testkit::servers::{Gate, S3Server};
 
 use super::fixture::{Backends, until_ready};
-use super::support::{PATIENCE, get, send};
+use super::support::{PATIENCE, TestLarder, get, send};
 
 /// What a killed process had begun is over within this.
 const OVER: Duration = Duration::from_mins(2);
@@ -40,14 +40,19 @@ async fn stored(backends: &Backends) -> usize {
     there.iter().filter(|status| **status == Some(200)).count()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "two minutes; part of make stress"]
-async fn what_a_killed_replica_has_condemned_is_gone_within_two_minutes() {
+/// Two replicas, of which one has condemned all files of `files`, and was killed before the store had heard of any; and since when.
+struct Scene {
+    backends: Backends,
+    survivor: TestLarder,
+    since: Instant,
+}
+
+async fn one_is_killed() -> Scene {
     let backends = Backends::start().await;
     let gate = Gate::to(&backends.objects.endpoint()).await;
-    let (killed, survivor) = (backends.replica(), backends.replica());
-    let mut killed = killed.env("MINIO_ENDPOINT", &gate.endpoint()).start().await;
-    let survivor = survivor.start().await;
+    let behind = backends.replica().env("MINIO_ENDPOINT", &gate.endpoint());
+    let mut killed = behind.start().await;
+    let survivor = backends.replica().start().await;
     until_ready(&killed).await;
     until_ready(&survivor).await;
     for number in 0..FILES {
@@ -60,7 +65,6 @@ async fn what_a_killed_replica_has_condemned_is_gone_within_two_minutes() {
     }
     killed.until_idle().await;
     assert_eq!(stored(&backends).await, FILES);
-
     // The store hears nothing of what is to be deleted.
     gate.stall();
     let flushed = send("PUT", &killed.url("cache/flush?remote=files"), &[]).await;
@@ -70,17 +74,62 @@ async fn what_a_killed_replica_has_condemned_is_gone_within_two_minutes() {
         "{}",
         flushed.text()
     );
-    let since = Instant::now();
+    let began = Instant::now();
     while condemned(&backends) < FILES {
-        assert!(since.elapsed() < PATIENCE, "{}", condemned(&backends));
+        assert!(began.elapsed() < PATIENCE, "{}", condemned(&backends));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     killed.kill9();
     let since = Instant::now();
     drop(gate);
     assert_eq!(stored(&backends).await, FILES, "nothing was deleted yet");
+    Scene {
+        backends,
+        survivor,
+        since,
+    }
+}
 
-    // Nobody waits for that: what is wanted of them meanwhile is served, though it cannot be kept (docs/adr/0065).
+/// Nobody waits for a blob that is being deleted: what is wanted of them is served, though it cannot be kept (docs/adr/0065), and what is
+/// wanted at the same time is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_condemned_keeps_nothing_else_from_being_kept() {
+    let Scene {
+        backends, survivor, ..
+    } = one_is_killed().await;
+    let others = FILES..2 * FILES;
+    for number in others.clone() {
+        backends
+            .origin
+            .put(&format!("/{number}.bin"), Resource::new(text(number)));
+    }
+    let wanted = (0..2 * FILES).map(|number| {
+        let url = survivor.artifact("files", &format!("{number}.bin"));
+        async move {
+            let answer = get(&url).await;
+            assert_eq!((answer.status, answer.text()), (200, text(number)));
+        }
+    });
+    join_all(wanted).await;
+    survivor.until_idle().await;
+    assert_eq!(
+        condemned(&backends),
+        FILES,
+        "they were condemned all the time"
+    );
+    let asked = "SELECT count(*) FROM artifacts";
+    let kept = backends.postgres.sql(&backends.database, asked);
+    assert_eq!(kept, others.len().to_string(), "all others");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "two minutes; part of make stress"]
+async fn what_a_killed_replica_has_condemned_is_gone_within_two_minutes() {
+    let Scene {
+        backends,
+        survivor,
+        since,
+    } = one_is_killed().await;
     let wanted = survivor.artifact("files", "0.bin");
     while condemned(&backends) > 0 {
         let answer = get(&wanted).await;
