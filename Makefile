@@ -49,8 +49,12 @@ tools: # the clients that the end-to-end tests drive, in pinned versions
 OVER_BACKENDS := basics generic-curl generic-coalesced pypi-json-uv npm-pnpm npm-npm12 helm-helm4 alpine-v3 rpm-dnf oci-skopeo \
 	oci-containerd local virtual-helm4
 
-# What a user sees of the program: each test of these runs over PostgreSQL, Redis and S3, too.
-PROGRAM_TESTS := $(addprefix --test ,http local virtual_helm operate edge links registries bad_documents bad_input guard reload drain)
+# What a user sees of the program: each test of these runs over PostgreSQL, Redis and S3, too, but for those that ask for a data directory
+# of their own (`Setup::embedded`). Left out are the tests that bring their backends or open the database themselves (backends_*, cluster,
+# freed, heartbeats, history, migrate, million, object_store, postgres, replicas, restored, s3_settings, scrub, scrub_objects), the
+# snapshots, which were taken without backends, and what starts no larder that keeps anything (check, config, contract, corpora, documents).
+PROGRAM_TESTS := $(addprefix --test ,http local virtual_helm operate edge links registries bad_documents bad_input guard reload drain \
+	airgap bounded browse carried cli crash drip failures hostile shares ssrf startup traces ui)
 
 # Ignored tests named child_… are processes that other tests start.
 stress: build ## long and heavy tests: those that are marked `ignore`, 64 clients for 1 GiB, the program over the backends
