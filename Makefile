@@ -11,7 +11,7 @@ DENY := $(or $(shell command -v cargo-deny),$(TOOLS)/bin/cargo-deny)
 export INSTA_UPDATE ?= no
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test e2e stress bench fmt lint audit fuzz build release package tools
+.PHONY: help run check test compiled e2e stress bench fmt lint audit fuzz build release package tools
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do printf '  %-9s %s\n' "$$name" "$$text"; done
@@ -27,14 +27,17 @@ lint: ## format and lints only; nothing is changed
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 # What is quick to say no comes first. Clippy checks what the tests then compile: build scripts and what they build of C are
-# shared between the two, for both are of one profile.
-test: tools ## everything that CI runs: format, lints, dependencies, all tests, then real clients against a release build
-	$(MAKE) lint audit
+# shared between the two, for both are of one profile. Tools come over the network while compilers compute; tests wait most of the time, and
+# leave that to the release build, which gives way to them.
+test: ## everything that CI runs: format, lints, dependencies, all tests, then real clients against a release build
+	tests/beside.sh "$(MAKE) tools audit" "$(MAKE) lint compiled"
 	$(PYTHON) tests/bench/model.py --check
-	$(PYTHON) tests/cargo_test.py $(CARGO) --workspace --locked
-	$(CARGO) build --release --locked
+	tests/beside.sh "nice -n 19 $(CARGO) build --release --locked" "$(PYTHON) tests/cargo_test.py $(CARGO) --workspace --locked"
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER)
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --backends --only $(OVER_BACKENDS)
+
+compiled: # builds all tests, and runs none
+	$(CARGO) test --workspace --locked --no-run
 
 e2e: tools build ## real clients only; choose some with E2E="--only npm helm"
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) $(E2E)
@@ -46,8 +49,12 @@ tools: # the clients that the end-to-end tests drive, in pinned versions
 OVER_BACKENDS := basics generic-curl generic-coalesced pypi-json-uv npm-pnpm npm-npm12 helm-helm4 alpine-v3 rpm-dnf oci-skopeo \
 	oci-containerd local virtual-helm4
 
-# What a user sees of the program: each test of these runs over PostgreSQL, Redis and S3, too.
-PROGRAM_TESTS := $(addprefix --test ,http local virtual_helm operate edge links registries bad_documents bad_input guard reload drain)
+# What a user sees of the program: each test of these runs over PostgreSQL, Redis and S3, too, but for those that ask for a data directory
+# of their own (`Setup::embedded`). Left out are the tests that bring their backends or open the database themselves (backends_*, cluster,
+# freed, heartbeats, history, migrate, million, object_store, postgres, replicas, restored, s3_settings, scrub, scrub_objects), the
+# snapshots, which were taken without backends, and what starts no larder that keeps anything (check, config, contract, corpora, documents).
+PROGRAM_TESTS := $(addprefix --test ,http local virtual_helm operate edge links registries bad_documents bad_input guard reload drain \
+	airgap bounded browse carried cli crash drip failures hostile shares ssrf startup traces ui)
 
 # Ignored tests named child_… are processes that other tests start.
 stress: build ## long and heavy tests: those that are marked `ignore`, 64 clients for 1 GiB, the program over the backends

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Runs a command with PostgreSQL, Redis and an S3 store for tests of the program: each test that names no backend of its own runs over
-all three.
+"""Runs a command with PostgreSQL, Redis and an S3 store for tests of the program: each test that names no backend of its own, and does
+not ask for an embedded larder, runs over all three.
 
     tests/over_backends.py cargo test --workspace --test http --test local
 """

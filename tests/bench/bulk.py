@@ -51,7 +51,7 @@ def transfer(server, size, streams, path=None, length=None):
 def compare(report, size, streams, rows):
     large = size == "1g"
     for goal, key, unit, limits in (
-        ("5", "cpu_s_per_gib", "s/GiB", {"at_most": 1.1 if large else 1.3, "gate": "cpu"}),
+        ("5", "cpu_s_per_gib", "s/GiB", {"at_most": 1.0, "gate": "cpu"}),
         ("6", "mb_per_s", "MB/s", {"at_least": 1.0 if large else 0.75}),
     ):
         what = f"{size} cached, {streams} stream{'s' if streams > 1 else ''}: {'CPU' if goal == '5' else 'rate'}"

@@ -89,14 +89,16 @@ def cached(bench, servers, document, headers=None):
 def npm(bench):
     """Goals 12 to 14."""
     report = bench.report
+    identity = {}
     with bench.servers() as servers:
         for document in (PACKUMENT, BRIEF):
             rows = cached(bench, servers, document)
             larder, nginx = (of(rows[server.name], "cpu_us") / 1e3 for server in servers)
             report.ratio("12", f"{document.name}, cached: CPU", larder, nginx, "ms", at_most=1.1, gate="cpu")
+            identity[document.name] = nginx
         for document in (PACKUMENT, BRIEF):
             for coding in ("gzip", "zstd"):
-                coded(bench, servers[0], document, coding)
+                coded(bench, servers[0], document, coding, identity[document.name])
         for document in (PACKUMENT, BRIEF):
             rows = misses(bench, servers, document)
             over, nginx_over = (of(rows[server.name], "over_ms") for server in servers)
@@ -107,8 +109,9 @@ def npm(bench):
             )
 
 
-def coded(bench, larder, document, coding):
-    """Goal 13: the compressed form is made once, never on a request's way."""
+def coded(bench, larder, document, coding, nginx):
+    """Goal 13: the compressed form is made once, never on a request's way. `nginx`: what the same document costs it, which it sends as it is, in
+    milliseconds of CPU."""
     headers = {**document.headers, "Accept-Encoding": coding}
     path = document.path(larder, bench.fresh())
     identity = warm(bench, larder, path, None, document.headers)
@@ -126,10 +129,11 @@ def coded(bench, larder, document, coding):
     ]
     what = f"{document.name}, {coding}, cached"
     bench.report.raw("coded", document=document.name, coding=coding, made_after=made_after, length=got.length)
-    bench.report.bound("13", f"{what}: CPU", of(measured, "cpu_us") / 1e3, 0.4, "ms", gate="cpu")
-    # The quarter is the full packument's; the abbreviated one holds more that does not compress.
-    goal, at_most = ("13", 0.25) if document is PACKUMENT else ("-", 1.0)
-    bench.report.bound(goal, f"{what}: share of the bytes", got.length / identity.length, at_most, "x", gate="exact")
+    # The third and the quarter are the full packument's; the abbreviated one holds more that does not compress.
+    goal, cost, share = ("13", 0.35, 0.25) if document is PACKUMENT else ("-", 1.0, 1.0)
+    used = of(measured, "cpu_us") / 1e3
+    bench.report.ratio(goal, f"{what}: CPU beside the whole", used, nginx, "ms", at_most=cost, gate="cpu")
+    bench.report.bound(goal, f"{what}: share of the bytes", got.length / identity.length, share, "x", gate="exact")
     bench.report.fact("13", f"{what}: Vary", vary, "names Accept-Encoding", "accept-encoding" in vary)
 
 
@@ -140,7 +144,7 @@ def pypi(bench):
         for document in (SIMPLE_HTML, SIMPLE_JSON):
             rows = cached(bench, servers, document)
             larder, nginx = (of(rows[server.name], "cpu_us") / 1e3 for server in servers)
-            report.bound("15", f"{document.name}, cached: CPU", larder, 0.35, "ms", nginx, gate="cpu")
+            report.ratio("15", f"{document.name}, cached: CPU", larder, nginx, "ms", at_most=1.0, gate="cpu")
             rows = misses(bench, servers, document)
             over, nginx_over = (of(rows[server.name], "over_ms") for server in servers)
             report.bound("15", f"{document.name}, miss: time over the origin's", over, 15, "ms", nginx_over)

@@ -47,11 +47,14 @@ def compare_hits(report, size, connections, rows):
         name = f"{size} hit, {connections} conns: {what}"
         report.ratio(goal, name, of(rows["larder"], key), of(rows["nginx"], key), unit, **limits)
 
-    compare("1", "CPU", "cpu_us", "us", at_most=1.0, gate="cpu")
+    # One connection is for the scheduler to place: the goals are for many.
+    small = size == "1k"
+    compare("1", "CPU", "cpu_us", "us", at_most=1.0 if connections == 1 else 0.75 if small else 0.85, gate="cpu")
     if connections == 1:
         compare("3", "p50", "p50", "us", at_most=1.25)
     else:
-        compare("2", "req/s", "rps", "", at_least=1.0 if connections == 64 else 0.9)
+        least = {64: 1.3, 512: 1.2} if small else {64: 1.0, 512: 0.9}
+        compare("2", "req/s", "rps", "", at_least=least[connections])
     compare("-", "p99", "p99", "us")
 
 

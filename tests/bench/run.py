@@ -21,6 +21,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 import backends
+import before
 import bounded
 import bulk
 import cold
@@ -38,7 +39,7 @@ from servers import Failed, Larder, Nginx, Origin, Registry, make_certificate
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-MODULES = (hits, distinct, bulk, tls, images, cold, documents, memory, start, faults, backends, bounded)
+MODULES = (hits, distinct, bulk, tls, images, cold, documents, memory, start, faults, backends, bounded, before)
 CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
 
 
@@ -52,6 +53,7 @@ class Bench:
         self.seconds = 1 if options.quick else 2
         # A copy: a build that ends meanwhile must not change what is measured.
         self.binary = shutil.copy2(options.larder.resolve(), directory / "larder")
+        self.before = options.before and shutil.copy2(options.before.resolve(), directory / "before")
         self._directory = directory
         self._numbers = itertools.count(int(time.time()) % 100_000 * 1_000)
         self.files = data.Files(TARGET / "bench" / "data").prepare()
@@ -101,6 +103,7 @@ def arguments():
         default=TARGET / "release" / "larder",
         help="the program to measure [default: %(default)s]",
     )
+    parser.add_argument("--before", type=Path, metavar="PROGRAM", help="an older larder, for the case `before`")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose name begins with one of these")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement [default: 5; 1 with --quick]")
     parser.add_argument(
@@ -114,6 +117,8 @@ def arguments():
 def main():
     options = arguments()
     chosen = [name for name in CASES if not options.only or name.startswith(tuple(options.only))]
+    if not options.before and not options.only:
+        chosen.remove("before")
     if options.list:
         print("\n".join(chosen))
         return 0

@@ -139,13 +139,16 @@ class Larder(Server):
 
     name = "larder"
 
-    def __init__(self, directory, binary, origin, **settings):
+    def __init__(self, directory, binary, origin, without=(), **settings):
         super().__init__(directory)
         self.data_directory = directory / "data"
+        remotes = {name: remote for name, remote in repositories(origin).items() if name not in without}
+        known = {"drain": 0, "remotes": remotes, **settings}
+        known = {name: setting for name, setting in known.items() if name not in without}
         self._binary = binary
         self._config = directory / "larder.yaml"
         # JSON is YAML, and needs no library to be written.
-        self._config.write_text(json.dumps({"drain": 0, "remotes": repositories(origin), **settings}, indent=2) + "\n")
+        self._config.write_text(json.dumps(known, indent=2) + "\n")
 
     def command(self):
         options = ["--config", self._config, "--data-dir", self.data_directory, "--listen", f"127.0.0.1:{self.port}"]

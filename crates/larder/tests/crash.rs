@@ -18,7 +18,7 @@ use larder_core::sha256;
 use larder_testkit::{Origin, Resource};
 use support::client::{client, try_send};
 use support::packages::{File, entry, npm, pypi_json};
-use support::{TestLarder, get, send};
+use support::{Setup, TestLarder, get, send};
 
 /// Spec: every restart answers within one second.
 const RESTART: Duration = Duration::from_secs(1);
@@ -95,7 +95,10 @@ async fn kill_cycles(cycles: u64) {
         };
         entry(package, package, &origin, keys)
     });
-    let mut larder = TestLarder::start(&format!("remotes:\n{}", config.concat())).await;
+    let mut larder = Setup::new(&format!("remotes:\n{}", config.concat()))
+        .embedded()
+        .start()
+        .await;
     let clean = top_level(&larder.data_dir());
     let mut all: Vec<Expected> = Vec::new();
     let mut seen = Seen::default();

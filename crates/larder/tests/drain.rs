@@ -13,7 +13,7 @@ use larder_testkit::{Origin, Payload, Resource};
 use rustix::process::Signal;
 use support::client::client;
 use support::packages::{entry, remote};
-use support::{PATIENCE, TestLarder, get};
+use support::{PATIENCE, Setup, TestLarder, get};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -335,7 +335,8 @@ async fn a_bad_new_file_leaves_the_old_configuration_in_force() {
     let (origin, body) = slow_origin().await;
     origin.put("/quick", Resource::new("quick"));
     let old = remote("generic", &origin, "");
-    let mut larder = TestLarder::start(&old).await;
+    // Elsewhere the variable for Redis goes before the key that is wrong.
+    let mut larder = Setup::new(&old).embedded().start().await;
     let download = running(&larder.artifact("generic", "slow")).await;
     let before = get(&larder.url("/config")).await.json();
     for (bad, said) in [

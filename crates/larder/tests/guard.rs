@@ -169,7 +169,7 @@ async fn hazard_w12_a_damaged_database_is_no_outage() {
             Resource::new(format!("the bytes of {n}")),
         );
     }
-    let mut larder = TestLarder::start(&config(&[&origin], "")).await;
+    let mut larder = Setup::new(&config(&[&origin], "")).embedded().start().await;
     let database = larder.data_dir().join("larder.sqlite");
     for damage in ["header", "every tenth byte", "cut", "text", "empty page"] {
         for n in 0..40 {
@@ -227,7 +227,7 @@ async fn hazard_w12_damage_while_running_is_seen_and_got_over() {
             Resource::new(format!("the bytes of {n}")),
         );
     }
-    let mut larder = TestLarder::start(&config(&[&origin], "")).await;
+    let mut larder = Setup::new(&config(&[&origin], "")).embedded().start().await;
     for n in 0..400 {
         assert_eq!(
             body(&larder, &format!("f{n}")).await.0,

@@ -146,17 +146,17 @@ async fn pulls_work_without_login_with_basic_and_with_tokens_and_a_warm_pull_ask
     for (login, challenge, asked_at_realm, sent) in [
         ("", None, vec![], vec!["-"]),
         (LOGIN, Some("Basic"), vec![], vec!["-", ACCOUNT]),
-        ("", Some("Bearer"), vec!["-"], vec!["-", "Bearer t-1"]),
+        ("", Some("Bearer"), vec!["-"], vec!["-", "Bearer token-1"]),
         (
             LOGIN,
             Some("Bearer"),
             vec![ACCOUNT],
-            vec!["-", "Bearer t-1"],
+            vec!["-", "Bearer token-1"],
         ),
     ] {
         let (origin, realm) = (Origin::start().await, Origin::start().await);
         let paths = image.put(&origin);
-        realm.put("/token", token("t-1"));
+        realm.put("/token", token("token-1"));
         match challenge {
             Some("Basic") => {
                 let challenge = r#"Basic realm="registry""#.to_owned();
@@ -168,7 +168,7 @@ async fn pulls_work_without_login_with_basic_and_with_tokens_and_a_warm_pull_ask
                     },
                 );
             }
-            Some(_) => admits(&origin, &realm.url("/token"), "t-1"),
+            Some(_) => admits(&origin, &realm.url("/token"), "token-1"),
             None => {}
         }
         let larder = Setup::new(&docker(&origin, login))
@@ -208,7 +208,7 @@ async fn pulls_work_without_login_with_basic_and_with_tokens_and_a_warm_pull_ask
             get(&larder.url("metrics")).await.text(),
         ] {
             assert!(
-                !text.contains(CANARY) && !text.contains("dXNlcj") && !text.contains("t-1"),
+                !text.contains(CANARY) && !text.contains("dXNlcj") && !text.contains("token-1"),
                 "{text}"
             );
         }

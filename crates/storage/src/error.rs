@@ -35,6 +35,11 @@ pub struct StorageError {
     pub source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+/// Why something could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("a blob that is to be kept is being deleted")]
+struct BeingDeleted;
+
 impl StorageError {
     /// An error without a deeper cause.
     pub fn new(kind: StorageErrorKind, message: impl Into<String>) -> Self {
@@ -63,6 +68,22 @@ impl StorageError {
             message: format!("cannot {doing}: {reason}"),
             source: Some(Box::new(error)),
         }
+    }
+
+    /// A blob is being deleted, and has been for longer than anybody waits for it; `doing` completes the sentence "cannot …".
+    pub(crate) fn being_deleted(doing: &str) -> Self {
+        Self {
+            kind: StorageErrorKind::Unavailable,
+            message: format!("cannot {doing}: {BeingDeleted}"),
+            source: Some(Box::new(BeingDeleted)),
+        }
+    }
+
+    /// Whether a blob that was to be kept is being deleted: without it the rest may be written.
+    pub fn is_of_deletion(&self) -> bool {
+        self.source
+            .as_ref()
+            .is_some_and(|cause| cause.is::<BeingDeleted>())
     }
 
     /// Whether the cause is a lack of space.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Digest, SourceKey, UnixMillis, fresh_until};
-use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool};
+use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool, StorageError};
 use tokio::sync::MutexGuard;
 
 use super::commits::{Batch, Commit, Landing, RecordChange};
@@ -60,15 +60,12 @@ impl Catalog {
                 .filter(|one| one.record.is_some())
                 .for_each(|one| one.written = false);
         }
-        let drops = batch
-            .contradicted
-            .iter()
-            .map(|key| Change::DeleteRecord { key: key.clone() });
-        let changes = drops
-            .chain(ready.iter().filter(|one| one.written).flat_map(changes_of))
-            .collect::<Vec<_>>();
-        let notices = self.superseded_by(&ready, &batch);
-        let applied = self.metadata.apply_by(self.writer, changes, notices).await;
+        let mut applied = self.write(&ready, &batch).await;
+        // What belongs to a document becomes visible with it or not at all; what was enqueued does not depend on each other.
+        let is_of_deletion = applied.as_ref().is_err_and(StorageError::is_of_deletion);
+        if is_of_deletion && batch.entry.is_none() && self.leave_out_condemned(&mut ready).await {
+            applied = self.write(&ready, &batch).await;
+        }
         if let Err(error) = &applied {
             self.trouble.tell_unwritten(error);
         } else if ready.iter().any(|one| one.is_new) {
@@ -87,6 +84,38 @@ impl Catalog {
         if batch.restate.is_some_and(|restate| restate()) {
             batch.entry.inspect(|entry| entry.bump());
         }
+    }
+
+    async fn write(&self, ready: &[Prepared], batch: &Batch<'_>) -> Result<Receipt, StorageError> {
+        let drops = batch
+            .contradicted
+            .iter()
+            .map(|key| Change::DeleteRecord { key: key.clone() });
+        let changes = drops
+            .chain(ready.iter().filter(|one| one.written).flat_map(changes_of))
+            .collect::<Vec<_>>();
+        let notices = self.superseded_by(ready, batch);
+        self.metadata.apply_by(self.writer, changes, notices).await
+    }
+
+    /// Those whose blobs are being deleted are served and not kept, so that the others are: who has begun it may have died, and then it takes
+    /// until somebody goes on with it. Whether there are others.
+    async fn leave_out_condemned(&self, ready: &mut Vec<Prepared>) -> bool {
+        let digest_of = |one: &Prepared| Some(one.blob.as_ref()?.descriptor.digest.clone());
+        let digests: Vec<Digest> = ready.iter().filter_map(digest_of).collect();
+        let Ok(condemned) = self.metadata.condemned_of(&digests).await else {
+            return false;
+        };
+        let is_out = |one: &Prepared| {
+            digest_of(one).is_some_and(|digest| condemned.contains(&digest.to_string()))
+        };
+        let (out, others): (Vec<_>, Vec<_>) = std::mem::take(ready).into_iter().partition(is_out);
+        *ready = others;
+        for one in out {
+            tracing::debug!(key = %one.key, "a download is served and not kept: the same bytes are being deleted");
+            self.make_visible(one, None);
+        }
+        !ready.is_empty()
     }
 
     /// What other engines are told: which repositories' epochs this raises.

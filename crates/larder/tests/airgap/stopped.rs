@@ -10,7 +10,7 @@ use larder_testkit::{Origin, Payload, Resource};
 
 use super::{Done, listed, put, text};
 use crate::support::packages::entry;
-use crate::support::{TestLarder, get};
+use crate::support::{Setup, TestLarder, get};
 
 /// A command in a data directory, with a configuration.
 fn within(data: &Path, config: &Path, arguments: &[&str]) -> Command {
@@ -37,7 +37,7 @@ async fn an_archive_goes_from_one_data_directory_to_another() {
         "remotes:\n{}  own: {{ type: local }}\n",
         entry("a", "generic", &origin, "")
     );
-    let mut source = TestLarder::start(&config).await;
+    let mut source = Setup::new(&config).embedded().start().await;
     put(&source, "own", "two.bin", vec![2; 50_000]).await;
     assert_eq!(get(&source.artifact("a", "one.bin")).await.status, 200);
     assert!(source.terminate().success());
@@ -98,7 +98,7 @@ async fn an_import_that_is_killed_leaves_whole_files_and_is_completed() {
         "remotes:\n{}  own: {{ type: local }}\n",
         entry("a", "generic", &origin, "")
     );
-    let mut source = TestLarder::start(&config).await;
+    let mut source = Setup::new(&config).embedded().start().await;
     let mut digests = BTreeMap::new();
     for n in 0..FILES {
         let (path, bytes) = (format!("{n:03}.bin"), body(n));
@@ -123,7 +123,7 @@ async fn an_import_that_is_killed_leaves_whole_files_and_is_completed() {
     let whole = home.path().join("whole");
     run(&whole, &from, &["import", text(&path)]).await.ended(0);
     let lasts = begun.elapsed();
-    let mut target = TestLarder::start(&config).await;
+    let mut target = Setup::new(&config).embedded().start().await;
     assert!(target.terminate().success());
     let mut parts = Vec::new();
     // Moments of which the next is not like the last.

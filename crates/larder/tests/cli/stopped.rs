@@ -8,7 +8,7 @@ use larder_testkit::{Origin, Resource};
 use serde_json::Value;
 
 use crate::support::packages::entry;
-use crate::support::{TestLarder, get};
+use crate::support::{Setup, TestLarder, get};
 use crate::{Done, names, run};
 
 /// A remote `a` of the origin, a local repository `files`; `a/held.txt` and `files/up.txt` are there, and larder has ended.
@@ -21,7 +21,7 @@ async fn stopped(origin: &Origin) -> TestLarder {
         "auth: {{admin_token: 'a-token-of-the-admin'}}\nremotes:\n{}{local}",
         entry("a", "generic", origin, "")
     );
-    let mut larder = TestLarder::start(&config).await;
+    let mut larder = Setup::new(&config).embedded().start().await;
     assert_eq!(get(&larder.artifact("a", "held.txt")).await.status, 200);
     assert!(larder.terminate().success());
     origin.reset_log();

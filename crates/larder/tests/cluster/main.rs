@@ -11,6 +11,7 @@ mod support;
 mod chained;
 mod chaos;
 mod costs;
+mod deletions;
 mod fixture;
 mod gates;
 mod jobs;

@@ -73,7 +73,9 @@ async fn the_disk_is_full() {
     );
     let data = disk.0.path().join("data");
     let config = format!("remotes:\n{}", entry("up", "generic", &origin, ""));
+    // The row of a job is in the data directory only where the database is.
     let larder = Setup::new(&config)
+        .embedded()
         .env("LARDER_DATA_DIR", &data.to_string_lossy())
         .start()
         .await;
@@ -143,10 +145,7 @@ async fn the_data_directory_cannot_be_written() {
         entry("up", "generic", &origin, "")
     ))
     .await;
-    let (blobs, aside) = (
-        larder.data_dir().join("blobs"),
-        larder.data_dir().join("aside"),
-    );
+    let (blobs, aside) = (larder.blob_dir(), larder.data_dir().join("aside"));
     std::fs::rename(&blobs, &aside).expect("another name");
     std::fs::write(&blobs, "").expect("a file in its place");
     let wire = ask(&larder, "/api/v1/remote/up/a").await;

@@ -225,5 +225,12 @@ async fn hazard_x3_large_documents_wait_for_a_parser_without_their_bytes() {
         "80 packuments of 9 MiB at once: {:?}, memory +{rise} MiB",
         began.elapsed()
     );
-    assert!(rise <= 128, "{rise} MiB");
+    // What is on its way to an S3 store is in memory, too, within a bound of its own.
+    let parts = if larder.has_objects() {
+        let label = "kind=\"store_parts\"";
+        larder.metric("larder_budget_limit", label).await as u64 >> 20
+    } else {
+        0
+    };
+    assert!(rise <= 128 + parts, "{rise} MiB");
 }

@@ -213,7 +213,8 @@ async fn hazard_files_that_are_shortened_are_fetched_and_made_again() {
         remote("generic", &origin, ""),
         entry("pypi", "pypi", &origin, "")
     );
-    let larder = TestLarder::start(&config).await;
+    // Behind a store of objects nothing is lost with its files.
+    let larder = Setup::new(&config).embedded().start().await;
     let (big, page) = (
         larder.artifact("generic", "big.bin"),
         larder.artifact("pypi", "simple/demo/"),
@@ -291,6 +292,7 @@ async fn hazard_log_lines_cut_what_strangers_choose_and_show_no_query() {
         origin.put(&target, Resource::new(Payload::generated(100_000, 3)));
         let config = remote("generic", &origin, "");
         let setup = Setup::new(&config)
+            .embedded()
             .env(
                 "LARDER_LOG",
                 "info,larder_server=debug,larder_engine=debug,larder_upstream=debug",

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use larder_core::sha256;
 
 use crate::support::client::{raw, raw_status};
-use crate::support::{get, send};
+use crate::support::{Setup, get, send};
 use crate::{delete, put, start};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,7 +415,7 @@ async fn the_place_of_a_new_file_has_the_path_of_the_public_address() {
 /// Asking again in a moment does not help.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_whose_bytes_are_gone_is_said_to_be_lost() {
-    let larder = start().await;
+    let larder = Setup::new(crate::CONFIG).embedded().start().await;
     let url = larder.artifact("files", "tool.bin");
     assert_eq!(put(&url, "the bytes", &[]).await.status, 201);
     for blob in crate::stored(&larder) {

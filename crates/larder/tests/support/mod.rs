@@ -50,6 +50,7 @@ pub(crate) struct Setup {
     /// What the file has beside `config`.
     more: String,
     program: Option<PathBuf>,
+    is_embedded: bool,
 }
 
 impl Setup {
@@ -90,6 +91,12 @@ impl Setup {
         self
     }
 
+    /// With all that it keeps in its data directory, whatever [`DATABASE`] and [`BACKENDS`] say: for tests of what stands in there.
+    pub(crate) fn embedded(mut self) -> Self {
+        self.is_embedded = true;
+        self
+    }
+
     /// Starts it, and waits until it answers.
     pub(crate) async fn start(self) -> TestLarder {
         let mut larder = self.prepare();
@@ -126,10 +133,11 @@ impl Setup {
     fn on_backends(mut self) -> Self {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let chosen = ["DBHOST", "REDIS_URL", "MINIO_ENDPOINT"];
-        let is_placed = self
-            .environment
-            .iter()
-            .any(|(name, _)| chosen.contains(&&**name));
+        let is_placed = self.is_embedded
+            || self
+                .environment
+                .iter()
+                .any(|(name, _)| chosen.contains(&&**name));
         let Some(pairs) = std::env::var_os(BACKENDS) else {
             return self;
         };
@@ -141,7 +149,7 @@ impl Setup {
         let has_file = self.config.is_some();
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         self.more = format!(
-            "s3: {{ prefix: 'test-{}-{number}/' }}\n",
+            "s3: {{ prefix: 'tests/{}/{number}/' }}\n",
             std::process::id()
         );
         let pairs = pairs
@@ -167,7 +175,8 @@ impl Setup {
 
     fn prepare(self) -> TestLarder {
         let mut setup = self.on_backends();
-        let is_placed = setup.environment.iter().any(|(name, _)| name == "DBHOST");
+        let is_placed =
+            setup.is_embedded || setup.environment.iter().any(|(name, _)| name == "DBHOST");
         if !is_placed && std::env::var_os(DATABASE).is_some_and(|kind| kind == "postgresql") {
             setup = setup.on_postgres(Postgres::shared());
         }
@@ -250,10 +259,14 @@ impl TestLarder {
 
     /// Where the files of its blobs are: all of them, or those that its tier holds of the ones in an S3 store.
     pub(crate) fn blob_dir(&self) -> PathBuf {
+        let folder = if self.has_objects() { "tier" } else { "blobs" };
+        self.data_dir().join(folder)
+    }
+
+    /// Whether its blobs are in an S3 store.
+    pub(crate) fn has_objects(&self) -> bool {
         let environment = &self.setup.environment;
-        let over_objects = environment.iter().any(|(name, _)| name == "MINIO_ENDPOINT");
-        self.data_dir()
-            .join(if over_objects { "tier" } else { "blobs" })
+        environment.iter().any(|(name, _)| name == "MINIO_ENDPOINT")
     }
 
     /// Its directory, with room for files that a configuration names.

@@ -1,6 +1,6 @@
 //! `/ui/health`: backends, upstreams and limits.
 
-use larder_engine::{BackendHealth, ClusterReport};
+use larder_engine::{BackendHealth, ClusterReport, UpstreamStanding};
 use larder_ui::pages::{
     self, Backend as Shown, Certificate, Limit, Refusals, Reload, Replica, UpstreamRow,
 };
@@ -10,6 +10,8 @@ use super::numbers::{Numbers, disk, mirror, mirrors};
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
 
+/// Places of upstreams that are shown at most, those that fail first: the others are on the pages of their repositories.
+const MOST_UPSTREAMS: usize = 150;
 /// Causes that are shown at most, those that are met most.
 const MOST_REFUSALS: usize = 100;
 
@@ -17,7 +19,9 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     let (backend, shared) = (visit.backend(), visit.exchange.shared);
     let health = backend.health().await;
     let numbers = Numbers::read(visit);
-    let (upstreams, counted) = (numbers.upstreams.iter(), mirrors(&numbers.engine));
+    let counted = mirrors(&numbers.engine);
+    let mut upstreams: Vec<_> = numbers.upstreams.iter().collect();
+    upstreams.sort_by_key(|report| report.standing != UpstreamStanding::Failing);
     let reload = shared.reload.load_full();
     let refusals = shared.metrics.refused().counts().into_iter();
     let mut refusals: Vec<Refusals> = refusals
@@ -39,11 +43,14 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
         disk: disk(backend, health.disk),
         cluster: backend.cluster().map(|report| replicas(&report)),
         upstreams: upstreams
+            .iter()
+            .take(MOST_UPSTREAMS)
             .map(|report| UpstreamRow {
                 repository: report.repository.clone(),
                 mirror: mirror(report, &counted),
             })
             .collect(),
+        upstreams_in_all: upstreams.len(),
         limits: limits(&numbers),
         refusals,
         certificate: shared.tls.as_ref().map(|tls| {

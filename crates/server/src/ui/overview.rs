@@ -13,6 +13,9 @@ use crate::backend::Backend;
 
 /// Repositories that are shown here at most; the others have a page of their own.
 const MOST: usize = 20;
+/// What is to be seen to, and allowances, that are shown at most.
+const MOST_PROBLEMS: usize = 30;
+const MOST_ALLOWANCES: usize = 20;
 /// Downloads and errors that are shown at most.
 const MOST_FLIGHTS: usize = 30;
 const MOST_ERRORS: usize = 20;
@@ -25,7 +28,9 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     let spans = Spans::read(visit, None).await.ok();
     let numbers = Numbers::read(visit);
     let repositories = backend.repositories();
-    let problems = problems(visit, &numbers, &health);
+    let mut problems = problems(visit, &numbers, &health);
+    let problems_in_all = problems.len();
+    problems.truncate(MOST_PROBLEMS);
     let (rows, in_all) = (rows(visit, &numbers, &held), repositories.len());
     let sizes = held.repositories.iter();
     let (files, bytes) = sizes.fold((0, 0), |(files, bytes), size| {
@@ -46,6 +51,7 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
         }),
         trends: spans.as_ref().map(Spans::shown),
         problems,
+        problems_in_all,
         allowances: allowances(&numbers),
         flights: flights(visit),
         errors: Some(errors(visit)),
@@ -69,10 +75,13 @@ fn allowances(numbers: &Numbers) -> Vec<Allowance> {
             retry_in: number("upstream_quota_retry_in_seconds").map(Span),
         }
     };
-    quotas
+    let mut allowances: Vec<_> = quotas
         .filter(|(_, said)| !said.is_empty())
         .map(shown)
-        .collect()
+        .collect();
+    allowances.sort_by_key(|allowance| allowance.left);
+    allowances.truncate(MOST_ALLOWANCES);
+    allowances
 }
 
 /// The downloads that run longest.

@@ -1,11 +1,15 @@
 //! The rows of blobs, as those see them who refer to blobs. Whoever writes a row that names a blob writes or keeps the blob's own row
 //! in the same transaction, by [`put`] or [`keep`]: that is what the collector looks at (docs/adr/0065).
 
+use std::collections::HashSet;
+
 use larder_core::Digest;
 
-use super::Tx;
-use super::db::DbError;
+use super::db::{DbError, Sql};
+use super::lists::{as_list, each};
+use super::{MetadataStore, Tx};
 use crate::blob::BlobInfo;
+use crate::error::StorageError;
 
 /// Clears the date that the collector has set; not, where it has condemned the blob: the file may go at any moment.
 const PUT: &str = "INSERT INTO blobs (digest, size, modified_ns, delete_after) VALUES ($1, $2, $3, NULL) \
@@ -13,6 +17,19 @@ const PUT: &str = "INSERT INTO blobs (digest, size, modified_ns, delete_after) V
      WHERE blobs.condemned_by IS NULL";
 const KEEP: &str =
     "UPDATE blobs SET delete_after = NULL WHERE digest = $1 AND condemned_by IS NULL";
+
+const CONDEMNED: Sql = Sql {
+    sqlite: concat!(
+        "SELECT digest FROM blobs WHERE digest IN (",
+        each!(sqlite),
+        ") AND condemned_by IS NOT NULL"
+    ),
+    postgres: concat!(
+        "SELECT digest FROM blobs WHERE digest IN (",
+        each!(postgres),
+        ") AND condemned_by IS NOT NULL"
+    ),
+};
 
 /// What became of a blob's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,4 +64,22 @@ pub(super) async fn put(tx: &mut Tx, info: &BlobInfo) -> Result<Put, DbError> {
 /// Takes a blob off the collector's list; `false` if it has no row, or is being deleted.
 pub(super) async fn keep(tx: &mut Tx, digest: &Digest) -> Result<bool, DbError> {
     Ok(tx.execute(KEEP, &[digest.to_string().into()]).await? > 0)
+}
+
+impl MetadataStore {
+    /// Which of these blobs are being deleted.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    pub async fn condemned_of(&self, digests: &[Digest]) -> Result<HashSet<String>, StorageError> {
+        let failed = |error| StorageError::from_sql("look for blobs that are being deleted", error);
+        let list = as_list(digests.iter().map(ToString::to_string));
+        let rows = self
+            .db()
+            .all(CONDEMNED, &[list.into()])
+            .await
+            .map_err(failed)?;
+        let digests = rows.iter().map(|row| row.get(0));
+        digests.collect::<Result<_, _>>().map_err(failed)
+    }
 }

@@ -62,7 +62,7 @@ impl Patience {
         match obstacle {
             Obstacle::Failed(error) => Err(error),
             Obstacle::Condemned | Obstacle::Missing(_) if self.condemned == TRIES => {
-                gave_up("a blob that is to be kept is being deleted")
+                Err(StorageError::being_deleted(doing))
             }
             Obstacle::Condemned => {
                 self.condemned += 1;

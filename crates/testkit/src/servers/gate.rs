@@ -22,6 +22,8 @@ enum Way {
     Swallowed,
     /// Each connection is reset when so many bytes of answers have passed.
     Cut(u64),
+    /// The same of requests.
+    CutRequests(u64),
     /// Of each connection one byte of the answers is changed, after so many.
     Spoilt(u64),
     /// Each request is answered with 503, as a store does that has too much to do. Older connections are reset.
@@ -122,6 +124,11 @@ impl Gate {
     /// From now on each connection is reset after so many bytes of answers.
     pub fn cut_after(&self, bytes: u64) {
         self.way.send_replace(Way::Cut(bytes));
+    }
+
+    /// From now on each connection is reset after so many bytes of requests: in the midst of what is being put.
+    pub fn cut_requests_after(&self, bytes: u64) {
+        self.way.send_replace(Way::CutRequests(bytes));
     }
 
     /// From now on one byte of each connection's answers is changed, after so many.
@@ -272,7 +279,9 @@ async fn carry(
         }
         let mut bytes = &mut buffer[..count];
         match way {
-            Way::Cut(most) if are_answers && passed + count as u64 >= most => {
+            Way::Cut(most) | Way::CutRequests(most)
+                if are_answers == matches!(way, Way::Cut(_)) && passed + count as u64 >= most =>
+            {
                 let fits = most.saturating_sub(passed) as usize;
                 bytes = &mut bytes[..fits];
             }

@@ -15,10 +15,12 @@ mod s3;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub use gate::Gate;
 pub use redis::RedisServer;
@@ -52,7 +54,7 @@ pub(crate) fn free_port_pair() -> u16 {
     for _ in 0..4_000 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 11_000 + start.wrapping_add(step) % 10_900;
-        if is_free(port) && is_free(port + 10_000) {
+        if is_free(port) && is_free(port + 10_000) && claim(port) && claim(port + 10_000) {
             return port;
         }
     }
@@ -61,6 +63,18 @@ pub(crate) fn free_port_pair() -> u16 {
 
 fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Takes a port for this process, as long as it lives; gives whether no other test program has it. Two of them that run at once would
+/// else take one port between its being found free and the server's start, or while a test has its server stopped.
+///
+/// The sign is a socket in the abstract namespace (unix(7)): there is one of each name, and the kernel removes it with the process.
+fn claim(port: u16) -> bool {
+    static CLAIMED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let name = SocketAddr::from_abstract_name(format!("larder-test-port-{port}"));
+    let claimed = UnixListener::bind_addr(&name.expect("a name"));
+    let mut all = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    claimed.map(|socket| all.push(socket)).is_ok()
 }
 
 /// A process that ends with its owner.
@@ -97,14 +111,27 @@ impl Drop for Process {
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     static START: OnceLock<u16> = OnceLock::new();
-    // Programs of tests that run at once begin at different places. No pair of `free_port_pair` is here.
+    // Test programs that run at once begin at different places. No pair of `free_port_pair` is here.
     let start = START.get_or_init(|| (RandomState::new().hash_one(0) % 4_400) as u16);
     for _ in 0..4_400 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 6_500 + start.wrapping_add(step) % 4_400;
-        if is_free(port) {
+        if is_free(port) && claim(port) {
             return port;
         }
     }
     panic!("no port is free on the loopback");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{claim, free_port, free_port_pair};
+
+    #[test]
+    fn a_port_that_was_given_is_nobody_elses() {
+        assert!(!claim(free_port()));
+        let pair = free_port_pair();
+        assert!(!claim(pair));
+        assert!(!claim(pair + 10_000));
+    }
 }

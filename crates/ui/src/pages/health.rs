@@ -21,8 +21,10 @@ pub struct Health {
     pub disk: Option<Disk>,
     /// The other replicas; `None` if larder is alone.
     pub cluster: Option<Replicas>,
-    /// The places of all upstreams, with the repository of each.
+    /// The places of upstreams, with the repository of each; those that fail first.
     pub upstreams: Vec<UpstreamRow>,
+    /// How many there are in all.
+    pub upstreams_in_all: usize,
     /// What is scarce, and how much of it is in use.
     pub limits: Vec<Limit>,
     /// Requests that larder has refused or failed, by cause.

@@ -26,9 +26,11 @@ pub struct Overview {
     pub disk: Option<Disk>,
     /// The same numbers over time; `None`: not recorded yet.
     pub trends: Option<Trends>,
-    /// What an operator should see to.
+    /// What an operator should see to, what concerns all first.
     pub problems: Vec<Problem>,
-    /// What upstreams that count requests still allow.
+    /// How many there are in all.
+    pub problems_in_all: usize,
+    /// What upstreams that count requests still allow, those with the least first.
     pub allowances: Vec<Allowance>,
     /// Downloads that are running.
     pub flights: Vec<Flight>,

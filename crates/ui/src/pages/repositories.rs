@@ -8,8 +8,12 @@ use crate::values::{Bytes, Count, Share};
 /// The list.
 #[derive(Debug, Clone, Serialize)]
 pub struct Repositories {
-    /// Sorted by name.
+    /// Those of this page, sorted by name.
     pub repositories: Vec<RepositoryRow>,
+    /// How many there are in all.
+    pub repositories_in_all: usize,
+    /// Behind which repository the next page begins; `None`: there is none.
+    pub next: Option<String>,
 }
 
 /// A repository in a table.
