@@ -32,7 +32,7 @@ lint: ## format and lints only; nothing is changed
 test: ## everything that CI runs: format, lints, dependencies, all tests, then real clients against a release build
 	tests/beside.sh "$(MAKE) tools audit" "$(MAKE) lint compiled"
 	$(PYTHON) tests/bench/model.py --check
-	tests/beside.sh "nice -n 19 $(CARGO) build --release --locked" "$(PYTHON) tests/cargo_test.py $(CARGO) --workspace --locked"
+	tests/beside.sh "chrt --idle 0 $(CARGO) build --release --locked" "$(PYTHON) tests/cargo_test.py $(CARGO) --workspace --locked"
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER)
 	$(PYTHON) tests/e2e/run.py --larder $(LARDER) --backends --only $(OVER_BACKENDS)
 
