@@ -22,8 +22,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# More than these are no matter of a busy machine. What is wrong fails twice, however many are tried again.
-MOST = 8
+# More than these are no matter of a busy machine.
+MOST = 3
 
 # Programs of tests at a time. Each runs as many tests at a time as there are processors.
 AT_A_TIME = 2
