@@ -62,10 +62,9 @@ def everything(bench, servers):
         for server in servers:
             warm(bench, server, server.path("files", f"f/{size}.bin"), bench.files.sha256(size))
         for streams in (1, 4):
-            rows = {server.name: [] for server in servers}
-            for _, server in bench.alternating(*servers):
-                rows[server.name].append(bulk.transfer(server, size, streams)["cpu_s_per_gib"])
-            compare(bench, "5", f"{size} cached, {streams} stream{'s' if streams > 1 else ''}: CPU", rows, "s/GiB")
+            rows = bulk.alternately(bench, servers, size, streams)
+            costs = {server: [row["cpu_s_per_gib"] for row in measured] for server, measured in rows.items()}
+            compare(bench, "5", f"{size} cached, {streams} stream{'s' if streams > 1 else ''}: CPU", costs, "s/GiB")
     for name, measure in (("512 connections", under_connections), ("8 streams of 1 GiB", under_streams)):
         compare(bench, "18", f"RssAnon, {name}", {server.name: [measure(bench, server)] for server in servers}, "MiB")
 

@@ -15,12 +15,17 @@ def bulk(bench):
             for server in servers:
                 warm(bench, server, server.path("files", f"f/{size}.bin"), bench.files.sha256(size))
             for streams in (1, 4):
-                rows = {server.name: [] for server in servers}
-                for number, server in bench.alternating(*servers):
-                    measured = transfer(server, size, streams)
-                    bench.report.raw("bulk", server=server.name, size=size, streams=streams, round=number, **measured)
-                    rows[server.name].append(measured)
-                compare(bench.report, size, streams, rows)
+                compare(bench.report, size, streams, alternately(bench, servers, size, streams))
+
+
+def alternately(bench, servers, size, streams):
+    """Rows by server: the same transfers from each, in turn."""
+    rows = {server.name: [] for server in servers}
+    for number, server in bench.alternating(*servers):
+        measured = transfer(server, size, streams)
+        bench.report.raw("bulk", server=server.name, size=size, streams=streams, round=number, **measured)
+        rows[server.name].append(measured)
+    return rows
 
 
 def transfer(server, size, streams, path=None, length=None):
