@@ -14,10 +14,6 @@ use crate::mapping::{FilePosition, FileSender, Registry};
 /// The most that one `sendfile` call is asked for: other connections of the thread have their turn in between.
 const MAX_SENDFILE: usize = 4 * 1024 * 1024;
 
-/// From so many bytes of a file on, segments are held back until they are full (`TCP_CORK`). The kernel hands a file to the connection by
-/// sixteen pages at a time, and with `TCP_NODELAY` each of these pushes what there is: twice the processor time for a large file.
-const CORKED_FROM: usize = 128 * 1024;
-
 /// The most slices that one `sendmsg` call takes along.
 const MAX_SLICES: usize = 64;
 
@@ -26,17 +22,14 @@ const MAX_SLICES: usize = 64;
 pub struct SendfileStream {
     stream: TcpStream,
     registry: Arc<Registry>,
-    /// Whether `TCP_CORK` is set: only between the first and the last byte of what a write was asked for.
-    is_corked: bool,
 }
 
 impl SendfileStream {
-    /// Wraps a connection. Of its options only `TCP_CORK` is changed, while a large part of a file is on its way.
+    /// Wraps a connection. Nothing of its options is changed.
     pub fn new(stream: TcpStream) -> Self {
         Self {
             stream,
             registry: Arc::default(),
-            is_corked: false,
         }
     }
 
@@ -51,7 +44,7 @@ impl SendfileStream {
     }
 
     /// Writes `slices`, of which at least one may be mapped; one attempt, without waiting.
-    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut written = 0;
         let mut rest = slices;
         while let Some(first) = rest.first() {
@@ -60,9 +53,6 @@ impl SendfileStream {
                 continue;
             } else if let Some(position) = self.registry.find(first) {
                 rest = &rest[1..];
-                if first.len() >= CORKED_FROM {
-                    self.cork(true);
-                }
                 (self.send_file(&position, first.len()), first.len())
             } else {
                 let plain = self.plain_run(rest);
@@ -86,30 +76,7 @@ impl SendfileStream {
                 (Err(error), _) => return Err(error),
             }
         }
-        // Who waits for the last bytes has them now, and not after 200 ms.
-        self.cork(false);
         Ok(written)
-    }
-
-    /// Holds segments back until they are full, or sends what has been held back.
-    fn cork(&mut self, is_corked: bool) {
-        if self.is_corked == is_corked {
-            return;
-        }
-        self.is_corked = is_corked;
-        let value = libc::c_int::from(is_corked);
-        // SAFETY: `value` outlives the call, and its length is what is said; the descriptor is open because `stream` is.
-        let result = unsafe {
-            libc::setsockopt(
-                self.stream.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_CORK,
-                (&raw const value).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        // It fails only for what is no TCP connection, and then nothing is held back.
-        debug_assert_eq!(result, 0, "{}", io::Error::last_os_error());
     }
 
     /// How many slices at the front are not mapped. Whatever follows them is.

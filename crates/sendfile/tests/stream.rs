@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{IoSlice, Write};
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -184,63 +183,4 @@ async fn plain_bytes_do_not_wait_for_the_cork_timer_while_a_mapping_is_alive() {
     }
     assert!(best < Duration::from_millis(150), "held back for {best:?}");
     drop(body);
-}
-
-fn is_corked(stream: &SendfileStream) -> bool {
-    let (mut value, mut length): (libc::c_int, _) = (-1, 4);
-    // SAFETY: `value` and `length` outlive the call and are as long as is said; the descriptor is open.
-    let result = unsafe {
-        libc::getsockopt(
-            stream.get_ref().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_CORK,
-            (&raw mut value).cast(),
-            &raw mut length,
-        )
-    };
-    assert_eq!((result, length), (0, 4));
-    value != 0
-}
-
-/// Large files are sent in full segments, whose last one is not full: whoever waits for it must not wait for the kernel's timer of 200 ms.
-#[tokio::test]
-async fn the_last_bytes_of_a_large_file_are_not_held_back() {
-    let content = pattern(8_000_003);
-    let file = file_of(&content);
-    let (mut server, mut client) = pair().await;
-    let mut quickest = Duration::MAX;
-    for _ in 0..5 {
-        let since = Instant::now();
-        let body = server.sender().map(&file, 0, content.len() as u64).unwrap();
-        let reading = async {
-            let mut received = vec![0; 5 + content.len()];
-            client.read_exact(&mut received).await.unwrap();
-            assert!(received[5..] == content);
-        };
-        let head = Bytes::from_static(b"head:");
-        let writing = write_all_vectored(&mut server, vec![head, body]);
-        let (written, ()) = tokio::join!(writing, reading);
-        written.unwrap();
-        assert!(!is_corked(&server), "the connection is left as it was");
-        quickest = quickest.min(since.elapsed());
-    }
-    assert!(quickest < Duration::from_millis(150), "{quickest:?}");
-}
-
-/// While a reader is slow, the rest of a large file waits in full segments; a part that is small is never held back.
-#[tokio::test]
-async fn segments_are_held_back_only_while_a_large_part_is_on_its_way() {
-    let content = pattern(20_000_000);
-    let file = file_of(&content);
-    let (mut server, client) = pair().await;
-    let small = server.sender().map(&file, 0, 65_536).unwrap();
-    write_all_vectored(&mut server, vec![small]).await.unwrap();
-    assert!(!is_corked(&server));
-    let large = server.sender().map(&file, 0, content.len() as u64).unwrap();
-    let written = std::future::poll_fn(|cx| {
-        Pin::new(&mut server).poll_write_vectored(cx, &[IoSlice::new(&large)])
-    });
-    assert!(written.await.unwrap() < large.len());
-    assert!(is_corked(&server));
-    drop(client);
 }
