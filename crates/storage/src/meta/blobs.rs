@@ -25,9 +25,9 @@ const CONDEMNED: Sql = Sql {
         ") AND condemned_by IS NOT NULL"
     ),
     postgres: concat!(
-        "SELECT digest FROM blobs WHERE digest IN (",
+        "SELECT digest FROM blobs WHERE digest = ANY (ARRAY(",
         each!(postgres),
-        ") AND condemned_by IS NOT NULL"
+        ")) AND condemned_by IS NOT NULL"
     ),
 };
 

@@ -14,7 +14,7 @@
 //! (docs/adr/0065).
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder_core::{BlobDescriptor, Clock as _, SystemClock, UnixMillis};
 
@@ -260,6 +260,7 @@ impl MetadataStore {
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
+        let began = Instant::now();
         let (mut count, mut bytes) = (0, 0);
         let mut after = (i64::MIN, String::new());
         loop {
@@ -276,6 +277,8 @@ impl MetadataStore {
             };
             after = place_of(last).map_err(deleting)?;
             let page = self.candidates(&page).map_err(deleting)?;
+            // The time of each page is its own: others take over what was condemned long ago.
+            let now = now.plus(began.elapsed());
             let (number, sum) = self.delete(page, Ground::Due, now, blobs).await?;
             count += number;
             bytes += sum;
@@ -288,6 +291,7 @@ impl MetadataStore {
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
+        let began = Instant::now();
         let (mut count, mut bytes) = (0, 0);
         let mut after = (i64::MIN, String::new());
         loop {
@@ -305,6 +309,7 @@ impl MetadataStore {
             };
             after = place_of(last).map_err(deleting)?;
             let page = self.candidates(&page).map_err(deleting)?;
+            let now = now.plus(began.elapsed());
             let (number, sum) = self.delete(page, Ground::LeftBehind, now, blobs).await?;
             count += number;
             bytes += sum;
