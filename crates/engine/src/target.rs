@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 use larder_core::{
     Access, ArtifactRecord, Mount, Mutability, Principal, SourceKey, UnixMillis, fresh_until,
 };
-use larder_formats::{Format, Generation, PathFacts, Role, SourceSpec};
+use larder_formats::{Format, Generation, Naming, PathFacts, Role, SourceSpec};
 
 use crate::claim::StoredClaim;
 use crate::keys;
@@ -115,9 +115,11 @@ impl Target {
     }
 
     /// Whether files are waited for by way of it: files wait for their documents, so documents must never wait for files; a document that
-    /// heads a generation waits for the files of it, so these must not wait for others either.
+    /// heads a generation waits for the files of it, so these must not wait for others either. It knows what they are: one of which that is
+    /// still to be asked is wanted by a client, and waits for the document as other files do.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.spec.is_document || self.facts.role.is_some()
+        let asks = self.facts.naming != Naming::Nobody && self.stated.is_none();
+        self.spec.is_document || (self.facts.role.is_some() && !asks)
     }
 
     /// The generation that this document heads.

@@ -135,49 +135,85 @@ async fn hazard_a6_a_flush_forgets_absences_by_remote_type_and_pattern() {
 #[tokio::test]
 async fn hazard_a6_a_new_document_that_names_a_file_ends_its_absence() {
     for format in FORMATS.into_iter().filter(|format| *format != "generic") {
-        let bench = Bench::with(|repository| {
-            repository.cache.negative_ttl = std::time::Duration::from_hours(1);
-            repository.cache.mutable_ttl = std::time::Duration::from_secs(5);
-        })
-        .await;
-        let body = Payload::generated(5000, 1);
-        let Published {
-            path,
-            at,
-            document,
-            document_at,
-            ..
-        } = publish(&bench.origin, format, &body, "\"1\"");
-        // Not yet: the document names another file.
-        bench.origin.remove(&at);
-        let other = larder_core::sha256(b"other");
-        let earlier = match format {
-            "pypi" => pypi_page(
-                &bench.origin.url("/packages/demo-0.9-py3-none-any.whl"),
-                &other,
-            ),
-            "npm" => npm_packument(&bench.origin.url("/demo/-/demo-0.9.0.tgz"), b"other"),
-            _ => helm_index("charts/demo-0.9.0.tgz", &other),
-        };
-        bench.origin.put(document_at, earlier);
-        bench.get(format, document).await.unwrap();
-        bench.settled().await;
+        for mutable_ttl in [5, 0] {
+            let bench = Bench::with(|repository| {
+                repository.cache.negative_ttl = std::time::Duration::from_hours(1);
+                repository.cache.mutable_ttl = std::time::Duration::from_secs(mutable_ttl);
+            })
+            .await;
+            let body = Payload::generated(5000, 1);
+            let (path, document) = unpublished(&bench, format, &body).await;
+            publish(&bench.origin, format, &body, "\"1\"");
+            bench.wait(6);
+            bench.get(format, document).await.unwrap();
+            bench.settled().await;
+            let got = bench
+                .get(format, &path)
+                .await
+                .unwrap_or_else(|fault| panic!("{format}: {fault:?}"));
+            assert_eq!(got.bytes(), &body.slice(0, 5000), "{format}");
+        }
+    }
+}
+
+/// Clients ask for what they have just read of at once: the document may not be committed by then, and others may ask for it again.
+#[tokio::test]
+async fn hazard_a6_a_document_that_was_answered_with_and_is_not_held_yet_ends_absences_too() {
+    for format in FORMATS.into_iter().filter(|format| *format != "generic") {
+        for (mutable_ttl, reads) in [(5, 1), (0, 1), (0, 2)] {
+            let bench = Bench::with(|repository| {
+                repository.cache.negative_ttl = std::time::Duration::from_hours(1);
+                repository.cache.mutable_ttl = std::time::Duration::from_secs(mutable_ttl);
+            })
+            .await;
+            let body = Payload::generated(5000, 1);
+            let (path, document) = unpublished(&bench, format, &body).await;
+            publish(&bench.origin, format, &body, "\"1\"");
+            bench.wait(6);
+            for _ in 0..reads {
+                bench.get(format, document).await.unwrap();
+            }
+            let got = bench
+                .get(format, &path)
+                .await
+                .unwrap_or_else(|fault| panic!("{format} {mutable_ttl} {reads}: {fault:?}"));
+            assert_eq!(got.bytes(), &body.slice(0, 5000), "{format}");
+            bench.settled().await;
+        }
+    }
+}
+
+/// Of a file that is not there yet, whose absence is remembered, and whose document names another one: its path, and the document's.
+async fn unpublished(bench: &Bench, format: &str, body: &Payload) -> (String, &'static str) {
+    let Published {
+        path,
+        at,
+        document,
+        document_at,
+        ..
+    } = publish(&bench.origin, format, body, "\"1\"");
+    bench.origin.remove(&at);
+    let other = larder_core::sha256(b"other");
+    let earlier = match format {
+        "pypi" => pypi_page(
+            &bench.origin.url("/packages/demo-0.9-py3-none-any.whl"),
+            &other,
+        ),
+        "npm" => npm_packument(&bench.origin.url("/demo/-/demo-0.9.0.tgz"), b"other"),
+        _ => helm_index("charts/demo-0.9.0.tgz", &other),
+    };
+    bench.origin.put(document_at, earlier);
+    bench.get(format, document).await.unwrap();
+    bench.settled().await;
+    for _ in 0..2 {
         assert_eq!(
             bench.get(format, &path).await.unwrap_err().kind,
             FaultKind::Upstream(404),
             "{format}"
         );
         bench.settled().await;
-        publish(&bench.origin, format, &body, "\"1\"");
-        bench.wait(6);
-        bench.get(format, document).await.unwrap();
-        bench.settled().await;
-        let got = bench
-            .get(format, &path)
-            .await
-            .unwrap_or_else(|fault| panic!("{format}: {fault:?}"));
-        assert_eq!(got.bytes(), &body.slice(0, 5000), "{format}");
     }
+    (path, document)
 }
 
 /// 200s with queries that somebody makes up: what is written for each does not grow with the query, and no two of them are one.

@@ -340,7 +340,8 @@ fn is_localhost(name: &str) -> bool {
 /// How the end of this response's body is known (RFC 9112 section 6.3), and its length if that is declared.
 ///
 /// # Errors
-/// Length and chunked coding together, or lengths that contradict each other: the signs of response splitting (hazard S11).
+/// Length and chunked coding together, or lengths that contradict each other: the signs of response splitting (hazard S11). A transfer
+/// coding other than chunked: whether such a body is whole cannot be told (hazard W2), and none was asked for. `identity` is none any more.
 fn framing(
     method: &Method,
     status: StatusCode,
@@ -366,11 +367,20 @@ fn framing(
         }
         length = Some(this);
     }
-    let coded = headers.contains_key(TRANSFER_ENCODING);
+    let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+    let coded = !codings.is_empty();
     match length {
         Some(_) if coded => Err("the answer has both Content-Length and Transfer-Encoding"),
         Some(length) => Ok((Some(length), Framing::Length)),
+        None if coded && !is_chunked(&codings) => {
+            Err("the answer has a Transfer-Encoding other than chunked")
+        }
         None if coded || version >= Version::HTTP_2 => Ok((None, Framing::EndMark)),
         None => Ok((None, Framing::ConnectionClose)),
     }
+}
+
+/// Whether these fields together name the chunked coding and no other.
+fn is_chunked(codings: &[&HeaderValue]) -> bool {
+    matches!(codings, [one] if one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }

@@ -186,6 +186,8 @@ impl Documents {
         let absence = self.catalog.absence(entry, &wanted.key)?;
         let arrivals = entry.arrivals.load(Ordering::Acquire);
         if arrivals != absence.arrivals {
+            // What clients have been answered with may not be held yet.
+            self.catalog.barrier().await;
             if self.held_claim(wanted).await.is_some()
                 || self.named_in_generation(wanted).await.is_some()
             {

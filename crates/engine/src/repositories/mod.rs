@@ -32,7 +32,8 @@ pub(crate) struct RepositoryState {
     pub(crate) repository: Arc<Repository>,
     /// The marks of the upstreams at `base_url` and at `index_url`: what came from another one is not theirs (docs/adr/0044).
     pub(crate) origins: [Arc<str>; 2],
-    /// Documents that have arrived: one that came after an absence may name what was absent.
+    /// Documents that have arrived: one that came after an absence may name what was absent. Raised before anybody is answered with it,
+    /// and when it is held.
     pub(crate) arrivals: Arc<AtomicU64>,
     /// Raised by flush, replacement of what was served, and reload: hot entries made before are void.
     pub(crate) epoch: Arc<AtomicU64>,

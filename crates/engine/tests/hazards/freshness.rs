@@ -231,6 +231,8 @@ async fn statuses_are_passed_on_and_the_copy_waits_for_a_network_failure() {
             assert_eq!(fault.retry_after, Some(Duration::from_secs(17)));
         }
         bench.settled().await;
+        // Until then nobody asks.
+        bench.wait(17);
         bench.origin.stop().await;
         assert_eq!(
             bench.get("generic", "idx").await.unwrap().text(),

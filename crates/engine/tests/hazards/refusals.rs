@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use larder_core::FaultKind;
+use larder_core::{FaultKind, Revalidate};
 use larder_testkit::{Behaviour, Payload};
 
 use crate::support::{Bench, FORMATS, publish};
@@ -111,7 +111,7 @@ async fn hazard_a9_no_longer_than_a_minute_and_a_flush_forgets_it() {
 }
 
 #[tokio::test]
-async fn hazard_a9_without_a_time_or_with_a_copy_the_upstream_is_asked() {
+async fn hazard_a9_without_a_time_the_upstream_is_asked() {
     for retry_after in ["", "0", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"] {
         let bench = Bench::new().await;
         refuse(&bench, "/f", 429, retry_after);
@@ -121,17 +121,68 @@ async fn hazard_a9_without_a_time_or_with_a_copy_the_upstream_is_asked() {
         }
         assert_eq!(bench.origin.count("*", "/f"), 2, "{retry_after:?}");
     }
-    let bench =
-        Bench::with(|repository| repository.cache.immutable_ttl = Some(Duration::from_secs(10)))
-            .await;
-    bench.origin.put("/f", text("there"));
-    bench.get("generic", "f").await.unwrap();
+}
+
+/// The copy stays, and is the answer where the operator says so: nobody asks in either case.
+#[tokio::test]
+async fn hazard_a9_a_refused_path_is_not_asked_for_where_an_expired_copy_is_held() {
+    for format in FORMATS {
+        for revalidate in [None, Some(Revalidate::Head), Some(Revalidate::Get)] {
+            for (status, is_listed) in [(429, false), (503, false), (429, true)] {
+                let bench = Bench::with(|repository| {
+                    repository.cache.immutable_ttl = Some(Duration::from_secs(10));
+                    repository.cache.mutable_ttl = Duration::from_secs(10);
+                    repository.cache.revalidate = revalidate;
+                    repository
+                        .cache
+                        .stale_on_status
+                        .extend(is_listed.then_some(status));
+                })
+                .await;
+                refused_with_a_copy(&bench, format, (status, is_listed)).await;
+            }
+        }
+    }
+}
+
+async fn refused_with_a_copy(bench: &Bench, format: &str, (status, is_listed): (u16, bool)) {
+    let file = publish(&bench.origin, format, &Payload::generated(10, 1), "\"f\"");
+    let (path, at) = if file.has_document() {
+        (file.document, file.document_at)
+    } else {
+        (file.path.as_str(), file.at.as_str())
+    };
+    let held = bench.get(format, path).await.unwrap().bytes().to_vec();
     bench.settled().await;
     bench.wait(11);
-    refuse(&bench, "/f", 429, "30");
-    for asked in [2, 3] {
-        bench.get("generic", "f").await.unwrap_err();
+    let before = bench.origin.count("*", at);
+    refuse(bench, at, status, "20");
+    for (later, left) in [(0, 20), (5, 15), (14, 1)] {
+        bench.wait(later);
+        let got = bench.get(format, path).await;
+        if is_listed {
+            assert_eq!(got.unwrap().bytes(), &held, "{format}");
+        } else {
+            let fault = got.unwrap_err();
+            assert_eq!(
+                (fault.kind, fault.retry_after),
+                (FaultKind::Upstream(status), Some(Duration::from_secs(left))),
+                "{format}"
+            );
+        }
         bench.settled().await;
-        assert_eq!(bench.origin.count("*", "/f"), asked);
+        assert_eq!(
+            bench.origin.count("*", at) - before,
+            1,
+            "{format} {status} {is_listed}: asked once"
+        );
     }
+    bench.origin.clear(at);
+    bench.wait(1);
+    assert_eq!(bench.get(format, path).await.unwrap().bytes(), &held);
+    assert!(
+        bench.origin.count("*", at) - before > 1,
+        "{format}: and again when the time is over"
+    );
+    bench.settled().await;
 }

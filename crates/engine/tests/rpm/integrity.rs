@@ -7,7 +7,7 @@ use larder_core::{
 use larder_storage::Change;
 use larder_testkit::{Behaviour, Resource};
 
-use crate::repo::{Style, digest, generation, gzip, resource};
+use crate::repo::{Generation, MASTER, Style, digest, generation, gzip, resource};
 use crate::support::{Bench, START};
 use crate::{EXPIRED, body, refusal};
 
@@ -346,4 +346,126 @@ async fn hazard_w6_another_kind_of_document_is_not_taken_for_the_one_asked_for()
         refusal(bench.get("rpm", PACKAGE).await),
         (FaultKind::BadGateway, "digest_mismatch")
     );
+}
+
+/// An error page in the place of one of them was kept for as long as the master index stayed the same.
+#[tokio::test]
+async fn hazard_w5_metadata_whose_name_says_nothing_is_what_the_master_index_states() {
+    for (algorithm, kind) in [
+        (DigestAlgorithm::Sha256, "other"),
+        (DigestAlgorithm::Sha256, "filelists"),
+        (DigestAlgorithm::Sha256, "primary"),
+        (DigestAlgorithm::Sha512, "other"),
+        (DigestAlgorithm::Sha1, "other"),
+    ] {
+        let bench = Bench::new().await;
+        let one = plainly_named(1, algorithm);
+        one.publish(&bench.origin, "el9/", None);
+        let path = format!("el9/{}", one.path_of(kind));
+        bench
+            .origin
+            .put(&format!("/{path}"), resource(b"<html>one moment</html>"));
+        body(&bench, "el9/repodata/repomd.xml").await;
+        for _ in 0..2 {
+            assert_eq!(
+                refusal(bench.get("rpm", &path).await),
+                (FaultKind::BadGateway, "digest_mismatch"),
+                "{kind}"
+            );
+            bench.settled().await;
+            assert!(
+                bench
+                    .record("rpm", &path, "")
+                    .await
+                    .is_none_or(|record| record.blob().is_none())
+            );
+        }
+        // The upstream is itself again.
+        bench
+            .origin
+            .put(&format!("/{path}"), resource(one.body_of(kind)));
+        for _ in 0..2 {
+            assert_eq!(body(&bench, &path).await, one.body_of(kind), "{kind}");
+        }
+        assert!(bench.record("rpm", &path, "").await.unwrap().verified);
+    }
+}
+
+#[tokio::test]
+async fn hazard_w5_metadata_that_was_kept_before_the_master_index_is_checked_when_that_is_known() {
+    let bench = Bench::new().await;
+    let one = plainly_named(1, DigestAlgorithm::Sha256);
+    one.publish(&bench.origin, "el9/", None);
+    let path = format!("el9/{}", one.path_of("other"));
+    bench.origin.remove(&format!("/el9/{MASTER}"));
+    bench
+        .origin
+        .put(&format!("/{path}"), resource(b"<html>one moment</html>"));
+    assert_eq!(body(&bench, &path).await, b"<html>one moment</html>");
+    one.publish(&bench.origin, "el9/", None);
+    // Its absence is forgotten.
+    bench.wait(11);
+    body(&bench, "el9/repodata/repomd.xml").await;
+    for _ in 0..2 {
+        assert_eq!(body(&bench, &path).await, one.body_of("other"));
+    }
+    assert_eq!(bench.origin.count("GET", &format!("/{path}")), 2);
+}
+
+/// Change logs are fetched when they are asked for, not with the master index.
+#[tokio::test]
+async fn rpm_07_what_is_not_fetched_ahead_changes_with_the_master_index_too() {
+    let bench = Bench::new().await;
+    let (one, two) = (
+        plainly_named(1, DigestAlgorithm::Sha256),
+        plainly_named(2, DigestAlgorithm::Sha256),
+    );
+    let path = format!("el9/{}", one.path_of("other"));
+    one.publish(&bench.origin, "el9/", None);
+    body(&bench, "el9/repodata/repomd.xml").await;
+    assert_eq!(body(&bench, &path).await, one.body_of("other"));
+    two.publish(&bench.origin, "el9/", Some(&one));
+    assert_eq!(body(&bench, &path).await, one.body_of("other"), "as held");
+    bench.wait(EXPIRED);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+    for _ in 0..2 {
+        assert_eq!(body(&bench, &path).await, two.body_of("other"));
+    }
+    assert_eq!(bench.origin.count("GET", &format!("/{path}")), 2);
+    assert_eq!(
+        bench.counter("rpm", "digest_mismatches"),
+        0,
+        "it was right in its time"
+    );
+}
+
+/// The upstream has moved on since the master index was read: it is read once more, and what comes is of one generation.
+#[tokio::test]
+async fn hazard_w10_metadata_of_the_next_generation_brings_its_master_index() {
+    let bench = Bench::new().await;
+    let (one, two) = (
+        plainly_named(1, DigestAlgorithm::Sha256),
+        plainly_named(2, DigestAlgorithm::Sha256),
+    );
+    one.publish(&bench.origin, "el9/", None);
+    body(&bench, "el9/repodata/repomd.xml").await;
+    two.publish(&bench.origin, "el9/", Some(&one));
+    let path = format!("el9/{}", two.path_of("other"));
+    assert_eq!(body(&bench, &path).await, two.body_of("other"));
+    assert_eq!(bench.origin.count("GET", "/el9/repodata/repomd.xml"), 2);
+    assert_eq!(body(&bench, "el9/repodata/repomd.xml").await, two.repomd);
+    assert_eq!(
+        body(&bench, "el9/repodata/filelists.xml.gz").await,
+        two.body_of("filelists")
+    );
+}
+
+/// A generation whose files have no digest in their names.
+fn plainly_named(revision: u64, algorithm: DigestAlgorithm) -> Generation {
+    let style = Style {
+        unique: false,
+        algorithm,
+        ..Style::revision(revision)
+    };
+    generation(style, PACKAGES)
 }

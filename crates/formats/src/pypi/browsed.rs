@@ -2,7 +2,7 @@
 
 use super::Pypi;
 use super::claims::instant;
-use super::derive::{lossy, utf8};
+use super::derive::{text_of, utf8};
 use super::names;
 use super::page::{Subject, Syntax, subject, syntax};
 use super::{simple_html, simple_json};
@@ -51,7 +51,7 @@ impl Browsed for Pypi {
                 })?;
             }
             Syntax::Html => {
-                simple_html::read(&lossy(document.body), meter, &mut |anchor| {
+                simple_html::read(&text_of(document), meter, &mut |anchor| {
                     let yanked = anchor.attribute("data-yanked");
                     found.releases.extend(release(&anchor.href, None, yanked));
                 })?;

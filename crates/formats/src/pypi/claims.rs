@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use larder_core::{Digest, UnixMillis};
 
 use super::derive::{
-    Metadata, anchor_metadata, listed_project, lossy, target_of_anchor, target_of_file, utf8,
+    Metadata, anchor_metadata, listed_project, target_of_anchor, target_of_file, text_of, utf8,
 };
 use super::json_value::{CoreMetadata, Hashes};
 use super::page::{Subject, Syntax, subject, syntax};
@@ -30,7 +30,7 @@ pub(super) fn check(document: &Document<'_>, meter: &Meter) -> Result<(), Malfor
             simple_json::read_list(utf8(document.body)?, meter, &mut |_| ()).map(|_| ())
         }
         (Syntax::Json, Subject::Project(_)) => places::find(document, meter),
-        (Syntax::Html, subject) => check_html(&lossy(document.body), subject, meter),
+        (Syntax::Html, subject) => check_html(&text_of(document), subject, meter),
     }
 }
 
@@ -122,7 +122,7 @@ fn of_html(
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
-    let html = lossy(document.body);
+    let html = text_of(document);
     let base = simple_html::base(&html)?;
     let resolver = Resolver::new(links, document.url, base.as_deref());
     let read = simple_html::read(&html, links.meter(), &mut |anchor| {

@@ -46,7 +46,7 @@ impl Format for Pypi {
         const PROFILE: Profile = Profile {
             links_elsewhere: true,
             names_sidecars: true,
-            rewriter_version: 2,
+            rewriter_version: 3,
             states_publish_time: true,
             ..Profile::PLAIN
         };

@@ -19,7 +19,8 @@ enum Place<'p> {
     List,
     /// `simple/{name}/`, the name as spelt.
     Project(&'p str),
-    /// `simple` without its slash, `simple/{name}` without its slash, `simple/{name}/index.html`: the page that is meant.
+    /// `simple` without its slash, `simple/{name}` without its slash, `simple/{name}/index.html`: the page that is meant. A name that ends
+    /// as files do is no such page: some servers keep files beside the folders of their projects.
     Misspelt(&'p str),
     /// `integrity/…` and Warehouse's `pypi/{project}/json`: on the index host, changing, passed on as they are.
     IndexFile,
@@ -39,6 +40,9 @@ fn place(path: &str) -> Place<'_> {
             ("", false) => Place::List,
             (name, true) if !name.contains('/') => Place::Misspelt(name),
             (name, _) => match name.split_once('/') {
+                None if names::is_distribution(names::subject_of(name).unwrap_or(name)) => {
+                    Place::File
+                }
                 None => Place::Misspelt(name),
                 Some((name, "")) => Place::Project(name),
                 Some(_) => Place::File,

@@ -91,12 +91,10 @@ impl Protocol for Rpm {}
 impl DocumentFormat for Rpm {
     /// Only what is held already says anything of a file.
     fn naming(&self, _repository: &Repository, path: &str) -> NamingDocuments {
-        if !path::is_package(path) {
-            return NamingDocuments::default();
-        }
         NamingDocuments {
-            possible: path::roots_above(path)
-                .map(|root| source(&path::master(root)))
+            possible: path::masters_of(path)
+                .iter()
+                .map(|master| source(master))
                 .collect(),
             ..NamingDocuments::default()
         }

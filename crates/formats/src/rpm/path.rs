@@ -58,6 +58,15 @@ impl<'p> Metadata<'p> {
         !name.starts_with("other.") && !name.contains(".sqlite")
     }
 
+    /// Whether the master index says what this is: neither is it that itself or what stands beside it, nor does its name say it.
+    fn is_stated(&self) -> bool {
+        let beside = self.name.strip_prefix(MASTER);
+        let is_unit = beside.is_some_and(|suffix| {
+            suffix.is_empty() || COMPANIONS.iter().any(|(companion, _)| *companion == suffix)
+        });
+        self.digest.is_none() && !is_unit
+    }
+
     fn role(&self) -> Role {
         if self.name == MASTER {
             Role::Document
@@ -80,7 +89,7 @@ pub(super) fn facts(path: &str) -> PathFacts {
     };
     let facts = PathFacts {
         built_in,
-        naming: if is_package(path) {
+        naming: if is_package(path) || metadata.as_ref().is_some_and(Metadata::is_stated) {
             Naming::Held
         } else {
             Naming::Nobody
@@ -181,8 +190,17 @@ fn digest_in(name: &str) -> Option<Digest> {
     }
 }
 
+/// The master indexes that may say what a file is, the nearest first: itself of metadata, by what it names of packages.
+pub(super) fn masters_of(path: &str) -> Vec<String> {
+    if is_package(path) {
+        return roots_above(path).map(master).collect();
+    }
+    let metadata = Metadata::parse(path).filter(Metadata::is_stated);
+    metadata.map(|it| master(it.root)).into_iter().collect()
+}
+
 /// The folders above a file that may be its repository's root, the nearest first.
-pub(super) fn roots_above(path: &str) -> impl Iterator<Item = &str> {
+fn roots_above(path: &str) -> impl Iterator<Item = &str> {
     let ends = path
         .bytes()
         .enumerate()

@@ -228,6 +228,40 @@ fn a_package_may_be_named_by_any_folder_above_it() {
 }
 
 #[test]
+fn metadata_is_stated_by_the_master_index_of_its_folder_unless_its_name_says_what_it_is() {
+    let documents = |path: &str| -> Vec<String> {
+        assert_eq!(crate::testing::named_by(&Rpm, &mirror(), path), None);
+        let naming = Rpm.naming(&mirror(), path);
+        naming.possible.into_iter().map(|it| it.key_path).collect()
+    };
+    for name in [
+        "primary.xml.gz",
+        "other.xml.gz",
+        "comps.xml",
+        "modules.yaml",
+        "x-productid.gz",
+        "primary.sqlite.bz2",
+        "repomd.xml.zck",
+    ] {
+        assert_eq!(documents(&format!("el9/repodata/{name}")), [MASTER]);
+        assert_eq!(
+            documents(&format!("repodata/{name}")),
+            ["repodata/repomd.xml"]
+        );
+    }
+    let digest = hex('a', 64);
+    for name in [
+        "repomd.xml",
+        "repomd.xml.asc",
+        "repomd.xml.key",
+        &format!("{digest}-other.xml.gz"),
+    ] {
+        assert_eq!(documents(&format!("el9/repodata/{name}")), [""; 0]);
+    }
+    assert_eq!(documents("el9/.treeinfo"), [""; 0]);
+}
+
+#[test]
 fn requests_are_read_as_files_whatever_their_query_and_spelling() {
     for spelling in [
         "Packages/g%2b%2B%2b-1%7Erc%5E1.rpm",

@@ -274,6 +274,44 @@ async fn hazard_s11_contradictory_framing_is_refused() {
     }
 }
 
+/// What ends such a body is not known, and none of these codings was asked for.
+#[tokio::test]
+async fn hazard_w2_s11_transfer_codings_other_than_chunked_are_refused() {
+    for (fields, body) in [
+        ("Transfer-Encoding: gzip", "good"),
+        ("Transfer-Encoding: xchunked", "good"),
+        ("Transfer-Encoding: identity", "good"),
+        ("Transfer-Encoding:", "good"),
+        ("Transfer-Encoding: chunked, gzip", "4\r\ngood\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: gzip, chunked", "4\r\ngood\r\n0\r\n\r\n"),
+        (
+            "Transfer-Encoding: identity, chunked",
+            "4\r\ngood\r\n0\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked, chunked",
+            "4\r\ngood\r\n0\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+            "4\r\ngood\r\n0\r\n\r\n",
+        ),
+    ] {
+        let reply = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}");
+        let origin = Origin::start(move |_| then(send(reply.clone()), Act::Close)).await;
+        let (upstream, _) = upstream();
+        let result = upstream
+            .send(get(
+                &repository(settings(&origin.url("/"))),
+                origin.url("/"),
+            ))
+            .await;
+        assert_eq!(kind(result), UpstreamErrorKind::Protocol, "{fields:?}");
+    }
+    let spelt = "HTTP/1.1 200 OK\r\ntransfer-encoding:  Chunked \r\n\r\n4\r\ngood\r\n0\r\n\r\n";
+    assert_eq!(body(send(spelt)).await, (b"good".to_vec(), None));
+}
+
 #[tokio::test]
 async fn garbage_is_a_protocol_error() {
     for garbage in [

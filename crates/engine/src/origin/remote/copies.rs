@@ -76,18 +76,16 @@ impl Copies {
         }
     }
 
-    /// A file that was kept before its document could be read is checked when the document has been read. `None`: it was wrong, and is
-    /// dropped.
+    /// A file that was kept before its document could be read is checked when the document has been read, and one of a generation
+    /// whenever it is used: it was right as of the document of that time. `None`: it was wrong, and is dropped.
     pub(super) async fn still_claimed(
         &self,
         wanted: &Arc<Target>,
         record: Arc<ArtifactRecord>,
     ) -> Option<Arc<ArtifactRecord>> {
         let named = wanted.facts.digest.clone();
-        if record.verified
-            || wanted.spec.is_document
-            || (wanted.class.is_mutable() && named.is_none())
-        {
+        let is_settled = record.verified || (wanted.class.is_mutable() && named.is_none());
+        if wanted.spec.is_document || (is_settled && !wanted.is_member()) {
             return Some(record);
         }
         let by_name = named.is_some();
@@ -102,9 +100,22 @@ impl Copies {
             .documents
             .blob_is(wanted, &wanted.key.path, blob, &stated)
             .await;
+        if right && record.verified {
+            return Some(record);
+        }
         if !right && keeps_contradicted(wanted) {
             tell_contradicted(wanted, &stated);
         } else if !right {
+            self.drop_contradicted(wanted, &record).await;
+            return None;
+        }
+        self.vouched_for(wanted, record, stated, by_name).await
+    }
+
+    async fn drop_contradicted(&self, wanted: &Target, record: &ArtifactRecord) {
+        if record.verified {
+            tracing::debug!(key = %wanted.key, "a file of an earlier generation is fetched again");
+        } else {
             count(&wanted.entry.counters.digest_mismatches);
             in_request(|| {
                 warn_once!(
@@ -113,12 +124,10 @@ impl Copies {
                     "a held file is not what its index or its name says and is fetched again"
                 );
             });
-            self.catalog
-                .drop_record(&wanted.entry, &wanted.key, &record)
-                .await;
-            return None;
         }
-        self.vouched_for(wanted, record, stated, by_name).await
+        self.catalog
+            .drop_record(&wanted.entry, &wanted.key, record)
+            .await;
     }
 
     /// What the documents that are held state of a file.

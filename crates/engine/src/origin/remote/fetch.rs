@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, Clock, ErrorCode, ForwardReason, HeadVerdict, Outcome, RevalidateWith,
-    UnixMillis, fresh_until,
+    ArtifactRecord, Clock, ErrorCode, Fault, FaultKind, ForwardReason, HeadVerdict, Outcome,
+    RevalidateWith, UnixMillis, fresh_until,
 };
 use url::Url;
 
@@ -113,6 +113,8 @@ impl Fetcher {
         let prior = Some(Arc::clone(&copy.0));
         let (copy, conditional) = match with {
             RevalidateWith::Get => (copy, true),
+            // A path that is left alone is not asked for its head either.
+            RevalidateWith::Head if self.refusals.stands(job.wanted, self.now()) => (copy, true),
             RevalidateWith::Head => match self.compare_head(job, copy).await {
                 ControlFlow::Break(settled) => return settled,
                 ControlFlow::Continue(unsettled) => unsettled,
@@ -138,6 +140,7 @@ impl Fetcher {
             has_stale_fallback: self.copies.may_serve(wanted, &copy.0),
             ..UpstreamQuery::default()
         };
+        let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         // Where a document says where the file is, this place is a guess, and its refusal says nothing: the GET asks all places.
         let is_guess = !wanted.spec.is_document && is_hint(wanted, None);
         let asked = match self.transfers.take_head_place(wanted).await {
@@ -173,6 +176,8 @@ impl Fetcher {
             HeadVerdict::AskWithGet => ControlFlow::Continue((copy, true)),
             HeadVerdict::Other if is_guess => ControlFlow::Continue((copy, true)),
             HeadVerdict::Other => {
+                self.refusals
+                    .note_refusal(wanted, &arrival, flushes, self.now());
                 let no_body = match arrival.failed {
                     Some(failed) => failed,
                     None => status_outcome(wanted, response, self.now()),
@@ -198,10 +203,8 @@ impl Fetcher {
         if let (Some(no_body), Some(_)) = (spared, &copy) {
             return self.copies.settle_failure(wanted, copy, &no_body);
         }
-        if copy.is_none()
-            && let Some(fault) = self.refusals.told_to_wait(wanted, self.now())
-        {
-            return Err((fault, None));
+        if let Some(fault) = self.refusals.told_to_wait(wanted, self.now()) {
+            return self.left_alone(wanted, copy, fault);
         }
         let mut fetching = Fetching {
             prior,
@@ -279,6 +282,25 @@ impl Fetcher {
         self.refused(job, fetching, arrival, is_final, before).await
     }
 
+    /// The upstream has said of this path when to come back: the copy, or its refusal once more.
+    fn left_alone(&self, wanted: &Target, copy: Option<Copy>, fault: Fault) -> FetchResult {
+        let FaultKind::Upstream(status) = fault.kind else {
+            return Err((fault, None));
+        };
+        let no_body = FetchError {
+            outcome: Outcome::Refused {
+                status,
+                retry_after: fault.retry_after,
+            },
+            message: fault.message.clone(),
+            code: NOT_ASKED,
+            status: None,
+            brief: "",
+        };
+        let settled = self.copies.settle_failure(wanted, copy, &no_body);
+        settled.map_err(|(_, change)| (fault, change))
+    }
+
     /// Nothing new comes: the end.
     fn failed(
         &self,
@@ -302,7 +324,7 @@ impl Fetcher {
         let (wanted, now) = (job.wanted, self.now());
         let has_copy = fetching.copy.is_some();
         // Where a mirror is avoided, not everybody has said so.
-        if is_final && !has_copy && fetching.tried.avoid.is_empty() {
+        if is_final && fetching.tried.avoid.is_empty() {
             self.refusals
                 .note_refusal(wanted, &arrival, fetching.flushes, now);
         }

@@ -43,6 +43,9 @@ impl Landings {
         let (settled, change, replaces) = arrived;
         let restated = self.restated_by(&wanted, replaces.as_ref(), &settled).await;
         let is_kept = change.is_some();
+        let is_news = replaces
+            .as_ref()
+            .is_none_or(|before| before.blob() != settled.record.blob());
         let commit = change.map(|change| Commit {
             wanted: Arc::clone(&wanted),
             landing: self.transfers.landing(&flight),
@@ -55,6 +58,10 @@ impl Landings {
         } else {
             // Whoever waits for the document sees it no sooner than others do.
             self.exchange(&wanted, commits, &restated).await;
+        }
+        if is_news {
+            // Whoever reads it asks at once for what it names, before it is committed.
+            wanted.entry.arrived();
         }
         flight.finish(Ok(settled));
         if !is_kept {

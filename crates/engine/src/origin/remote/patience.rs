@@ -146,7 +146,8 @@ impl Remote {
         }
     }
 
-    async fn own_copy(
+    /// A copy that is held, if its bytes are there and are what is stated of them.
+    pub(super) async fn own_copy(
         self: &Arc<Self>,
         wanted: &Arc<Target>,
         record: Arc<ArtifactRecord>,

@@ -1,6 +1,6 @@
-//! Who is told to come back later comes back later: of a path without a copy, an upstream's 429 or 503 with `Retry-After` (RFC 9110
-//! section 10.2.3) is the answer to everybody until that time is over, and nobody asks. In memory only; a flush forgets it. Other replicas
-//! are told.
+//! Who is told to come back later comes back later: an upstream's 429 or 503 with `Retry-After` (RFC 9110 section 10.2.3) is the answer to
+//! everybody who asks for that path until that time is over, and nobody asks. An expired copy stays meanwhile, and is the answer where
+//! `stale.on_status` lists the status. In memory only; a flush forgets it. Other replicas are told.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -87,6 +87,11 @@ impl Refusals {
 
     pub(crate) fn forget(&self, which: impl Fn(&SourceKey) -> bool) {
         self.known.retain(|key, _| !which(key));
+    }
+
+    /// Whether the upstream has refused this path and said when to come back.
+    pub(super) fn stands(&self, wanted: &Target, now: UnixMillis) -> bool {
+        self.standing(&wanted.key, now).is_some()
     }
 
     /// The answer in place of asking, if the upstream has refused and said when to come back.

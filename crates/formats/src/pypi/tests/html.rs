@@ -207,3 +207,40 @@ fn checklist_1_the_two_forms_name_the_same_files() {
         assert_eq!(html.matches("<a ").count(), files.len());
     }
 }
+
+#[test]
+fn a_page_is_read_in_the_charset_that_its_content_type_names() {
+    let page = |content_type, reason: &[u8]| {
+        let head = b"<title>Links for foo</title><a href=foo-1.zip data-yanked='caf".as_slice();
+        Page::new(
+            "foo",
+            content_type,
+            [head, reason, b"'>foo-1.zip</a>"].concat(),
+        )
+    };
+    for (content_type, reason, shown) in [
+        (
+            "text/html; charset=ISO-8859-1",
+            b"\xe9".as_slice(),
+            "caf\u{e9}",
+        ),
+        ("Text/HTML;x=y; Charset=\"latin1\"", b"\xe9", "caf\u{e9}"),
+        ("text/html; charset=windows-1252", b"\x80", "caf\u{20ac}"),
+        ("text/html; charset=utf-8", "\u{e9}".as_bytes(), "caf\u{e9}"),
+        ("text/html", "\u{e9}".as_bytes(), "caf\u{e9}"),
+        (
+            "text/html; charset=nobody-knows",
+            "\u{e9}".as_bytes(),
+            "caf\u{e9}",
+        ),
+        ("text/html", b"\xe9", "caf\u{fffd}"),
+    ] {
+        let page = page(content_type, reason);
+        let html = page.text(HTML);
+        assert!(
+            html.contains(&format!("data-yanked=\"{shown}\"")),
+            "{content_type}: {html}"
+        );
+        assert_eq!(page.value()["files"][0]["yanked"], json!(shown));
+    }
+}

@@ -259,3 +259,32 @@ fn files_are_named_by_their_projects_page() {
         );
     }
 }
+
+/// Some servers keep files beside the folders of their projects, and link to them as `../demo-1.0.tar.gz`.
+#[test]
+fn what_ends_as_files_do_is_a_file_directly_below_simple_too() {
+    let page = read("simple/foo-bar/", None).source;
+    for path in [
+        "simple/foo_bar-1.0-py3-none-any.whl",
+        "simple/Foo.Bar-1.0.tar.gz",
+        "simple/foo_bar-1.0-py3-none-any.whl.metadata",
+        "simple/foo_bar-1.0.zip.asc",
+    ] {
+        let file = read(path, None);
+        assert_eq!(
+            (file.source.base, file.source.path.as_str(), file.form),
+            (SourceBase::Files, path, Form::Verbatim)
+        );
+        assert_eq!(file.facts.built_in, BuiltIn::None, "{path}");
+        assert_eq!(
+            crate::testing::named_by(&Pypi, &two_hosts(), path).as_ref(),
+            Some(&page),
+            "{path}"
+        );
+    }
+    // With a slash it is a project, whatever it is called.
+    assert_eq!(
+        ask(&Method::GET, "simple/zip.zip/", None, None),
+        Operation::Redirect("simple/zip-zip/".to_owned())
+    );
+}

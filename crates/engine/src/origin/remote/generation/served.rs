@@ -17,8 +17,9 @@ use crate::transfer::flight::{Effort, Ready, Settled};
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 impl Remote {
-    /// A companion, or another file of a generation whose name says nothing, is served as of the document that is held:
-    /// whoever asks for it has read that document (docs/adr/0023). `None` if this is no such file.
+    /// A companion, or another file of a generation whose name says nothing, is served as of the document that is held, and only if
+    /// it is what that states: whoever asks for it has read that document (docs/adr/0023). `None` if this is no such file, or none
+    /// is held.
     pub(in crate::origin::remote) async fn of_generation(
         self: &Arc<Self>,
         wanted: &Arc<Target>,
@@ -67,7 +68,7 @@ impl Remote {
                 self.now(),
             ));
         }
-        let Some(open) = self.catalog.open_held(wanted, &record).await else {
+        let Some((record, open)) = self.own_copy(wanted, record).await else {
             return Ok(None);
         };
         if is_companion {
