@@ -106,6 +106,8 @@ pub struct HotTicket {
     pub(crate) others: Vec<(Arc<std::sync::atomic::AtomicU64>, u64)>,
     /// When the copy stops being fresh; `None` = never.
     pub fresh_until: Option<UnixMillis>,
+    /// When it is to be found out anew whose the copy is; `None` = never. Clients are not told.
+    pub(crate) whose_until: Option<UnixMillis>,
     /// `Age` counts from here.
     pub contacted_at: UnixMillis,
     /// Whether anybody may read it. Of what only some may read, nothing is answered before it is known who asks.
@@ -177,6 +179,7 @@ impl HotTicket {
                 .iter()
                 .all(|(epoch, value)| holds(epoch, *value))
             && self.fresh_until.is_none_or(|until| now < until)
+            && self.whose_until.is_none_or(|until| now < until)
             && self.used.as_ref().is_none_or(|used| !used.is_gone())
     }
 }

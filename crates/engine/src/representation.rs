@@ -134,6 +134,7 @@ pub(crate) fn ticket(
         epoch_value: epoch.value,
         others: Vec::new(),
         fresh_until: until,
+        whose_until: None,
         contacted_at: record.said_at(),
         for_anyone: true,
         held: None,

@@ -38,6 +38,7 @@ pub fn ticket(
         epoch_value: epoch.load(Ordering::Acquire),
         others: Vec::new(),
         fresh_until,
+        whose_until: None,
         contacted_at,
         for_anyone: true,
         held: None,

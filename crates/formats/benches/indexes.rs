@@ -196,7 +196,6 @@ fn helm_merge(bencher: Bencher) {
             memo: None,
         },
         links: &links,
-        owns_names: false,
         is_anothers: None,
         is_held: None,
     });

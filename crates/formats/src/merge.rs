@@ -13,9 +13,7 @@ pub struct MergeMember<'a> {
     pub document: Document<'a>,
     /// Links of that repository, with the base that they get in the merged document.
     pub links: &'a Links<'a>,
-    /// Whether the names that it has are its own: nobody else's versions of them are merged.
-    pub owns_names: bool,
-    /// Whether a name is reserved for another of the repositories: then this one's versions of it are not merged. `None` = no name is.
+    /// Whether a name is another's of the repositories: then this one's versions of it are not merged. `None` = no name is.
     pub is_anothers: Option<&'a dyn Fn(&str) -> bool>,
     /// Whether a version with this publish date is held back by the repository's quarantine: it is left out, and no other repository's
     /// version of the same name and number takes its place. `None` = nothing is held.
@@ -26,7 +24,6 @@ impl fmt::Debug for MergeMember<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MergeMember")
             .field("links", &self.links)
-            .field("owns_names", &self.owns_names)
             .finish_non_exhaustive()
     }
 }

@@ -441,6 +441,32 @@ fn virtual_members_exist_match_and_do_not_go_in_circles() {
     assert!(!said.contains("`v` contains itself"));
 }
 
+/// Its members' count: nobody is to believe that files are held back which are not.
+#[test]
+fn quarantine_and_cache_of_a_virtual_repository_are_told_to_have_no_effect() {
+    let keys = "quarantine_new: true, quarantine_days: 3, quarantine_missing_date: deny, quarantine_date: last_modified, \
+         quarantine_index: false, quarantine_exclude: ['^a'], cache: {mutable_ttl: 5}";
+    let said = |kind: &str| {
+        let entries = format!(
+            "remotes:\n  h: {{package: helm, base_url: 'http://h.example'}}\n  v: {{{kind}, package: helm, {keys}}}\n"
+        );
+        lines(&loaded(&entries).warnings)
+    };
+    let (idle, busy) = (
+        said("type: virtual, members: [h]"),
+        said("base_url: 'http://v.example'"),
+    );
+    for key in ["new", "days", "missing_date", "date", "index", "exclude"]
+        .map(|key| format!("quarantine_{key}"))
+        .into_iter()
+        .chain(["cache".to_owned()])
+    {
+        let want = format!("`remotes.v.{key}` has no effect: this is a virtual repository");
+        assert!(idle.contains(&want), "{want}\nin\n{idle}");
+        assert!(!busy.contains("has no effect"), "{busy}");
+    }
+}
+
 #[test]
 fn pypi_index_and_files_may_live_on_two_hosts() {
     let public = loaded("remotes:\n  absent: {package: pypi}\n");

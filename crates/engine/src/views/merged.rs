@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use larder_core::{Fault, FaultKind};
+use larder_core::{Fault, FaultKind, RepositoryName};
 
 use super::base::{Views, is_virtual, not_held};
 use super::folder::{FolderFile, FolderPage, FolderRequest};
@@ -119,17 +119,22 @@ impl Views {
         entry: &Arc<RepositoryState>,
         request: &PackageRequest,
     ) -> Result<PackageView, Fault> {
-        let mut found: Vec<(virtual_::Giver, OfOne)> = Vec::new();
-        for giver in virtual_::givers_of(&self.explainer.virtuals, entry, &request.name) {
-            match self.offered(&giver.entry, request).await {
+        let virtuals = &self.explainer.virtuals;
+        let mut found: Vec<(Arc<RepositoryState>, OfOne)> = Vec::new();
+        for giver in virtual_::givers_of(virtuals, entry, &request.name, |_| false) {
+            match self.offered(&giver, request).await {
                 Ok(of_one) => found.push((giver, of_one)),
                 Err(fault) if fault.kind == FaultKind::NotFound => {}
                 Err(fault) => return Err(fault),
             }
         }
-        if let Some(owner) = found.iter().position(|(giver, _)| giver.owns_names) {
-            found = vec![found.swap_remove(owner)];
-        }
+        let is_of = |name: &RepositoryName, all: &[Arc<RepositoryState>]| {
+            all.iter().any(|one| one.repository.name == *name)
+        };
+        let known: Vec<_> = found.iter().map(|(giver, _)| Arc::clone(giver)).collect();
+        let has = |name: &RepositoryName| is_of(name, &known);
+        let givers = virtual_::givers_of(virtuals, entry, &request.name, has);
+        found.retain(|(giver, _)| is_of(&giver.repository.name, &givers));
         if found.is_empty() {
             let message = format!(
                 "no member of {} holds an index that names {:?}",
@@ -140,7 +145,7 @@ impl Views {
         let (mut view, mut files) = (PackageView::default(), Vec::new());
         let mut seen: BTreeSet<String> = BTreeSet::new();
         for (giver, of_one) in found {
-            let member = giver.entry.repository.name.to_string();
+            let member = giver.repository.name.to_string();
             view.members
                 .push((member, of_one.index.key_path().to_owned()));
             for tag in of_one.tags {

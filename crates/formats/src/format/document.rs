@@ -269,11 +269,6 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
         Ok(HashSet::new())
     }
 
-    /// Whether the file at a decoded path may be one of the package of that name, by its own name.
-    fn is_named(&self, _path: &str, _name: &str) -> bool {
-        false
-    }
-
     /// Every name that the package may have whose file stands at a decoded path, by that file's own name; the shortest first.
     fn possible_names<'a>(&self, _path: &'a str) -> Vec<&'a str> {
         Vec::new()

@@ -4,7 +4,7 @@
 //! first. The result is in the block style that Helm writes, and depends on nothing but what is given.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use larder_core::UnixMillis;
 
@@ -62,7 +62,6 @@ fn pick<'a>(
     read: &'a [Entries<'_>],
     remarks: &mut Vec<(usize, String)>,
 ) -> Vec<Pick<'a>> {
-    let owners = owners(members, read);
     let mut taken: HashSet<(Cow<'a, str>, Cow<'a, str>)> =
         HashSet::with_capacity(read.iter().map(|entries| entries.versions.len()).sum());
     let mut picks = Vec::with_capacity(taken.capacity());
@@ -79,8 +78,7 @@ fn pick<'a>(
                     continue;
                 }
             };
-            let is_anothers = member.is_anothers.is_some_and(|is| is(&name));
-            if is_anothers || owners.get(&*name).is_some_and(|owner| *owner != at) {
+            if member.is_anothers.is_some_and(|is| is(&name)) {
                 continue;
             }
             // A version that is held back is nobody else's to fill in for.
@@ -103,27 +101,6 @@ fn pick<'a>(
         remarks.extend(refused.remark().map(|remark| (at, remark)));
     }
     picks
-}
-
-/// The members whose names are theirs alone, by name: nobody else's chart of that name is in the merge.
-fn owners<'a>(
-    members: &[MergeMember<'_>],
-    read: &'a [Entries<'_>],
-) -> HashMap<Cow<'a, str>, usize> {
-    let mut owners = HashMap::new();
-    for (at, (_, entries)) in members
-        .iter()
-        .zip(read)
-        .enumerate()
-        .filter(|(_, (member, _))| member.owns_names)
-    {
-        for entry in &entries.versions {
-            if let Some(name) = text_of(entries, entry.name) {
-                owners.entry(name).or_insert(at);
-            }
-        }
-    }
-    owners
 }
 
 /// The names of all charts in an index, those that Helm would refuse included.

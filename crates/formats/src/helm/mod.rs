@@ -120,7 +120,7 @@ impl DocumentFormat for Helm {
 
     /// A name is a chart's.
     fn is_offered(&self, _index: &str, name: Option<&str>, path: &str) -> bool {
-        name.is_none_or(|name| self.is_named(path, name))
+        name.is_none_or(|name| self.possible_names(path).contains(&name))
     }
 
     fn rewrite<'d>(
@@ -148,10 +148,6 @@ impl DocumentFormat for Helm {
 
     fn names(&self, document: &Document<'_>) -> Result<HashSet<String>, Malformed> {
         merge::names(document.body)
-    }
-
-    fn is_named(&self, path: &str, name: &str) -> bool {
-        self.possible_names(path).contains(&name)
     }
 
     fn possible_names<'a>(&self, path: &'a str) -> Vec<&'a str> {

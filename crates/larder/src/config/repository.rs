@@ -216,10 +216,10 @@ fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut R
     } else {
         schema::REMOTE_ONLY
     };
-    let local_members: &[&str] = if kind == RepositoryKind::Local {
-        schema::VIRTUAL_ONLY
-    } else {
-        &[]
+    let others: &[&str] = match kind {
+        RepositoryKind::Local => schema::VIRTUAL_ONLY,
+        RepositoryKind::Virtual => schema::NOT_VIRTUAL,
+        RepositoryKind::Remote => &[],
     };
     let local_only: &[&str] = if kind == RepositoryKind::Local {
         &[]
@@ -230,7 +230,7 @@ fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut R
     let is_shared = |key: &str| kind == RepositoryKind::Local && key == "max_size";
     for key in idle
         .iter()
-        .chain(local_members)
+        .chain(others)
         .chain(local_only)
         .filter(|key| section.node(key).is_some() && !is_shared(key))
     {

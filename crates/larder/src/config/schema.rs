@@ -144,6 +144,17 @@ pub(super) const REMOTE_ONLY: &[&str] = &[
     "verify",
 ];
 
+/// Keys of a repository that have no meaning for a virtual one: its members' count.
+pub(super) const NOT_VIRTUAL: &[&str] = &[
+    "cache",
+    "quarantine_new",
+    "quarantine_days",
+    "quarantine_date",
+    "quarantine_index",
+    "quarantine_missing_date",
+    "quarantine_exclude",
+];
+
 /// Keys of a repository that have a meaning for a local one only.
 pub(super) const LOCAL_ONLY: &[&str] = &["allow_overwrite", "quota"];
 

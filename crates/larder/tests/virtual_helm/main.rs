@@ -11,6 +11,7 @@ mod support;
 mod checklist;
 mod files;
 mod members;
+mod nested;
 mod writes;
 
 use std::fmt::Write as _;

@@ -106,6 +106,21 @@ impl Explainer {
             ..request.clone()
         };
         let path = parse(member, raw_path)?;
+        let found = Point::new(name, because).by(members_key(owner));
+        let above = virtual_::denier_of(
+            &self.virtuals,
+            owner,
+            &member.repository.name,
+            path.as_str(),
+        );
+        if let Some((of, denied)) = above {
+            let made = Explanation {
+                repository: explain::repository(&owner.repository),
+                member: found,
+                ..refused(&of, &path, &denied)
+            };
+            return Ok((made, Rank::Refused));
+        }
         let (made, rank) = if member.repository.local().is_some() {
             let made = self.of_local(member, &path).await?;
             let is_held = made.digest.value != PointValue::None;
@@ -124,7 +139,7 @@ impl Explainer {
         };
         let made = Explanation {
             repository: explain::repository(&owner.repository),
-            member: Point::new(name, because).by(members_key(owner)),
+            member: found,
             ..made
         };
         Ok((made, rank))

@@ -62,6 +62,7 @@ pub(crate) async fn read(
         epoch_value: epoch.value,
         others: Vec::new(),
         fresh_until: (now < settled).then_some(settled),
+        whose_until: None,
         contacted_at: now,
         for_anyone: true,
         held: Some(HeldBlob {

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use larder_core::{CacheStatus, Digest, RepositoryName, Source, UnixMillis, fresh_until};
+use larder_core::{CacheStatus, Digest, RepositoryName, Source, UnixMillis};
 use larder_formats::{Format, LinkBase};
 
-use super::given::{Contribution, Given};
+use super::given::{Contribution, Given, INCOMPLETE, earlier};
+use super::tree::Place;
 use crate::document::named::{Named, source_urls};
 use crate::policy::visibility::Visibility;
 
-/// A merge that lacks a member, or that has a copy in the place of one that failed, holds no longer than this.
-const INCOMPLETE: Duration = Duration::from_secs(30);
 /// What quarantine holds back is looked at anew this often.
 const HELD_STEP: Duration = Duration::from_mins(10);
 
@@ -24,6 +23,8 @@ pub(super) type Epoch = (Arc<AtomicU64>, u64);
 pub(super) struct Assembled {
     /// Of each member that is in it: its name, the digest of its document, and all else that its part depends on.
     parts: Vec<Part>,
+    /// How they stand within each other, and whose names are their own.
+    shape: String,
     /// What quarantine takes out of it.
     pub(super) visibility: Visibility,
     /// The members that are not.
@@ -49,40 +50,26 @@ struct Part {
 }
 
 impl Assembled {
-    /// From what the members gave by `now`. `before` is what the last merge was made of.
+    /// From what the members gave by `now`, as they stand in `root`. `before` is what the last merge was made of.
     pub(super) fn new(
         given: &[Given],
+        root: &Place,
         epochs: Vec<Epoch>,
         before: Option<&Self>,
         now: UnixMillis,
     ) -> Self {
         let (mut parts, mut skipped) = (Vec::new(), Vec::new());
         let mut until: Option<UnixMillis> = None;
-        let mut limit = |at: UnixMillis| until = Some(until.map_or(at, |until| until.min(at)));
         let (mut contacted_at, mut source) = (now, Source::Cache);
-        let mut forwarded = None;
+        let (mut forwarded, shape) = (None, root.shape());
         for one in given {
-            let Ok(Contribution {
-                wanted,
-                settled,
-                stands_in,
-            }) = &one.document
-            else {
+            let Ok(contribution) = &one.document else {
                 skipped.push(one.leaf.entry.repository.name.clone());
-                limit(now.plus(INCOMPLETE));
+                until = earlier(until, Some(now.plus(INCOMPLETE)));
                 continue;
             };
-            let repository = &wanted.entry.repository;
-            let expires = fresh_until(
-                &settled.record,
-                wanted.class_of(&settled.record),
-                &repository.cache,
-            );
-            match expires {
-                _ if *stands_in || !settled.reusable => limit(now.plus(INCOMPLETE)),
-                Some(at) => limit(at),
-                None => {}
-            }
+            until = earlier(until, contribution.holds_until(now));
+            let settled = &contribution.settled;
             contacted_at = contacted_at.min(settled.record.said_at());
             if settled.source == Source::Remote {
                 source = Source::Remote;
@@ -90,12 +77,14 @@ impl Assembled {
             if settled.status.forward.is_some() {
                 forwarded.get_or_insert(settled.status);
             }
-            parts.extend(Part::of(one, given));
+            parts.extend(Part::of(one));
         }
         let visibility = visibility(given, now);
         let until = visibility.bound(until);
         let served_since = before
-            .filter(|before| before.parts == parts && before.visibility == visibility)
+            .filter(|before| {
+                (&before.parts, &before.visibility, &before.shape) == (&parts, &visibility, &shape)
+            })
             .map_or(now, |before| before.served_since);
         let status = forwarded.unwrap_or(CacheStatus {
             hit: true,
@@ -104,6 +93,7 @@ impl Assembled {
         });
         Self {
             parts,
+            shape,
             visibility,
             skipped,
             fresh_until: until,
@@ -146,10 +136,9 @@ impl Assembled {
         Named {
             repository: owner.clone(),
             sources: self.parts.iter().map(|part| part.digest.clone()).collect(),
-            source_urls: self
-                .parts
-                .iter()
-                .flat_map(|part| part.depends_on.iter().cloned())
+            source_urls: std::iter::once(&self.shape)
+                .chain(self.parts.iter().flat_map(|part| &part.depends_on))
+                .cloned()
                 .collect(),
             rewriter_version: format.profile().rewriter_version,
             link_base: base.0.clone(),
@@ -169,12 +158,14 @@ impl Assembled {
                 .map(|text| text.len() + 24)
                 .sum::<usize>()
         };
-        512 + self.parts.iter().map(of_part).sum::<usize>() + self.epochs.len() * 16
+        512 + self.shape.len()
+            + self.parts.iter().map(of_part).sum::<usize>()
+            + self.epochs.len() * 16
     }
 }
 
 impl Part {
-    fn of(given: &Given, all: &[Given]) -> Option<Self> {
+    fn of(given: &Given) -> Option<Self> {
         let Contribution {
             wanted, settled, ..
         } = given.document.as_ref().ok()?;
@@ -182,14 +173,8 @@ impl Part {
         let mut depends_on = vec![
             repository.name.to_string(),
             repository.rules_epoch.to_string(),
-            given.leaf.owns_names.to_string(),
         ];
         depends_on.extend(source_urls(wanted, &settled.record));
-        for other in all {
-            let whose = other.leaf.entry.repository.name.as_str();
-            let globs = other.leaf.reserved_globs();
-            depends_on.extend(globs.map(|glob| format!("reserved for {whose}: {glob}")));
-        }
         Some(Self {
             digest: settled.record.blob()?.digest.clone(),
             depends_on,

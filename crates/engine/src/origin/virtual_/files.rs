@@ -1,34 +1,29 @@
 //! Files below a virtual repository: whose they are, and their answers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use http::Method;
-use larder_core::{ArtifactPath, Fault, FaultKind, RepositoryKind};
+use larder_core::{ArtifactPath, Fault, FaultKind, RepositoryKind, RepositoryName, UnixMillis};
 
-use super::given::{self, Contribution, Given, Leaf};
+use super::given::{Contribution, INCOMPLETE, Leaf, earlier};
 use super::members;
-use super::reading::{MEMBER, Reading};
+use super::reading::{MEMBER, Reading, check_rules, denier, refusal};
 use crate::answer::Answer;
 use crate::document::load::DocumentSource;
 use crate::fault::{internal, malformed};
-use crate::policy::admission::{classify, path_fault};
+use crate::policy::admission::path_fault;
+use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
+
+/// All names in an index.
+type Names = Arc<HashSet<String>>;
 
 impl Reading<'_> {
     /// `_m/{member}/{path}`: a link that a merged document has.
     pub(super) async fn of_member(&self, rest: &str) -> Result<Answer, Fault> {
         let name = rest.split('/').next().unwrap_or_default();
-        let Some(leaf) = self
-            .leaves
-            .iter()
-            .find(|leaf| leaf.entry.repository.name.as_str() == name)
-        else {
-            return Err(self.nowhere(&format!(
-                "{name:?} is no member of virtual repository {}",
-                self.owner.repository.name
-            )));
-        };
         // The path as it was sent, without what was in front of the member's own.
         let raw = self.request.raw_path.trim_start_matches('/');
         let raw = raw
@@ -36,59 +31,59 @@ impl Reading<'_> {
             .and_then(|raw| raw.strip_prefix(name))
             .and_then(|raw| raw.strip_prefix('/'))
             .ok_or_else(|| self.nowhere("a member's path is written as it stands in the index"))?;
-        self.check_rules(raw)?;
-        let path =
-            ArtifactPath::parse(raw, self.format.profile().path_rules).map_err(path_fault)?;
-        let facts = self.owner.facts(path.as_str());
-        if let Some(owner) = self.reserved_for(leaf, facts.policy_path(path.as_str())) {
-            return Err(self.nowhere(&format!(
-                "names like that of {} are reserved for member {} of virtual repository {}",
-                larder_core::shown(path.as_str()),
-                owner.entry.repository.name,
-                self.owner.repository.name
-            )));
-        }
-        self.from(leaf, raw).await
-    }
-
-    /// The member for which the name of a file's package is reserved, if `leaf` is to have no such file.
-    fn reserved_for(&self, leaf: &Leaf, path: &str) -> Option<&Leaf> {
-        let mut names = self.format.possible_names(path).into_iter();
-        names.find_map(|name| given::reserved_for(&self.leaves, leaf, name))
-    }
-
-    /// The rules of the virtual repository itself hold for its members' files, too.
-    fn check_rules(&self, raw: &str) -> Result<(), Fault> {
         let path = ArtifactPath::parse(raw, self.format.profile().path_rules)
             .map_err(|error| path_fault(error).in_repository(&self.owner.repository.name))?;
-        if path.as_str().starts_with("_ext/") {
-            return Ok(());
+        let leaf = self.member_with(name, path.as_str())?;
+        self.from(leaf, raw, None).await
+    }
+
+    /// The member of this name, if the virtual repositories that it is in let it have a file: their rules, and what is reserved for others.
+    fn member_with(&self, name: &str, path: &str) -> Result<&Leaf, Fault> {
+        let is_named = |leaf: &Leaf| leaf.entry.repository.name.as_str() == name;
+        let number = self.leaves.iter().position(is_named);
+        let Some((number, leaf)) = number.and_then(|at| Some((at, self.leaves.get(at)?))) else {
+            return Err(self.nowhere(&format!(
+                "{name:?} is no member of virtual repository {}",
+                self.owner.repository.name
+            )));
+        };
+        if let Some(of) = denier(&self.root, number, path) {
+            check_rules(&of, path)?;
         }
-        let facts = self.owner.facts(path.as_str());
-        let policy_path = facts.policy_path(path.as_str());
-        classify(self.owner, policy_path, facts.built_in).map(drop)
+        let admits = |of: &RepositoryState| refusal(of, path).is_none();
+        let facts = self.owner.facts(path);
+        for name in self.format.possible_names(facts.policy_path(path)) {
+            let givers = self.root.givers(Some(name), &|_| false, &admits).leaves;
+            if !givers.contains(&number) {
+                let owner = self.root.reserver(name);
+                return Err(self.nowhere(&format!(
+                    "names like that of {} are reserved for member {} of virtual repository {}",
+                    larder_core::shown(path),
+                    owner.map_or("", RepositoryName::as_str),
+                    self.owner.repository.name
+                )));
+            }
+        }
+        Ok(leaf)
     }
 
     /// A file: of the member whose index names it; of one that no index names, of the first member that has it.
     pub(super) async fn file(&self, path: &ArtifactPath) -> Result<Answer, Fault> {
         let facts = self.owner.facts(path.as_str());
         let subject = facts.policy_path(path.as_str());
-        let owners = self.owners_of(subject).await?;
-        let asked = || {
-            self.leaves.iter().filter(|leaf| {
-                let own = |owner: &&Leaf| owner.entry.repository.name == leaf.entry.repository.name;
-                let is_theirs = owners.is_empty() || owners.iter().any(own);
-                is_theirs && self.reserved_for(leaf, subject).is_none()
-            })
-        };
-        for leaf in asked() {
-            if self.names(leaf, subject).await {
-                return self.from(leaf, self.request.raw_path).await;
+        let (asked, mut until, mut failed) = self.asked(path.as_str(), subject).await?;
+        for leaf in &asked {
+            let Ok(index) = self.index_of(leaf).await else {
+                until = earlier(until, Some(self.engine.now().plus(INCOMPLETE)));
+                continue;
+            };
+            until = earlier(until, index.holds_until(self.engine.now()));
+            if self.names(&index, subject).await {
+                return self.from(leaf, self.request.raw_path, until).await;
             }
         }
-        let mut failed = None;
-        for leaf in asked() {
-            match self.from(leaf, self.request.raw_path).await {
+        for leaf in asked {
+            match self.from(leaf, self.request.raw_path, until).await {
                 Ok(answer) => return Ok(answer),
                 Err(fault) if is_absence(&fault) => {}
                 Err(fault) => {
@@ -105,34 +100,57 @@ impl Reading<'_> {
         }))
     }
 
-    /// The members whose names are their own and that have the package that a file is of.
-    async fn owners_of(&self, path: &str) -> Result<Vec<&Leaf>, Fault> {
-        let mut owners = Vec::new();
-        for leaf in self.leaves.iter().filter(|leaf| leaf.owns_names) {
-            match self.index_of(leaf).await {
-                Ok(contribution) => {
-                    let names = self.names_in(&contribution).await?;
-                    if names.iter().any(|name| self.format.is_named(path, name)) {
-                        owners.push(leaf);
-                    }
-                }
-                // Without `fail_closed` it has no names while it has no index.
-                Err(fault) => self.check_authorities(&[Given {
-                    leaf: leaf.clone(),
-                    document: Err(fault),
-                }])?,
+    /// The members that may have a file, in the order of priority; until when that holds; and why others are not asked that might have it.
+    async fn asked(
+        &self,
+        path: &str,
+        subject: &str,
+    ) -> Result<(Vec<&Leaf>, Option<UnixMillis>, Option<Fault>), Fault> {
+        let owners = self.owners().await;
+        let fault_of = |leaf: usize| owners.get(&leaf)?.as_ref().err();
+        let (root, out) = self.without_failed(&self.index_path(), &fault_of)?;
+        let admits = |of: &RepositoryState| refusal(of, path).is_none();
+        let mut asked = root.givers(None, &|_| false, &admits).leaves;
+        let mut owned: Option<Vec<usize>> = None;
+        for name in self.format.possible_names(subject) {
+            let free = root.givers(Some(name), &|_| false, &admits).leaves;
+            asked.retain(|leaf| free.contains(leaf));
+            let has = |leaf: usize| {
+                let known = owners.get(&leaf).and_then(|known| known.as_ref().ok());
+                known.is_some_and(|(names, _)| names.contains(name))
+            };
+            let givers = root.givers(Some(name), &has, &admits);
+            if givers.is_owned {
+                owned.get_or_insert_default().extend(givers.leaves);
             }
         }
-        Ok(owners)
+        asked.retain(|leaf| owned.as_ref().is_none_or(|owned| owned.contains(leaf)));
+        let now = self.engine.now();
+        let until = owners.values().fold(None, |until, known| match known {
+            Ok((_, at)) => earlier(until, *at),
+            Err(_) => earlier(until, Some(now.plus(INCOMPLETE))),
+        });
+        let asked = asked.into_iter().filter_map(|leaf| self.leaves.get(leaf));
+        let mut failed = out.into_iter().map(|(_, why)| why);
+        Ok((asked.collect(), until, failed.find(|why| !is_absence(why))))
+    }
+
+    /// Of each member whose names decide what others give: the names in its index, and until when these hold; or why it has none.
+    async fn owners(&self) -> HashMap<usize, Result<(Names, Option<UnixMillis>), Fault>> {
+        let owners = self.leaves.iter().enumerate();
+        let owners = owners.filter(|(_, leaf)| leaf.owns_names);
+        let read = owners.map(|(at, leaf)| async move { (at, self.names_of(leaf).await) });
+        join_all(read).await.into_iter().collect()
+    }
+
+    async fn names_of(&self, leaf: &Leaf) -> Result<(Names, Option<UnixMillis>), Fault> {
+        let index = self.index_of(leaf).await?;
+        let until = index.holds_until(self.engine.now());
+        Ok((self.names_in(&index).await?, until))
     }
 
     async fn index_of(&self, leaf: &Leaf) -> Result<Contribution, Fault> {
-        let index = self
-            .format
-            .naming(&self.owner.repository, "file")
-            .document
-            .map(|source| source.path)
-            .unwrap_or_default();
+        let index = self.index_path();
         let of_index = ArtifactRequest {
             raw_path: &index,
             query: None,
@@ -143,7 +161,7 @@ impl Reading<'_> {
     }
 
     /// All names in a member's index, read once for its bytes.
-    async fn names_in(&self, contribution: &Contribution) -> Result<Arc<HashSet<String>>, Fault> {
+    async fn names_in(&self, contribution: &Contribution) -> Result<Names, Fault> {
         let digest = contribution
             .settled
             .record
@@ -169,20 +187,19 @@ impl Reading<'_> {
     }
 
     /// Whether a member's index names a file.
-    async fn names(&self, leaf: &Leaf, path: &str) -> bool {
-        let Ok(contribution) = self.index_of(leaf).await else {
-            return false;
-        };
-        let table = self
-            .engine
-            .documents
-            .claim_table(&contribution.wanted, &contribution.settled.record)
-            .await;
-        table.is_ok_and(|table| table.find(path).is_some())
+    async fn names(&self, index: &Contribution, path: &str) -> bool {
+        let documents = &self.engine.documents;
+        let table = documents.claim_table(&index.wanted, &index.settled.record);
+        table.await.is_ok_and(|table| table.find(path).is_some())
     }
 
-    /// A member's answer. Whatever changes in any of the members may change whose it is.
-    async fn from(&self, leaf: &Leaf, raw_path: &str) -> Result<Answer, Fault> {
+    /// A member's answer. Whatever changes in any of the members may change whose it is; what was found out of that holds `until` then.
+    async fn from(
+        &self,
+        leaf: &Leaf,
+        raw_path: &str,
+        until: Option<UnixMillis>,
+    ) -> Result<Answer, Fault> {
         if leaf.entry.repository.kind() == RepositoryKind::Virtual {
             return Err(internal("a virtual member was not taken apart"));
         }
@@ -195,6 +212,7 @@ impl Reading<'_> {
         let mut answer = Box::pin(self.port.answer_member(request)).await?;
         if let Some(hot) = &mut answer.hot {
             hot.others.extend(self.epochs.iter().cloned());
+            hot.whose_until = earlier(hot.whose_until, until);
         }
         Ok(answer)
     }

@@ -1,39 +1,23 @@
 //! What members are to a virtual repository, and what each of them gave for a merge.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use larder_core::{Fault, Mount, ReservedNames};
+use larder_core::{Fault, Mount, UnixMillis, fresh_until};
 
 use crate::repositories::RepositoryState;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
 
+/// What lacks a member, or has a copy in the place of one that failed, holds no longer than this.
+pub(super) const INCOMPLETE: Duration = Duration::from_secs(30);
+
 /// A member that holds documents itself.
 #[derive(Debug, Clone)]
 pub(super) struct Leaf {
     pub(super) entry: Arc<RepositoryState>,
-    /// Whether its names are its own: it is local, or it or a virtual repository that it is in is authoritative.
+    /// Whether the names that it has decide what others give: it is local, or it or a virtual repository that it is in is authoritative.
     pub(super) owns_names: bool,
-    /// Names that are its own, whether it has them or not: those of its own configuration, and of virtual repositories that it is in.
-    pub(super) reserved: Vec<ReservedNames>,
-}
-
-impl Leaf {
-    pub(super) fn reserves(&self, name: &str) -> bool {
-        self.reserved.iter().any(|reserved| reserved.has(name))
-    }
-
-    /// The globs of the names that are its own.
-    pub(super) fn reserved_globs(&self) -> impl Iterator<Item = &str> {
-        let globs = self.reserved.iter().flat_map(ReservedNames::globs);
-        globs.map(String::as_str)
-    }
-}
-
-/// The member for which a name is reserved; `None` if it is `leaf` itself, or nobody.
-pub(super) fn reserved_for<'l>(leaves: &'l [Leaf], leaf: &Leaf, name: &str) -> Option<&'l Leaf> {
-    let owner = leaves.iter().find(|one| one.reserves(name))?;
-    (!leaf.reserves(name)).then_some(owner)
 }
 
 /// What a member gave.
@@ -50,6 +34,23 @@ pub(super) struct Contribution {
     pub(super) settled: Settled,
     /// Whether the member failed, and this is what is held all the same.
     pub(super) stands_in: bool,
+}
+
+impl Contribution {
+    /// Until when what was made of it by `now` holds; `None` = for ever.
+    pub(super) fn holds_until(&self, now: UnixMillis) -> Option<UnixMillis> {
+        if self.stands_in || !self.settled.reusable {
+            return Some(now.plus(INCOMPLETE));
+        }
+        let record = &self.settled.record;
+        let cache = &self.wanted.entry.repository.cache;
+        fresh_until(record, self.wanted.class_of(record), cache)
+    }
+}
+
+/// The earlier of two ends; `None` = never.
+pub(super) fn earlier(one: Option<UnixMillis>, other: Option<UnixMillis>) -> Option<UnixMillis> {
+    one.into_iter().chain(other).min()
 }
 
 /// Where the same client sees a member.

@@ -1,10 +1,10 @@
-//! The members of a virtual repository, nested ones taken apart, and how the document of each is obtained.
+//! How the document of each member is obtained.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, ReservedNames, Source};
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, Source};
 use larder_formats::Form;
 
 use super::given::{Contribution, Given, Leaf, mount_of};
@@ -12,72 +12,12 @@ use super::state::Virtual;
 use crate::fault::internal;
 use crate::origin::{Need, Origin as _};
 use crate::policy::admission::{self, Admission};
-use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
 
 /// What a member's document may take in all; then the member's copy is merged, however old it is.
 const MEMBER_TIME: Duration = Duration::from_secs(30);
-/// Virtual repositories within each other, the outermost included.
-const DEEPEST: usize = 4;
-
-/// All members that hold documents, in the order of priority; of one that is reached in two ways, the first place counts. Members of
-/// virtual members stand in these members' places.
-pub(super) fn leaves(engine: &Virtual, owner: &RepositoryState) -> Vec<Leaf> {
-    let mut leaves = Vec::new();
-    gather(engine, owner, &Owned::default(), 1, &mut leaves);
-    leaves
-}
-
-/// What a virtual repository in which members are says of their names.
-#[derive(Debug, Clone, Default)]
-struct Owned {
-    owns_names: bool,
-    reserved: Vec<ReservedNames>,
-}
-
-fn gather(
-    engine: &Virtual,
-    owner: &RepositoryState,
-    above: &Owned,
-    depth: usize,
-    leaves: &mut Vec<Leaf>,
-) {
-    let repositories = engine.registry.load();
-    for name in owner.repository.members() {
-        // The configuration has been checked; a member that is gone all the same contributes nothing.
-        let Some(entry) = repositories.get(name) else {
-            continue;
-        };
-        let repository = &entry.repository;
-        let mut owned = above.clone();
-        owned.owns_names |= repository.authoritative || repository.kind() == RepositoryKind::Local;
-        if !repository.reserved.is_empty() {
-            owned.reserved.push(repository.reserved.clone());
-        }
-        if repository.kind() == RepositoryKind::Virtual {
-            if depth < DEEPEST {
-                gather(engine, entry, &owned, depth + 1, leaves);
-            }
-            continue;
-        }
-        match leaves
-            .iter_mut()
-            .find(|leaf| leaf.entry.repository.name == *name)
-        {
-            Some(leaf) => {
-                leaf.owns_names |= owned.owns_names;
-                leaf.reserved.extend(owned.reserved);
-            }
-            None => leaves.push(Leaf {
-                entry: Arc::clone(entry),
-                owns_names: owned.owns_names,
-                reserved: owned.reserved,
-            }),
-        }
-    }
-}
 
 /// The document that a request names, of every member at once.
 pub(super) async fn obtain_all(

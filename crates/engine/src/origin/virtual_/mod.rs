@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `state.rs` | what they are made with, and what is remembered of merges |
 //! | `given.rs` | what a member is, and what it gave |
-//! | `members.rs` | whose documents belong in the merge, and how each of them is obtained |
+//! | `tree.rs` | the members as they stand within each other, and whose a name is |
+//! | `members.rs` | how the document of each is obtained |
 //! | `assembled.rs` | the merged document: what it is named by, how long it holds |
 //! | `merge.rs` | how it is made |
 //! | `reading.rs` | what all answers to a request have in common |
@@ -22,10 +23,11 @@ mod merge;
 mod read;
 mod reading;
 mod state;
+mod tree;
 
 use std::sync::Arc;
 
-use larder_core::{Fault, RepositoryKind, RepositoryName};
+use larder_core::{AccessDenied, Fault, RepositoryKind, RepositoryName};
 
 use crate::answer::Answer;
 use crate::repositories::RepositoryState;
@@ -37,28 +39,40 @@ pub(crate) use state::{Answering, Parts, Virtual};
 pub(crate) const MEMBER: &str = reading::MEMBER;
 
 /// The repositories that hold what a virtual one shows, in the order of priority.
-pub(crate) fn members_of(engine: &Virtual, owner: &RepositoryState) -> Vec<Arc<RepositoryState>> {
-    let leaves = members::leaves(engine, owner);
+pub(crate) fn members_of(
+    engine: &Virtual,
+    owner: &Arc<RepositoryState>,
+) -> Vec<Arc<RepositoryState>> {
+    let (_, leaves) = tree::take_apart(&engine.registry.load(), owner);
     leaves.into_iter().map(|leaf| leaf.entry).collect()
 }
 
-/// A repository that may give a name to a virtual one.
-#[derive(Debug, Clone)]
-pub(crate) struct Giver {
-    pub(crate) entry: Arc<RepositoryState>,
-    /// If it has the name, nobody else gives it.
-    pub(crate) owns_names: bool,
+/// The repositories that may give a name to a virtual one, in the order of priority, where those have it of which `has` says so.
+pub(crate) fn givers_of(
+    engine: &Virtual,
+    owner: &Arc<RepositoryState>,
+    name: &str,
+    has: impl Fn(&RepositoryName) -> bool,
+) -> Vec<Arc<RepositoryState>> {
+    let (root, leaves) = tree::take_apart(&engine.registry.load(), owner);
+    let entry = |leaf: usize| leaves.get(leaf).map(|leaf| &leaf.entry);
+    let has = |leaf: usize| entry(leaf).is_some_and(|entry| has(&entry.repository.name));
+    let givers = root.givers(Some(name), &has, &|_| true).leaves;
+    givers.into_iter().filter_map(entry).cloned().collect()
 }
 
-/// The repositories that may give a name to a virtual one, in the order of priority: those for which it is reserved, if there are any.
-pub(crate) fn givers_of(engine: &Virtual, owner: &RepositoryState, name: &str) -> Vec<Giver> {
-    let leaves = members::leaves(engine, owner);
-    let may_give = |leaf: &&given::Leaf| given::reserved_for(&leaves, leaf, name).is_none();
-    let giver = |leaf: &given::Leaf| Giver {
-        entry: Arc::clone(&leaf.entry),
-        owns_names: leaf.owns_names,
-    };
-    leaves.iter().filter(may_give).map(giver).collect()
+/// The virtual repository whose rules keep a member from having a path, `owner` or one within it, and what they say.
+pub(crate) fn denier_of(
+    engine: &Virtual,
+    owner: &Arc<RepositoryState>,
+    member: &RepositoryName,
+    path: &str,
+) -> Option<(Arc<RepositoryState>, AccessDenied)> {
+    let (root, leaves) = tree::take_apart(&engine.registry.load(), owner);
+    let is_named = |leaf: &given::Leaf| leaf.entry.repository.name == *member;
+    let of = reading::denier(&root, leaves.iter().position(is_named)?, path)?;
+    let denied = reading::refusal(&of, path)?;
+    Some((of, denied))
 }
 
 /// The virtual repository that a request is for, if this version serves it.

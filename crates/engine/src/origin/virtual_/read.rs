@@ -11,8 +11,9 @@ use larder_formats::{Form, LinkBase, Malformed, Operation, RequestParts};
 
 use super::assembled::Assembled;
 use super::given::{self, Given, Leaf};
-use super::reading::{MEMBER, Reading};
+use super::reading::{MEMBER, Reading, check_rules};
 use super::state::{Answering, Virtual};
+use super::tree::{Place, take_apart};
 use super::{members, merge};
 use crate::answer::{Answer, Freshness, HotTicket, Representation};
 use crate::causes::warn_once;
@@ -21,7 +22,7 @@ use crate::document::derive::ForClient;
 use crate::document::derived::Sendable;
 use crate::document::marking::Marking;
 use crate::document::named::Named;
-use crate::policy::admission::{classify, path_fault};
+use crate::policy::admission::path_fault;
 use crate::policy::clearance::clear_non_artifact;
 use crate::repositories::RepositoryState;
 use crate::representation::{SKIPPED_MEMBERS, vary};
@@ -51,7 +52,7 @@ pub(super) async fn serve(
     }
     let path = ArtifactPath::parse(request.raw_path, format.profile().path_rules)
         .map_err(|error| named(path_fault(error)))?;
-    let leaves = members::leaves(engine, owner);
+    let (root, leaves) = take_apart(&engine.registry.load(), owner);
     let mut epochs = vec![engine.epoch_of(owner)];
     epochs.extend(leaves.iter().map(|leaf| engine.epoch_of(&leaf.entry)));
     let reading = Reading {
@@ -61,6 +62,7 @@ pub(super) async fn serve(
         format,
         request,
         leaves,
+        root,
         epochs,
     };
     if let Some(of_member) = path.as_str().strip_prefix(MEMBER) {
@@ -74,15 +76,13 @@ pub(super) async fn serve(
         headers: request.headers,
         key: &owner.link_key,
     };
+    check_rules(owner, path.as_str())?;
     let is_external = format.profile().links_elsewhere && path.as_str().starts_with("_ext/");
-    if !is_external {
-        let facts = owner.facts(path.as_str());
-        classify(owner, facts.policy_path(path.as_str()), facts.built_in)?;
-        if let Operation::Read(read) = format.operation(&parts)
-            && let Form::Derived(form) = read.form
-        {
-            return reading.merged(form, &path).await;
-        }
+    if !is_external
+        && let Operation::Read(read) = format.operation(&parts)
+        && let Form::Derived(form) = read.form
+    {
+        return reading.merged(form, &path).await;
     }
     reading.file(&path).await
 }
@@ -113,11 +113,11 @@ impl Reading<'_> {
         let mut given = members::obtain_all(self.engine, &self.leaves, self.request).await;
         // One member whose document cannot be merged is left out, and the others are merged without it: at most once for each.
         for _ in 0..=self.leaves.len() {
-            self.check(&given)?;
-            let assembled = self.assembled(&given, before.as_deref());
+            let root = self.standing(&mut given, path.as_str())?;
+            let assembled = self.assembled(&given, &root, before.as_deref());
             let named = self.named(&assembled, form, &base);
             let unusable = Arc::new(OnceLock::new());
-            let made = self.merge(&given, &named, marking.as_ref(), &unusable);
+            let made = self.merge(&given, &root, &named, marking.as_ref(), &unusable);
             let document = match (made.await, unusable.get()) {
                 (Ok(document), _) => document,
                 (Err(fault), Some((member, _))) => {
@@ -149,8 +149,8 @@ impl Reading<'_> {
         Err(self.none_left(&given))
     }
 
-    fn assembled(&self, given: &[Given], before: Option<&Assembled>) -> Assembled {
-        Assembled::new(given, self.epochs.clone(), before, self.engine.now())
+    fn assembled(&self, given: &[Given], root: &Place, before: Option<&Assembled>) -> Assembled {
+        Assembled::new(given, root, self.epochs.clone(), before, self.engine.now())
     }
 
     /// The base that stands in a merged document for those of all clients, and what that document is named by.
@@ -179,6 +179,7 @@ impl Reading<'_> {
     async fn merge(
         &self,
         given: &[Given],
+        root: &Place,
         named: &Named,
         marking: Option<&Marking>,
         unusable: &Arc<OnceLock<(RepositoryName, Malformed)>>,
@@ -187,7 +188,14 @@ impl Reading<'_> {
         let Some(marking) = marking else {
             let own = LinkBase(named.link_base.clone());
             let base_of = |leaf: &Leaf| self.base_of(leaf, &self.request.mount, &own);
-            let make = merge::make(self.engine, given, named.form, base_of, None, unusable);
+            let make = merge::make(
+                self.engine,
+                (given, root),
+                named.form,
+                base_of,
+                None,
+                unusable,
+            );
             return Ok(ForClient::Own(documents.derived(named, make).await?));
         };
         let (base, marked) = self.marked(named, marking);
@@ -196,7 +204,7 @@ impl Reading<'_> {
         let marked_with = Some(marking.clone());
         let make = merge::make(
             self.engine,
-            given,
+            (given, root),
             named.form,
             base_of,
             marked_with,
@@ -327,6 +335,7 @@ fn ticket(assembled: &Assembled) -> Option<HotTicket> {
         epoch_value: first.1,
         others: others.to_vec(),
         fresh_until: assembled.fresh_until,
+        whose_until: None,
         contacted_at: assembled.contacted_at,
         for_anyone: true,
         held: None,

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use larder_core::{ErrorCode, Fault, FaultKind, Mount};
+use larder_core::{AccessDenied, BuiltIn, ErrorCode, Fault, FaultKind, Mount, RepositoryName};
 use larder_formats::Format;
 
 use super::assembled::Epoch;
 use super::given::{self, Given, Leaf};
 use super::state::{Answering, Virtual};
+use super::tree::Place;
+use crate::policy::admission::classify;
+use crate::policy::denied;
+use crate::policy::ruling::judge;
 use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
 
@@ -22,6 +26,8 @@ pub(super) struct Reading<'e> {
     pub(super) format: &'static dyn Format,
     pub(super) request: &'e ArtifactRequest<'e>,
     pub(super) leaves: Vec<Leaf>,
+    /// The members as they stand within each other.
+    pub(super) root: Place,
     /// Read before anything else is: what changes meanwhile voids the answer.
     pub(super) epochs: Vec<Epoch>,
 }
@@ -32,40 +38,72 @@ impl Reading<'_> {
         given::mount_of(leaf, &self.request.mount)
     }
 
-    /// Whether what the members gave is enough for a merge.
-    pub(super) fn check(&self, given: &[Given]) -> Result<(), Fault> {
-        self.check_authorities(given)?;
+    /// The members as they stand for a merge of what they gave. What has no place any more has given nothing.
+    pub(super) fn standing(&self, given: &mut [Given], index: &str) -> Result<Place, Fault> {
+        let known: &[Given] = given;
+        let fault_of = |leaf: usize| known.get(leaf)?.document.as_ref().err();
+        let (root, out) = self.without_failed(index, &fault_of)?;
+        for (leaf, fault) in out {
+            if let Some(one) = given.get_mut(leaf).filter(|one| one.document.is_ok()) {
+                one.document = Err(fault);
+            }
+        }
         if given.iter().any(|one| one.document.is_ok()) {
-            return Ok(());
+            return Ok(root);
         }
         Err(self.none_left(given))
     }
 
-    /// Whether a member whose names are its own has given nothing, although `fail_closed` says that it must.
-    pub(super) fn check_authorities(&self, given: &[Given]) -> Result<(), Fault> {
-        let fails_closed = self
-            .owner
-            .repository
-            .virtual_settings()
-            .is_some_and(|settings| settings.fail_closed);
-        let closed = given
-            .iter()
-            .filter(|_| fails_closed)
-            .find(|one| one.leaf.owns_names && one.document.is_err());
-        if let Some(Given {
-            leaf,
-            document: Err(fault),
-        }) = closed
-        {
-            let (name, member) = (&self.owner.repository.name, &leaf.entry.repository.name);
-            let message = format!(
-                "member {member} of virtual repository {name} is authoritative and has no index to give ({}); without it another \
-                 member's charts would take the place of its own, which fail_closed: true forbids",
-                fault.message
-            );
-            return Err(self.failed(message, "fail_closed"));
+    /// The members without the virtual ones that have no index to give, because their rules keep it out or because they fail closed; and
+    /// the leaves of these that have no other place, each with the reason.
+    pub(super) fn without_failed<'f>(
+        &self,
+        index: &str,
+        fault_of: &dyn Fn(usize) -> Option<&'f Fault>,
+    ) -> Result<(Place, Vec<(usize, Fault)>), Fault> {
+        let mut root = self.root.clone();
+        let mut out = root.prune(&|place| {
+            let denied = refusal(&place.entry, index)?;
+            Some(denied::fault(&place.entry, index, &denied))
+        });
+        let fault_of = |leaf: usize| {
+            let kept_out = || out.iter().find(|(of, _)| *of == leaf).map(|(_, why)| why);
+            fault_of(leaf).or_else(kept_out)
+        };
+        let closed = |place: &Place| {
+            let leaf = place.closed_by(&|leaf| fault_of(leaf).is_some())?;
+            Some(self.closed(place, leaf, fault_of(leaf)?))
+        };
+        if let Some(fault) = closed(&self.root) {
+            return Err(fault);
         }
-        Ok(())
+        let failed = root.prune(&closed);
+        out.extend(failed);
+        Ok((root, out))
+    }
+
+    /// What a virtual repository that fails closed says while a member whose names are its own has given nothing.
+    fn closed(&self, place: &Place, leaf: usize, fault: &Fault) -> Fault {
+        let name = &place.entry.repository.name;
+        let member = self
+            .leaves
+            .get(leaf)
+            .map_or("", |leaf| leaf.entry.repository.name.as_str());
+        let message = format!(
+            "member {member} of virtual repository {name} is authoritative and has no index to give ({}); without it another \
+             member's charts would take the place of its own, which fail_closed: true forbids",
+            fault.message
+        );
+        failed(name, message, "fail_closed")
+    }
+
+    /// Where the index stands by which files are somebody's.
+    pub(super) fn index_path(&self) -> String {
+        let naming = self.format.naming(&self.owner.repository, "file");
+        naming
+            .document
+            .map(|source| source.path)
+            .unwrap_or_default()
     }
 
     pub(super) fn none_left(&self, given: &[Given]) -> Fault {
@@ -87,21 +125,7 @@ impl Reading<'_> {
         };
         let message =
             format!("no member of virtual repository {name} has an index to give: {reasons}");
-        self.failed(message, "members")
-    }
-
-    fn failed(&self, message: String, rule: &'static str) -> Fault {
-        let name = &self.owner.repository.name;
-        Fault::new(
-            FaultKind::BadGateway,
-            ErrorCode::MembersUnavailable,
-            message,
-        )
-        .in_repository(name)
-        .by_rule(rule)
-        .briefly(format!(
-            "members of virtual repository {name} have no index to give"
-        ))
+        failed(name, message, "members")
     }
 
     pub(super) fn nowhere(&self, message: &str) -> Fault {
@@ -109,4 +133,50 @@ impl Reading<'_> {
             .in_repository(&self.owner.repository.name)
             .by_rule("members")
     }
+}
+
+fn failed(name: &RepositoryName, message: String, rule: &'static str) -> Fault {
+    Fault::new(
+        FaultKind::BadGateway,
+        ErrorCode::MembersUnavailable,
+        message,
+    )
+    .in_repository(name)
+    .by_rule(rule)
+    .briefly(format!(
+        "members of virtual repository {name} have no index to give"
+    ))
+}
+
+/// Whether the rules of a virtual repository let a path of its members through. Who asked for it is told why not, and it is counted.
+pub(super) fn check_rules(entry: &RepositoryState, path: &str) -> Result<(), Fault> {
+    let (path, built_in) = judged(entry, path);
+    classify(entry, &path, built_in).map(drop)
+}
+
+/// The same of a path that goes through it on the way to a member: why it does not, if so.
+pub(super) fn refusal(entry: &RepositoryState, path: &str) -> Option<AccessDenied> {
+    let (path, built_in) = judged(entry, path);
+    let ruling = judge(&entry.repository, &path, built_in, None);
+    ruling.admitted().err()
+}
+
+/// The virtual repository whose rules keep a leaf from having a path, `root` or one within it; `None` if there is a way on which none does.
+pub(super) fn denier(root: &Place, leaf: usize, path: &str) -> Option<Arc<RepositoryState>> {
+    let admits = |of: &RepositoryState| refusal(of, path).is_none();
+    let admitted = root.givers(None, &|_| false, &admits).leaves;
+    let mut through = std::iter::once(&root.entry).chain(root.above(leaf));
+    let denier = through.find(|of| !admitted.contains(&leaf) && !admits(of));
+    denier.cloned()
+}
+
+/// What of a path the rules are asked about: of a link to another host, the path there.
+fn judged(entry: &RepositoryState, path: &str) -> (String, BuiltIn) {
+    let original = path
+        .strip_prefix("_ext/")
+        .filter(|_| entry.format.profile().links_elsewhere)
+        .and_then(|external| external.splitn(3, '/').nth(2));
+    let path = original.unwrap_or(path);
+    let facts = entry.facts(path);
+    (facts.policy_path(path).to_owned(), facts.built_in)
 }
