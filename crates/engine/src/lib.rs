@@ -106,8 +106,8 @@ pub use target::ArtifactRequest;
 pub use transfer::flight::FlightReport;
 pub use views::{
     ArtifactView, FolderFile, FolderPage, FolderRequest, HeldCopy, ImagePart, ImageRequest,
-    ImageView, Manifest, Naming, PackageFile, PackageRequest, PackageView, SearchHit, SearchKind,
-    SearchPage, SearchRequest, Stated, Views,
+    ImageView, Manifest, Naming, PackageFile, PackageRequest, PackageView, Room, SearchHit,
+    SearchKind, SearchPage, SearchRequest, Stated, Views,
 };
 
 /// The pipeline and its components. Cheap to share behind an `Arc`.

@@ -36,7 +36,6 @@ pub use blob::{Source as ObjectSource, Staged};
 pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
-pub use meta::BlobHolder;
 pub use meta::{
     AskedFor, AskedRow, BlobName, BlobUsers, Change, CollectReport, ConnectError, CopyCounts,
     Counts, DamageReport, DamagedBlob, DerivedRecord, Durability, Expected, FigureRow, Figures,
@@ -47,6 +46,7 @@ pub use meta::{
     RowTally, RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, Sweep, Swept, TlsMode,
     Unswept, Usage, UsedRow, Writer,
 };
+pub use meta::{BlobHolder, HolderRange};
 pub use shared::conformance as shared_conformance;
 pub use shared::{
     Attempt, Bell, Fence, Holder, LONGEST_LEASE, Lease, MemoryShared, Notices, Pace, RationClaim,

@@ -118,6 +118,12 @@ impl Frame {
         format!("{}/ui/repositories/{name}{below}", self.root)
     }
 
+    /// The address that says why a path is answered as it is.
+    pub fn explain(&self, repository: &str, path: &str) -> String {
+        let asked = self.query(&format!("{repository}/{}", self.path(path)));
+        format!("{}/ui/explain?url={asked}", self.root)
+    }
+
     /// `text` as part of the query of an address.
     pub fn query(&self, text: &str) -> String {
         crate::values::percent_encoded(text, false)

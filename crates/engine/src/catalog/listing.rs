@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use larder_core::{ArtifactRecord, RepositoryName, SourceKey};
 use larder_storage::{
-    BlobHolder, Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, KeyRange, PageRow,
-    RecordKey, StorageError, Swept, Unswept, Usage,
+    BlobHolder, Change, CollectReport, Counts, DamageReport, HeldRow, HeldSize, HolderRange,
+    KeyRange, PageRow, RecordKey, StorageError, Swept, Unswept, Usage,
 };
 use tokio::sync::oneshot;
 
@@ -207,16 +207,16 @@ impl Catalog {
         self.metadata.held_place(repository, row).await
     }
 
-    /// Who has bytes whose SHA-256 begins with these digits; invalid records are among them.
+    /// A page of those who have bytes with such a SHA-256; invalid records are among them.
     ///
     /// # Errors
     /// The database does not answer.
     pub(crate) async fn blob_holders(
         &self,
-        digits: &str,
+        range: HolderRange<'_>,
         limit: u32,
     ) -> Result<Vec<BlobHolder>, StorageError> {
-        self.metadata.blob_holders(digits, limit).await
+        self.metadata.blob_holders(range, limit).await
     }
 
     /// How a record is used.

@@ -1,6 +1,7 @@
 //! One file of a job, by a request through the pipeline: with the rules, the checks and the one download that a client's would have.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -18,7 +19,7 @@ use crate::target::{ArtifactRequest, Target};
 
 /// How often a file is asked for whose upstream says when to ask again.
 const ATTEMPTS: u32 = 4;
-/// The longest that such a time is waited for.
+/// What such a time is below, for the file to be waited for: the jobs behind this one wait, too.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// How often it is looked whether what has arrived is kept by now.
 const LOOK: Duration = Duration::from_millis(20);
@@ -60,10 +61,11 @@ impl Jobs {
                 Err(fault) if attempt < ATTEMPTS => fault,
                 result => return result,
             };
-            let Some(pause) = fault.retry_after.filter(|_| is_for_now(&fault)) else {
+            let is_soon = |pause: &Duration| *pause < LONGEST_PAUSE && is_for_now(&fault);
+            let Some(pause) = fault.retry_after.filter(is_soon) else {
                 return Err(fault);
             };
-            tokio::time::sleep(pause.clamp(Duration::from_millis(100), LONGEST_PAUSE)).await;
+            tokio::time::sleep(pause.max(Duration::from_millis(100))).await;
             attempt += 1;
         }
     }
@@ -89,6 +91,7 @@ impl Jobs {
             return Err(Fault::new(kind, ErrorCode::BadRequest, message));
         };
         let wanted = Arc::clone(admitted.wanted());
+        let flushes = wanted.entry.flushes.load(Ordering::Acquire);
         let answer = self.pipeline.answer(request).await?;
         if let body @ (Body::Growing(_) | Body::Stream(_)) = answer.body.get().clone() {
             let mut chunks = body.chunks();
@@ -99,14 +102,14 @@ impl Jobs {
                 })?;
             }
         }
-        let record = self.kept(&wanted).await?;
+        let record = self.kept(&wanted, flushes).await?;
         self.bring_index_of(&wanted).await;
         let more = self.needed(&wanted, &record).await?;
         Ok((record.blob().map_or(0, |blob| blob.size), more))
     }
 
-    /// The record of what has been answered, once it is there.
-    async fn kept(&self, wanted: &Arc<Target>) -> Result<Arc<ArtifactRecord>, Fault> {
+    /// The record of what has been answered, once it is there. `flushes`: how often the repository had been flushed when it was asked for.
+    async fn kept(&self, wanted: &Arc<Target>, flushes: u64) -> Result<Arc<ArtifactRecord>, Fault> {
         loop {
             let is_coming = self.pipeline.flights.running(&wanted.key).is_some();
             let record = self.pipeline.catalog.record(&wanted.key).await;
@@ -123,6 +126,11 @@ impl Jobs {
             }
             if let Some(record) = record.filter(|record| record.has_body()) {
                 return Ok(record);
+            }
+            if !is_coming && wanted.entry.flushes.load(Ordering::Acquire) != flushes {
+                let message = "a flush forgot it while it was fetched";
+                let fault = Fault::new(FaultKind::Unavailable, ErrorCode::Busy, message);
+                return Err(fault.retry_after(Some(Duration::ZERO)));
             }
             if !is_coming {
                 let message = "it was fetched and is not kept: it is larger than max_size, or the disk is nearly full";

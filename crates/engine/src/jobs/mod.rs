@@ -20,6 +20,7 @@ use std::sync::Arc;
 use larder_budget::Budgets;
 use larder_core::{
     ArtifactPath, Clock, ErrorCode, Fault, FaultKind, RepositoryKind, RepositoryName, UnixMillis,
+    fold_segments,
 };
 use larder_storage::{JobCounts, JobItem, JobRow, JobStore};
 use tokio::sync::Notify;
@@ -259,8 +260,9 @@ fn cleaned(paths: &[String]) -> Result<Vec<String>, Fault> {
     }
     let mut cleaned = BTreeSet::new();
     for (place, path) in paths.iter().enumerate() {
-        let path = path.trim_start_matches('/');
-        let parsed = ArtifactPath::from_decoded(path).map_err(|error| {
+        // As a client's path is, where it comes in.
+        let path = fold_segments(path.trim_start_matches('/'));
+        let parsed = ArtifactPath::from_decoded(&path).map_err(|error| {
             bad(format!(
                 "paths[{place}] can be no path of a repository: {error}"
             ))

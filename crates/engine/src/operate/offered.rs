@@ -8,7 +8,8 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method};
 use larder_core::{
     ArtifactPath, ArtifactRecord, Clock, Digest, DigestAlgorithm, ErrorCode, Fault, FaultKind,
-    Mount, Mutability, Pattern, Principal, RepositoryKind, UnixMillis, Verdict, fresh_until,
+    Mount, Mutability, Pattern, Principal, RepositoryKind, UnixMillis, Verdict, fold_segments,
+    fresh_until,
 };
 use larder_formats::{Held as HeldList, Offering, OfferingIndex, Operation};
 use larder_storage::Body;
@@ -113,8 +114,12 @@ impl Offers {
     pub(crate) async fn page(&self, request: &OfferRequest) -> Result<OfferPage, Fault> {
         let pattern = compiled(request.pattern.as_deref())?;
         let entry = admission::entry(&self.registry, &request.repository)?;
-        let after = after(&entry, request)?;
-        let index = self.index(&entry, request.name.as_deref()).await?;
+        // As a client's path is, where it comes in.
+        let name = request.name.as_deref().map(fold_segments);
+        let name = name.as_deref();
+        let list = list_of(&entry, name);
+        let after = after(&entry, request, &list)?;
+        let index = self.index(&entry, name).await?;
         let mut entries: Vec<_> = index
             .tables
             .iter()
@@ -137,9 +142,7 @@ impl Offers {
             let Some(claim) = claim else {
                 return Ok(page);
             };
-            let named = entry
-                .format
-                .is_offered(&index.path, request.name.as_deref(), path);
+            let named = entry.format.is_offered(&index.path, name, path);
             let shown = path.split('?').next().unwrap_or_default();
             let matches = |pattern: &Pattern| pattern.matches(shown) == Ok(true);
             if named && pattern.as_ref().is_none_or(matches) {
@@ -152,7 +155,7 @@ impl Offers {
             }
             if page.artifacts.len() >= request.limit as usize || looked_at >= MOST_ENTRIES {
                 page.next = Some(HeldCursor {
-                    repository: entry.repository.name.to_string(),
+                    repository: list,
                     row: 0,
                     path: path.to_owned(),
                 });
@@ -424,12 +427,25 @@ fn request<'a>(
     }
 }
 
+/// What cursors say of the list that they are of: the repository, and the name where there is a list of each.
+fn list_of(entry: &RepositoryState, name: Option<&str>) -> String {
+    let repository = &entry.repository.name;
+    name.map_or_else(
+        || repository.to_string(),
+        |name| format!("{repository}/{name}"),
+    )
+}
+
 /// The path behind which a page begins; empty at the first.
-fn after<'r>(entry: &RepositoryState, request: &'r OfferRequest) -> Result<&'r str, Fault> {
+fn after<'r>(
+    entry: &RepositoryState,
+    request: &'r OfferRequest,
+    list: &str,
+) -> Result<&'r str, Fault> {
     let Some(cursor) = &request.after else {
         return Ok("");
     };
-    if cursor.repository != entry.repository.name.as_str() {
+    if cursor.repository != list {
         let message = "the cursor is of another list; begin without one";
         return Err(
             Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message)

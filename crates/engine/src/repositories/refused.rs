@@ -148,12 +148,12 @@ fn extension(name: &str) -> &str {
     &name[dot..]
 }
 
-/// Appends a text that is to be matched as it is.
+/// Appends a text that is to be matched as it is. `\<` and `\>` would be the beginning and the end of a word.
 fn escape(text: &str, pattern: &mut String) {
     for character in text.chars() {
         if character.is_ascii()
             && !character.is_ascii_alphanumeric()
-            && !matches!(character, '/' | '_')
+            && !matches!(character, '/' | '_' | '<' | '>')
         {
             if character.is_ascii_control() || character == ' ' {
                 // Writing into a text cannot fail.
@@ -206,6 +206,7 @@ mod tests {
             ("été/über.näh", r"^été/[^/]*$", "été/x", "ete/x"),
             ("tool-1.2.3", r"^[^/]*$", "x", "x/y"),
             ("a-b/c", r"^a\-b/[^/]*$", "a-b/d", "ab/d"),
+            ("<s>/f.w", r"^<s>/[^/]*\.w$", "<s>/g.w", "s/f.w"),
         ] {
             let shape = Shape::of(path, &UNMATCHED);
             assert_eq!(shape.pattern(), pattern, "{path}");

@@ -8,10 +8,11 @@ use larder_core::{
     ArtifactPath, ArtifactRecord, Content, Fault, Mount, Principal, RepositoryKind, UnixMillis,
 };
 use larder_formats::{PartOf, SourceSpec};
-use larder_storage::{HeldRow, KeyRange, Unswept};
+use larder_storage::{HeldRow, HolderRange, KeyRange, Unswept};
 use url::Url;
 
 use super::base::{Views, cached_at, expires, is_virtual, not_held};
+use super::room::Room;
 use super::search::SearchHit;
 use crate::fault::storage_fault;
 use crate::keys;
@@ -25,7 +26,7 @@ use crate::target::ArtifactRequest;
 /// Copies of one path that are shown: forms, upstreams, queries.
 const MOST_COPIES: u32 = 32;
 /// Others with the same bytes that are shown.
-const MOST_HOLDERS: u32 = 50;
+const MOST_HOLDERS: usize = 50;
 /// Manifests of one image that are asked what they name.
 const MOST_MANIFESTS: u32 = 64;
 /// Behind a path it sorts in front of everything longer.
@@ -287,16 +288,26 @@ impl Views {
         path: &str,
         digits: &str,
     ) -> Result<(Vec<SearchHit>, bool), Fault> {
-        let holders = self.catalog.blob_holders(digits, MOST_HOLDERS).await;
+        let range = HolderRange {
+            digits,
+            ..HolderRange::default()
+        };
+        let holders = self.catalog.blob_holders(range, MOST_HOLDERS as u32).await;
         let holders = holders.map_err(|error| storage_unavailable(&error))?;
-        let has_more = holders.len() >= MOST_HOLDERS as usize;
+        let mut has_more = holders.len() >= MOST_HOLDERS;
         let (mut hits, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut room = Room::new(MOST_HOLDERS, path.matches('/').count());
         for holder in holders {
+            if room.is_full() {
+                has_more = true;
+                break;
+            }
             let Some(hit) = self.holder(&holder).await? else {
                 continue;
             };
             let is_own = hit.repository == entry.repository.name.as_str() && hit.path == path;
             if !is_own && seen.insert((hit.repository.clone(), hit.path.clone())) {
+                room.take(1, &[&hit.path]);
                 hits.push(hit);
             }
         }

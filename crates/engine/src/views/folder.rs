@@ -8,6 +8,7 @@ use larder_core::{Content, Fault, RepositoryKind, UnixMillis};
 use larder_storage::{HeldRow, KeyRange, LocalChild};
 
 use super::base::{Views, cached_at, expires};
+use super::room::Room;
 use crate::fault::storage_fault;
 use crate::keys;
 use crate::repositories::RepositoryState;
@@ -67,7 +68,7 @@ pub struct FolderFile {
 /// What a page is put together from.
 struct Level<'r> {
     folder: &'r str,
-    limit: usize,
+    room: Room,
     page: FolderPage,
 }
 
@@ -108,7 +109,7 @@ impl Views {
         };
         let mut level = Level {
             folder,
-            limit: request.limit as usize,
+            room: request.room(),
             page: FolderPage::default(),
         };
         let (mut rows_left, mut most, mut position) = (MOST_ROWS, 1, None);
@@ -118,7 +119,7 @@ impl Views {
             let is_last = (rows.len() as u32) < most;
             most = LOOK.min(most * 2);
             for row in rows {
-                if level.is_full() || rows_left == 0 || begun.elapsed() > MOST_TIME {
+                if level.room.is_full() || rows_left == 0 || begun.elapsed() > MOST_TIME {
                     level.page.next = position;
                     return Ok(level.page);
                 }
@@ -155,14 +156,19 @@ impl Views {
             .await
             .map_err(|error| storage_fault(entry, &error))?;
         let mut page = FolderPage::default();
-        let is_more = children.len() > limit;
-        for child in children.into_iter().take(limit) {
+        let mut room = request.room();
+        let mut children = children.into_iter();
+        while !room.is_full()
+            && let Some(child) = children.next()
+        {
             page.next = Some(match child {
                 LocalChild::Folder(name) => {
+                    room.take(1, &[&request.folder, &name]);
                     page.folders.push(name.clone());
                     format!("d{name}")
                 }
                 LocalChild::File(name, file) => {
+                    room.take(1, &[&request.folder, &name]);
                     page.files.push(FolderFile {
                         name: name.clone(),
                         size: Some(file.blob.size),
@@ -175,16 +181,19 @@ impl Views {
                 }
             });
         }
-        page.next = page.next.filter(|_| is_more);
+        page.next = page.next.filter(|_| children.next().is_some());
         Ok(page)
     }
 }
 
-impl Level<'_> {
-    fn is_full(&self) -> bool {
-        self.page.folders.len() + self.page.files.len() >= self.limit
+impl FolderRequest {
+    /// The room of its page.
+    pub(super) fn room(&self) -> Room {
+        Room::new(self.limit as usize, self.folder.matches('/').count())
     }
+}
 
+impl Level<'_> {
     /// Takes a row up.
     fn take(&mut self, entry: &RepositoryState, row: &HeldRow) -> Step {
         let shown = keys::path_of(&row.path, &row.variant);
@@ -195,6 +204,7 @@ impl Level<'_> {
             return Step::On;
         }
         if let Some((below, _)) = name.split_once('/') {
+            self.room.take(1, &[self.folder, below]);
             self.page.folders.push(below.to_owned());
             return Step::Jump(behind_folder(self.folder, below));
         }
@@ -219,7 +229,10 @@ impl Level<'_> {
                     *known = file;
                 }
             }
-            None => self.page.files.push(file),
+            None => {
+                self.room.take(1, &[self.folder, name]);
+                self.page.files.push(file);
+            }
         }
         if row.path.len() > shown.len() {
             return Step::Jump(behind_queries(shown));

@@ -93,17 +93,17 @@ impl Views {
     /// be read, or storage fails.
     pub async fn image(&self, request: &ImageRequest) -> Result<ImageView, Fault> {
         let entry = self.entry(&request.repository)?;
+        let Some(folder) = entry.format.manifests_of(&request.name) else {
+            let package = entry.repository.package.as_str();
+            let message = format!("no repository of the type {package} has an image of this name");
+            return Err(bad(&entry, message));
+        };
         if is_virtual(&entry) {
             return Ok(ImageView {
                 members: self.holders_of(&request.repository)?,
                 ..ImageView::default()
             });
         }
-        let Some(folder) = entry.format.manifests_of(&request.name) else {
-            let package = entry.repository.package.as_str();
-            let message = format!("no repository of the type {package} has an image of this name");
-            return Err(bad(&entry, message));
-        };
         let after = request
             .after
             .as_ref()

@@ -88,27 +88,27 @@ impl Views {
                 && edge.as_ref().is_none_or(|edge| place <= edge)
         };
         children.retain(|place, _| is_of_page(place));
-        let limit = request.limit.max(1) as usize;
-        let is_more = children.len() > limit || edge.is_some();
-        let mut page = FolderPage::default();
-        let mut last = edge;
-        let is_cut = children.len() > limit;
-        for (place, child) in children.into_iter().take(limit) {
+        let (mut room, mut page, mut last) = (request.room(), FolderPage::default(), None);
+        let mut children = children.into_iter();
+        while !room.is_full()
+            && let Some((place, child)) = children.next()
+        {
+            room.take(1 + child.holders.len(), &[&request.folder, &place]);
             match child.file {
                 Some(file) => page.files.push(file),
                 None => page.folders.push(place.trim_end_matches('/').to_owned()),
             }
-            if is_cut {
-                last = Some(place.clone());
-            }
+            last = Some(place.clone());
             page.holders.insert(place, child.holders);
         }
-        page.next = last
-            .filter(|_| is_more)
-            .map(|place| match place.strip_suffix('/') {
-                Some(folder) => format!("d{folder}"),
-                None => format!("f{place}"),
-            });
+        let end = match children.next() {
+            Some(_) => last,
+            None => edge,
+        };
+        page.next = end.map(|place| match place.strip_suffix('/') {
+            Some(folder) => format!("d{folder}"),
+            None => format!("f{place}"),
+        });
         Ok(page)
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Fault, UnixMillis};
-use larder_formats::{Offering, Release, Releases};
+use larder_formats::{Offering, PartOf, Release, Releases};
 
 use super::base::{Views, bad, cached_at, expires, not_held};
 use crate::claim::StoredClaim;
@@ -153,7 +153,10 @@ impl Views {
             .await?;
         let tags = releases.tags.clone();
         let named = self.named(entry, request, &index, releases).await?;
-        if named.is_empty() && tags.is_empty() {
+        // An index of one package is that package's, though it has no files.
+        let of_index = entry.format.part_of(index.key_path());
+        let serves_many = !matches!(of_index, Some(PartOf::Package { .. }));
+        if named.is_empty() && tags.is_empty() && serves_many {
             let message = format!(
                 "the index {} that {} holds names no package {:?}",
                 index.target.spec.key_path, entry.repository.name, request.name

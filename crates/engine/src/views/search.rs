@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use larder_core::{Fault, RepositoryKind, RepositoryName, UnixMillis};
-use larder_storage::{BlobHolder, KeyRange, RecordKey, Unswept};
+use larder_storage::{BlobHolder, HolderRange, KeyRange, RecordKey, Unswept};
 
 use super::base::{Views, cached_at};
+use super::holders::{cursor_at, digits, holder_at};
+use super::room::Room;
 use crate::fault::storage_fault;
 use crate::keys;
 use crate::operate::{HeldCursor, storage_unavailable};
@@ -19,10 +21,6 @@ const LOOK: u32 = 2_000;
 const FILES: u32 = 500;
 /// So long a page may look for something.
 const MOST_TIME: Duration = Duration::from_millis(50);
-/// Digits of a digest below which there would be too many that begin so.
-const LEAST_DIGITS: usize = 8;
-/// Records of one digest that are shown.
-const MOST_HOLDERS: u32 = 100;
 
 /// In what is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,8 +62,6 @@ pub struct SearchPage {
     pub next: Option<HeldCursor>,
     /// Paths that were looked at for this page.
     pub looked_at: u64,
-    /// There are more that have the digest than are shown.
-    pub has_more_of_digest: bool,
 }
 
 /// Something that was found.
@@ -92,11 +88,12 @@ struct Search<'r> {
     text: String,
     begun: Instant,
     page: SearchPage,
+    room: Room,
 }
 
 impl Search<'_> {
     fn is_over(&self) -> bool {
-        self.page.hits.len() >= self.request.limit as usize || self.begun.elapsed() > MOST_TIME
+        self.room.is_full() || self.begun.elapsed() > MOST_TIME
     }
 
     fn prefix(&self) -> &str {
@@ -147,62 +144,108 @@ impl Views {
             text: request.text.to_lowercase(),
             begun: Instant::now(),
             page: SearchPage::default(),
+            room: Room::new(request.limit as usize, 0),
         };
         if request.text.is_empty() {
             return Ok(search.page);
         }
         let is_for_digest = matches!(request.kind, SearchKind::Any | SearchKind::Digest);
+        let holder = request.after.as_ref().and_then(holder_at);
         if let Some(digits) = digits(&search.text).filter(|_| is_for_digest)
-            && request.after.is_none()
+            && (request.after.is_none() || holder.is_some())
         {
-            self.of_digest(&digits, &entries, &mut search).await?;
+            let wanted = request.repository.is_some().then_some(&*entries);
+            self.of_digest(&digits, wanted, holder.as_ref(), &mut search)
+                .await?;
         }
-        if request.kind == SearchKind::Digest {
+        if request.kind == SearchKind::Digest || search.page.next.is_some() {
             return Ok(search.page);
         }
-        let first = request.after.as_ref().map_or("", |at| &*at.repository);
+        let after = request.after.as_ref().filter(|_| holder.is_none());
+        self.of_paths(&entries, after, &mut search).await?;
+        Ok(search.page)
+    }
+
+    /// What has the text in its path.
+    async fn of_paths(
+        &self,
+        entries: &[Arc<RepositoryState>],
+        after: Option<&HeldCursor>,
+        search: &mut Search<'_>,
+    ) -> Result<(), Fault> {
+        let first = after.map_or("", |at| &*at.repository);
         let own = entries.iter().filter(|entry| {
             entry.repository.kind() != RepositoryKind::Virtual
                 && entry.repository.name.as_str() >= first
         });
         for entry in own {
-            let after = request
-                .after
-                .as_ref()
-                .filter(|after| after.repository == entry.repository.name.as_str());
+            let after = after.filter(|after| after.repository == entry.repository.name.as_str());
             if entry.repository.kind() == RepositoryKind::Local {
-                self.search_local(entry, after, &mut search).await?;
+                self.search_local(entry, after, search).await?;
             } else {
-                self.search_remote(entry, after, &mut search).await?;
+                self.search_remote(entry, after, search).await?;
             }
             if search.page.next.is_some() {
                 break;
             }
         }
-        Ok(search.page)
+        Ok(())
     }
 
-    /// Who has bytes whose digest begins so.
+    /// Who has bytes whose digest begins so: of all repositories, or of one after the other of those that are wanted.
     async fn of_digest(
         &self,
         digits: &str,
-        wanted: &[Arc<RepositoryState>],
+        wanted: Option<&[Arc<RepositoryState>]>,
+        after: Option<&BlobHolder>,
         search: &mut Search<'_>,
     ) -> Result<(), Fault> {
-        let holders = self.catalog.blob_holders(digits, MOST_HOLDERS).await;
-        let holders = holders.map_err(|error| storage_unavailable(&error))?;
-        search.page.has_more_of_digest = holders.len() >= MOST_HOLDERS as usize;
-        for holder in holders {
-            search.page.looked_at += 1;
-            let is_of =
-                |entry: &Arc<RepositoryState>| entry.repository.name.as_str() == holder.repository;
-            if !wanted.iter().any(is_of) {
-                continue;
+        let Some(wanted) = wanted else {
+            return self.of_digest_in(digits, None, after, search).await;
+        };
+        let first = after.map_or("", |after| &*after.repository);
+        let names = wanted.iter().map(|entry| entry.repository.name.as_str());
+        for name in names.filter(|name| *name >= first) {
+            let after = after.filter(|after| after.repository == name);
+            self.of_digest_in(digits, Some(name), after, search).await?;
+            if search.page.next.is_some() {
+                break;
             }
-            let hit = self.holder(&holder).await?;
-            search.page.hits.extend(hit);
         }
         Ok(())
+    }
+
+    async fn of_digest_in(
+        &self,
+        digits: &str,
+        repository: Option<&str>,
+        after: Option<&BlobHolder>,
+        search: &mut Search<'_>,
+    ) -> Result<(), Fault> {
+        let mut last = after.cloned();
+        loop {
+            let range = HolderRange {
+                digits,
+                repository,
+                after: last.as_ref(),
+            };
+            let holders = self.catalog.blob_holders(range, search.request.limit).await;
+            let holders = holders.map_err(|error| storage_unavailable(&error))?;
+            let is_last = holders.len() < search.request.limit as usize;
+            for holder in holders {
+                search.page.looked_at += 1;
+                let hit = self.holder(&holder).await?;
+                search.add(hit);
+                if search.is_over() {
+                    search.page.next = Some(cursor_at(&holder));
+                    return Ok(());
+                }
+                last = Some(holder);
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 
     /// A holder of a blob as it is at present; `None` if it holds it no longer, or its repository is configured no more.
@@ -356,18 +399,11 @@ impl Search<'_> {
         let is_known = |hit: &SearchHit| {
             last.is_some_and(|last| (&last.repository, &last.path) == (&hit.repository, &hit.path))
         };
-        self.page.hits.extend(hit.filter(|hit| !is_known(hit)));
+        if let Some(hit) = hit.filter(|hit| !is_known(hit)) {
+            self.room.take(1, &[&hit.path]);
+            self.page.hits.push(hit);
+        }
     }
-}
-
-/// The digits of a digest, or of the beginning of one.
-fn digits(text: &str) -> Option<String> {
-    let digits = text.trim();
-    let digits = digits.strip_prefix("sha256:").unwrap_or(digits);
-    let is_hex = digits
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (is_hex && (LEAST_DIGITS..=64).contains(&digits.len())).then(|| digits.to_owned())
 }
 
 /// Whether a path has this text in it, which is in lower case.
@@ -412,15 +448,6 @@ mod tests {
             ("foo", "1", false),
         ] {
             assert_eq!(has_version(name, version), expected, "{name} {version}");
-        }
-    }
-
-    #[test]
-    fn digests_are_told_from_names() {
-        assert_eq!(digits("sha256:deadbeef").as_deref(), Some("deadbeef"));
-        assert_eq!(digits("deadbeef00").as_deref(), Some("deadbeef00"));
-        for text in ["deadbee", "deadbeeg", "requests", &"a".repeat(65)] {
-            assert_eq!(digits(text), None, "{text}");
         }
     }
 

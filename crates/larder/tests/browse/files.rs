@@ -12,6 +12,9 @@ const PATHS: [&str; 7] = [
     "top.txt",
 ];
 
+/// Bytes of a page.
+const MOST_BYTES: usize = 150_000;
+
 async fn with_files() -> (Origin, TestLarder) {
     let origin = Origin::start().await;
     let config = format!(
@@ -238,4 +241,137 @@ async fn dropping_a_path_needs_a_session_and_its_token() {
             .status,
         200
     );
+}
+
+/// All that a search finds, and how many pages that was.
+async fn searched(larder: &TestLarder, query: &str) -> (Vec<(String, String)>, usize) {
+    let (mut found, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let address = format!("ui/search?{query}&cursor={cursor}");
+        let shown = json(larder, &address).await;
+        let long = page(larder, &address).await;
+        assert!(long.body.len() <= MOST_BYTES, "{} bytes", long.body.len());
+        pages += 1;
+        for hit in shown["hits"].as_array().expect("a list") {
+            let text = |name: &str| hit[name].as_str().expect("a text").to_owned();
+            found.push((text("repository"), text("path")));
+        }
+        match shown["next"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return (found, pages),
+        }
+    }
+}
+
+/// Whoever else has the same bytes, a search finds what one repository has of them, and by the page all of it.
+#[tokio::test]
+async fn a_search_for_a_digest_finds_all_and_what_one_repository_has() {
+    let (origin, larder) = with_files().await;
+    let digest = larder_core::sha256(b"the same").to_hex();
+    let names: Vec<String> = (0..105).map(|number| format!("same/{number:03}")).collect();
+    let client = support::client::client();
+    for name in &names {
+        origin.put(&format!("/{name}"), Resource::new("the same"));
+        assert_eq!(get(&larder.artifact("files", name)).await.status, 200);
+        let put = client
+            .put(larder.artifact("uploads", name))
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body("the same");
+        assert_eq!(put.send().await.expect("an answer").status(), 201);
+    }
+    fetch(&larder, "other", &names[0]).await;
+    larder.until_idle().await;
+    let of = |repository: &str, names: &[String]| {
+        names
+            .iter()
+            .map(|name| (repository.to_owned(), name.clone()))
+            .collect::<Vec<_>>()
+    };
+    let all = [
+        of("files", &names),
+        of("other", &names[..1]),
+        of("uploads", &names),
+    ]
+    .concat();
+    for query in [
+        format!("q={digest}&kind=digest"),
+        format!("q={}&kind=digest", &digest[..8]),
+        format!("q={digest}"),
+    ] {
+        let (mut found, pages) = searched(&larder, &query).await;
+        assert!(pages >= 3, "{query}: {pages} pages");
+        found.sort_unstable();
+        assert_eq!(found, all, "{query}");
+        for (name, expected) in [
+            ("files", &all[..105]),
+            ("other", &all[105..106]),
+            ("uploads", &all[106..]),
+        ] {
+            let (mut found, _) = searched(&larder, &format!("{query}&repository={name}")).await;
+            found.sort_unstable();
+            assert_eq!(found, expected, "{query} in {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_deep_folders_and_long_names_stay_short() {
+    let (_origin, larder) = with_files().await;
+    let client = support::client::client();
+    let put = async |path: &str| {
+        let put = client
+            .put(larder.artifact("uploads", path))
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body("deep");
+        assert_eq!(put.send().await.expect("an answer").status(), 201, "{path}");
+    };
+    let deep = "a/".repeat(1_000);
+    let mut names: Vec<String> = (0..30).map(|number| format!("f{number:02}")).collect();
+    for name in &names {
+        put(&format!("{deep}{name}")).await;
+    }
+    let short = async |address: &str| {
+        let answer = page(&larder, address).await;
+        let (status, length) = (answer.status, answer.body.len());
+        assert!(
+            status == 200 && length <= MOST_BYTES,
+            "{status}, {length} bytes"
+        );
+        answer.text()
+    };
+    let folder = format!("ui/repositories/uploads/browse/{deep}");
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let address = format!("{folder}?after={after}");
+        short(&address).await;
+        let shown = json(&larder, &address).await;
+        seen.extend(each(&shown["files"], "name").into_iter().map(str::to_owned));
+        match shown["next"].as_str() {
+            Some(next) => next.clone_into(&mut after),
+            None => break,
+        }
+    }
+    assert_eq!(seen, names, "in pages that repeat nothing");
+    let text = short(&format!("ui/repositories/uploads/artifact/{deep}f00")).await;
+    assert!(text.contains("The same bytes elsewhere"), "{text}");
+    let above = "a/".repeat(20);
+    let text = short(&format!("ui/repositories/uploads/browse/{above}")).await;
+    assert!(text.contains("<a href=\"../\"><bdi>a</bdi></a>"), "{text}");
+    assert!(
+        text.contains("<a href=\"./a/\"><bdi>a</bdi>/</a>"),
+        "{text}"
+    );
+
+    names = (0..120)
+        .map(|number| format!("long/{number:03}{}", "&".repeat(240)))
+        .collect();
+    for name in &names {
+        let encoded: String = name.replace('&', "%26");
+        put(&encoded).await;
+    }
+    short("ui/repositories/uploads/browse/long/").await;
+    let (found, pages) = searched(&larder, "q=long/&repository=uploads").await;
+    let paths: Vec<&String> = found.iter().map(|(_, path)| path).collect();
+    assert_eq!(paths, names.iter().collect::<Vec<_>>());
+    assert!(pages > 2, "{pages}");
 }

@@ -179,3 +179,81 @@ async fn an_image_has_platforms_layers_and_tags() {
     let none = page(&larder, "ui/repositories/all/image?name=other").await;
     assert_eq!(none.status, 404);
 }
+
+#[tokio::test]
+async fn all_tags_of_a_package_are_shown_and_the_latest_first() {
+    let origin = Origin::start().await;
+    let mut tags: serde_json::Map<String, Value> = (0..129)
+        .map(|number| (format!("a{number:03}"), "1.0.0".into()))
+        .collect();
+    tags.insert("latest".to_owned(), "1.0.0".into());
+    let tarball = origin.url("/jam/-/jam-1.0.0.tgz");
+    let document = serde_json::json!({
+        "name": "jam", "dist-tags": tags,
+        "versions": {"1.0.0": {"name": "jam", "version": "1.0.0", "dist": {"tarball": tarball}}},
+    });
+    let document = Resource::new(document.to_string()).content_type("application/json");
+    origin.put("/jam", document);
+    let larder = larder(&origin, "npm", "").await;
+    fetch(&larder, "all", "jam").await;
+    let address = "ui/repositories/all/package?name=jam";
+    let first = json(&larder, address).await;
+    let second = json(&larder, &format!("{address}&page=2")).await;
+    assert_eq!(first["tags"][0]["tag"], "latest");
+    assert_eq!(
+        (&first["has_next"], &second["has_next"]),
+        (&Value::from(true), &Value::from(false))
+    );
+    let both = [each(&first["tags"], "tag"), each(&second["tags"], "tag")];
+    assert_eq!((both[0].len(), both[1].len()), (100, 30));
+    let all: std::collections::BTreeSet<&str> = both.concat().into_iter().collect();
+    assert_eq!(all.len(), 130);
+    let text = page(&larder, address).await.text();
+    assert!(text.contains("100 of 130"), "{text}");
+}
+
+/// The index of a package is about it, though it has no file.
+#[tokio::test]
+async fn a_package_without_files_has_a_page() {
+    let origin = Origin::start().await;
+    let put = |path: &str, kind: &str, body: &str| {
+        origin.put(path, Resource::new(body.to_owned()).content_type(kind));
+    };
+    let json_type = "application/json";
+    put("/empty", json_type, r#"{"name":"empty","versions":{}}"#);
+    put(
+        "/gone",
+        json_type,
+        r#"{"name":"gone","time":{"unpublished":{"time":"2020-01-01T00:00:00.000Z"}}}"#,
+    );
+    put(
+        "/simple/empty/",
+        "text/html",
+        r#"<!DOCTYPE html><html><head><meta name="pypi:repository-version" content="1.0"></head><body></body></html>"#,
+    );
+    put(
+        "/index.yaml",
+        "text/yaml",
+        "apiVersion: v1\nentries:\n  jam:\n  - apiVersion: v2\n    name: jam\n    urls:\n    - jam-1.0.0.tgz\n    version: 1.0.0\n",
+    );
+    for (package, name, index) in [
+        ("npm", "empty", "empty"),
+        ("npm", "gone", "gone"),
+        ("pypi", "empty", "simple/empty/"),
+    ] {
+        let larder = larder(&origin, package, "").await;
+        fetch(&larder, "all", index).await;
+        let of = json(&larder, &format!("ui/repositories/all/artifact/{index}")).await;
+        assert_eq!(of["package"]["name"], name, "{package}");
+        let shown = json(&larder, &format!("ui/repositories/all/package?name={name}")).await;
+        assert_eq!(shown["total"], 0, "{shown}");
+        assert_eq!(shown["index"], index, "{shown}");
+    }
+    // An index of many names those that there are.
+    let larder = larder(&origin, "helm", "").await;
+    fetch(&larder, "all", "index.yaml").await;
+    for (name, status) in [("jam", 200), ("empty", 404)] {
+        let answer = page(&larder, &format!("ui/repositories/all/package?name={name}")).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.text());
+    }
+}

@@ -361,3 +361,49 @@ async fn a_file_that_is_held_brings_its_index_where_that_is_forgotten() {
     let index = get(&larder.artifact("helm", "index.yaml")).await;
     assert_eq!(index.status, 200, "{}", index.text());
 }
+
+/// A flush voids what is under way: the job fetches it again, and does not say that there was no room for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_flushed_while_it_is_fetched_is_fetched_again() {
+    let (origin, paths) = filled(1).await;
+    let larder = TestLarder::start(&remote("generic", &origin, "")).await;
+    let path = format!("/{}", paths[0]);
+    origin.hold(&path);
+    let job = begin(&larder, "generic", &json!({"paths": paths})).await;
+    origin.wait_for("GET", &path, 1).await;
+    let flush = larder.url("cache/flush?remote=generic");
+    assert_eq!(send("PUT", &flush, &[]).await.status, 200);
+    origin.release(&path);
+    let ended = until_ended(&larder, &job).await;
+    assert_eq!(counts(&ended), [0, 0, 1, 0, 0], "{ended}");
+    assert_eq!(origin.count("GET", &path), 2);
+}
+
+/// The jobs behind one wait for it: it waits for no upstream that does not say that it is soon ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_does_not_say_when_to_ask_again_holds_no_job_up() {
+    let (origin, paths) = filled(2).await;
+    let refused = format!("/{}", paths[0]);
+    origin.put(&refused, Resource::new("slower").status(429));
+    let larder = TestLarder::start(&remote("generic", &origin, "")).await;
+    let first = begin(&larder, "generic", &json!({"paths": [paths[0]]})).await;
+    let second = begin(&larder, "generic", &json!({"paths": [paths[1]]})).await;
+    let ended = until_ended(&larder, &second).await;
+    assert_eq!(counts(&ended), [0, 0, 1, 0, 0], "{ended}");
+    let failed = get(&larder.url(&first)).await.json();
+    assert_eq!(counts(&failed), [0, 0, 0, 0, 1], "{failed}");
+    let reason = failed["items"][0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("429"), "{reason}");
+    assert_eq!(origin.count("GET", &refused), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_of_a_job_are_folded_as_those_of_clients() {
+    let (origin, paths) = filled(1).await;
+    let larder = TestLarder::start(&remote("generic", &origin, "")).await;
+    let wanted = json!({"paths": ["./f/000.bin", "f//000.bin", "/f/./000.bin"]});
+    let job = begin(&larder, "generic", &wanted).await;
+    let ended = until_ended(&larder, &job).await;
+    assert_eq!(counts(&ended), [0, 0, 1, 0, 0], "{ended}");
+    assert_eq!(ended["items"][0]["path"], paths[0], "{ended}");
+}

@@ -253,6 +253,8 @@ async fn the_packages_of_an_apk_index() {
             .iter()
             .all(|path| path.starts_with("v3.23/main/x86_64/"))
     );
+    let folded = offers(&larder, "alpine?source=upstream&name=v3.23//main/./x86_64").await;
+    assert_eq!(paths(&folded), paths(&offered));
     refused(&larder, "alpine?source=upstream", 400, "folder").await;
     assert_eq!(
         ask(&larder, "alpine?source=upstream&name=v0").await.status,
@@ -296,6 +298,14 @@ async fn the_tags_of_an_image_over_all_pages_of_the_list() {
         offered[0]["fresh_until"].is_string(),
         "a tag moves: {offered:?}"
     );
+    let first = ask(&larder, "docker?source=upstream&name=team/app&limit=1").await;
+    let cursor = first.json()["next"].as_str().expect("a cursor").to_owned();
+    let next = format!("docker?source=upstream&name=team/app&cursor={cursor}");
+    assert_eq!(paths(&offers(&larder, &next).await), expected[1..]);
+    for other in ["name=team/other", "name=team"] {
+        let other = format!("docker?source=upstream&{other}&cursor={cursor}");
+        refused(&larder, &other, 400, "cursor").await;
+    }
     refused(&larder, "docker?source=upstream", 400, "an image").await;
     refused(
         &larder,

@@ -334,3 +334,131 @@ async fn what_was_counted_and_refused_is_shown() {
     let text = page(&larder, "ui/repositories/files").await.text();
     assert!(text.contains("tools/setup.exe") && text.contains("<svg class=\"spark\""));
 }
+
+/// Folders may be called like larder's own roots, and like repositories.
+#[tokio::test]
+async fn what_a_path_has_in_it_is_neither_a_root_nor_a_repository() {
+    let origin = Origin::start().await;
+    let config = format!(
+        "auth: {{ admin_token: {TOKEN} }}\nremotes:\n  gen: {{ package: generic, base_url: '{}' }}\n  h2: {{ package: helm, base_url: '{}' }}\n  \
+         np: {{ package: npm, base_url: '{}' }}\n  dk: {{ package: docker, base_url: '{}' }}\n",
+        origin.url("/gen"),
+        origin.url("/helm"),
+        origin.url("/npm"),
+        origin.url("/")
+    );
+    let larder = TestLarder::start(&config).await;
+    let visitor = sign_in(&larder).await;
+    let headers = [("accept", "application/json"), ("cookie", &*visitor.cookie)];
+    for (address, repository, path) in [
+        ("gen/v2/h2/index.yaml", "gen", "v2/h2/index.yaml"),
+        ("gen/foo-v2/h2/x", "gen", "foo-v2/h2/x"),
+        ("/gen/v2/manual.pdf", "gen", "v2/manual.pdf"),
+        ("gen/api/v1/remote/h2/x", "gen", "api/v1/remote/h2/x"),
+        ("np/@sc/v2/-/v2-1.0.0.tgz", "np", "@sc/v2/-/v2-1.0.0.tgz"),
+        (
+            "/v2/dk/library/app/manifests/1",
+            "dk",
+            "library/app/manifests/1",
+        ),
+        ("/api/v1/virtual/h2/index.yaml", "h2", "index.yaml"),
+        (
+            &*larder.artifact("gen", "v2/h2/index.yaml"),
+            "gen",
+            "v2/h2/index.yaml",
+        ),
+        (
+            &*larder.url("v2/dk/team/app/manifests/1"),
+            "dk",
+            "team/app/manifests/1",
+        ),
+        (
+            "https://proxy.example.com/x/api/v1/remote/gen/v2/a",
+            "gen",
+            "v2/a",
+        ),
+        (&*origin.url("/gen/v2/a.txt"), "gen", "v2/a.txt"),
+        (&*origin.url("/helm/v2/a.tgz"), "h2", "v2/a.tgz"),
+        (
+            &*origin.url("/v2/library/app/manifests/1"),
+            "dk",
+            "library/app/manifests/1",
+        ),
+    ] {
+        let query: String = url::form_urlencoded::byte_serialize(address.as_bytes()).collect();
+        let page = larder.url(&format!("ui/explain?url={query}"));
+        let shown = send("GET", &page, &headers).await.json();
+        let explained = &shown["explained"];
+        assert_eq!(explained["repository"], repository, "{address}: {shown}");
+        assert_eq!(explained["path"], path, "{address}");
+        let api = larder.url(&format!("api/v1/explain/{repository}/{path}"));
+        let bearer = format!("Bearer {TOKEN}");
+        let api = send("GET", &api, &[("authorization", &bearer)])
+            .await
+            .json();
+        assert_eq!(api["path"], path, "{address}: {api}");
+    }
+    for address in [
+        larder.url("v2/gen/a.txt"),
+        larder.url("foo/v2/dk/library/app"),
+        "https://elsewhere.example.net/foo-v2/dk/x".to_owned(),
+        "foo/v2/dk/x".to_owned(),
+    ] {
+        let query: String = url::form_urlencoded::byte_serialize(address.as_bytes()).collect();
+        let page = larder.url(&format!("ui/explain?url={query}"));
+        let shown = send("GET", &page, &headers).await.json();
+        assert!(shown["refused"].is_string(), "{address}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_signing_in_leads_where_it_was_asked_for() {
+    let (_origin, larder) = with_a_file().await;
+    for (asked, leads) in [
+        ("ui/login", "%2Fui%2F"),
+        ("ui/login?to=%2Fui%2Fjobs", "%2Fui%2Fjobs"),
+        ("ui/login?to=%2Fui%2F%252e%252e%2Fapi", "%2Fui%2F"),
+        ("ui/jobs", "%2Fui%2Fjobs"),
+    ] {
+        let text = page(&larder, asked).await.text();
+        let link = format!("/ui/login?to={leads}\"");
+        assert!(text.contains(&link), "{asked}: {text}");
+    }
+    let fields = [
+        ("token", TOKEN),
+        ("to", "/ui/%2e%2e/api/v1/remote/files/dir/a.bin"),
+    ];
+    let answer = form(&larder, "ui/login", &fields, &[]).await;
+    assert_eq!((answer.status, answer.header("location")), (303, "../ui/"));
+}
+
+/// What is configured and cannot be served has a page that says so, and no link that ends in an error.
+#[tokio::test]
+async fn what_is_not_served_has_a_page_and_no_dead_links() {
+    let origin = Origin::start().await;
+    let larder = TestLarder::start(&format!(
+        "remotes:\n  wheels: {{ package: pypi, base_url: '{}' }}\n  uploads: {{ type: local, package: pypi }}\n  \
+         all: {{ type: virtual, package: pypi, members: [wheels] }}\n",
+        origin.url("/")
+    ))
+    .await;
+    for name in ["uploads", "all"] {
+        let address = format!("ui/repositories/{name}");
+        let text = page(&larder, &address).await.text();
+        assert!(text.contains("Not served: "), "{text}");
+        assert_eq!(
+            json(&larder, &address).await["repository"]["state"],
+            "not served"
+        );
+        for link in text.split("href=\"").skip(1) {
+            let link = link.split('"').next().expect("its end");
+            let Some(below) = link.strip_prefix("../../ui/") else {
+                continue;
+            };
+            let answer = page(&larder, &format!("ui/{below}")).await;
+            assert!(answer.status < 500, "{name}: {below}: {}", answer.status);
+        }
+    }
+    let form = json(&larder, "ui/search").await;
+    assert_eq!(form["repositories"], serde_json::json!(["wheels"]));
+}

@@ -72,7 +72,7 @@ async fn pages_are_soon_there_and_short_with_five_thousand_repositories() {
         let path = larder.artifact(&format!("r{}", 4_999 - number), "x.bin");
         assert_eq!(get(&path).await.status, 502);
     }
-    for path in ["ui/", "ui/repositories", "ui/health"] {
+    for path in ["ui/", "ui/repositories", "ui/health", "ui/search"] {
         let mut soonest = f64::INFINITY;
         for _ in 0..4 {
             let answer = page(&larder, path).await;

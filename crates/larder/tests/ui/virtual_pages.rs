@@ -228,3 +228,12 @@ async fn the_pages_of_a_merged_folder_follow_each_other() {
     let expected: Vec<String> = (0..240).map(|n| format!("a{n:03}-1.0.0.tgz")).collect();
     assert_eq!(seen, expected);
 }
+
+#[tokio::test]
+async fn a_virtual_repository_of_charts_has_no_images() {
+    let (_origins, larder) = two(&[], &[]).await;
+    for name in ["one", "all"] {
+        let answer = page(&larder, &format!("ui/repositories/{name}/image?name=x")).await;
+        assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+    }
+}

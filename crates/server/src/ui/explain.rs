@@ -1,6 +1,8 @@
 //! `/ui/explain`: why an address is answered as it is. What is pasted may be an address of larder's, one of an upstream's, or the path below
 //! a repository behind its name.
 
+use std::sync::Arc;
+
 use http::Method;
 use larder_core::{ErrorCode, Fault, FaultKind, Mount, PackageType, Repository};
 use larder_engine::{ArtifactRequest, Explanation, Point, PointValue};
@@ -10,6 +12,9 @@ use url::Url;
 
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
+
+/// Roots below which repositories are; below the last one images alone.
+const ROOTS: [&str; 3] = ["api/v1/remote/", "api/v1/virtual/", "v2/"];
 
 pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     visit.may_see_configuration()?;
@@ -59,42 +64,68 @@ fn not_meant() -> Fault {
 
 /// The repository that is meant, and the path below it, as it was pasted.
 fn meant<B: Backend>(visit: &Visit<'_, B>, pasted: &str) -> Option<(String, String)> {
-    let repositories = visit.backend().repositories();
-    let named = |name: &str, path: &str| {
-        let known = repositories.iter().any(|r| r.name.as_str() == name);
-        known.then(|| (name.to_owned(), path.to_owned()))
-    };
-    let of_path = |path: &str| -> Option<(String, String)> {
-        let path = path.trim_start_matches('/');
-        let below = ["api/v1/remote/", "api/v1/virtual/", "v2/"]
-            .iter()
-            .find_map(|prefix| path.find(prefix).map(|at| &path[at + prefix.len()..]));
-        let path = below.unwrap_or(path);
-        let (name, rest) = path.split_once('/').unwrap_or((path, ""));
-        named(name, rest)
-    };
-    let Ok(url) = Url::parse(pasted) else {
+    let known = visit.backend().repositories();
+    let url = Url::parse(pasted).ok();
+    let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
+        // A path may have the names of larder's own roots in it: a repository's name in front says that it is one.
         let path = pasted.split(['?', '#']).next().unwrap_or_default();
-        return of_path(path);
+        let path = path.trim_start_matches('/');
+        return named(&known, path, |_| true).or_else(|| rooted(&known, path));
     };
-    if !matches!(url.scheme(), "http" | "https") {
-        // `NAME:TAG` of an image, and the like.
-        return of_path(pasted);
-    }
-    upstream(&repositories, &url).or_else(|| of_path(url.path()))
+    let base = Url::parse(&visit.base()).ok();
+    let mut places = base.iter().chain(visit.live.public_urls.all());
+    let own = places.find_map(|place| {
+        let below = url.path().strip_prefix(place.path().trim_end_matches('/'));
+        let below = below.filter(|_| place.origin() == url.origin())?;
+        rooted(&known, below.strip_prefix('/')?)
+    });
+    own.or_else(|| upstream(&known, &url))
+        .or_else(|| elsewhere(&known, url.path()))
+}
+
+/// A path that begins with a repository's name.
+fn named(
+    known: &[Arc<Repository>],
+    path: &str,
+    is_there: impl Fn(&Repository) -> bool,
+) -> Option<(String, String)> {
+    let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+    let mut known = known.iter();
+    let found = known.find(|one| one.name.as_str() == name && is_there(one));
+    found.map(|_| (name.to_owned(), rest.to_owned()))
+}
+
+/// A path below larder's own address.
+fn rooted(known: &[Arc<Repository>], path: &str) -> Option<(String, String)> {
+    ROOTS.iter().find_map(|root| {
+        let is_there = |one: &Repository| *root != "v2/" || one.package == PackageType::Docker;
+        named(known, path.strip_prefix(root)?, is_there)
+    })
+}
+
+/// An address under a name of larder's that it does not know itself, maybe behind a path that a proxy has put in front.
+fn elsewhere(known: &[Arc<Repository>], path: &str) -> Option<(String, String)> {
+    let at = |at: usize| rooted(known, path.get(at + 1..)?);
+    at(0).or_else(|| at(path.find("/api/v1/")?))
 }
 
 /// The repository below whose upstream an address is: the one whose root is the longest.
-fn upstream(repositories: &[std::sync::Arc<Repository>], url: &Url) -> Option<(String, String)> {
+fn upstream(repositories: &[Arc<Repository>], url: &Url) -> Option<(String, String)> {
     let of_one = |repository: &Repository| {
         let settings = repository.upstream()?;
         let is_pypi = repository.package == PackageType::Pypi;
         let index = is_pypi.then_some((&settings.index_url, "simple/"));
         let bases = settings.base_urls.iter().map(|base| (base, ""));
+        // The API of a registry; elsewhere it is a folder like others.
+        let api = if repository.package == PackageType::Docker {
+            "v2/"
+        } else {
+            ""
+        };
         let below = |(base, prefix): (&Url, &str)| {
             let same = base.origin() == url.origin();
             let rest = url.path().strip_prefix(base.path()).filter(|_| same)?;
-            let rest = rest.strip_prefix("v2/").unwrap_or(rest);
+            let rest = rest.strip_prefix(api).unwrap_or(rest);
             Some((base.path().len(), format!("{prefix}{rest}")))
         };
         let (length, path) = index.into_iter().chain(bases).filter_map(below).max()?;

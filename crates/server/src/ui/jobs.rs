@@ -3,7 +3,7 @@
 use http::Method;
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind};
-use larder_engine::{HeldCursor, JobCounts, JobRow};
+use larder_engine::{HeldCursor, JobCounts, JobRow, Room};
 use larder_ui::pages::{self, JobItem, JobSummary};
 use larder_ui::{Bytes, Count, Moment};
 
@@ -50,17 +50,24 @@ pub(crate) async fn route<B: Backend>(
 async fn show<B: Backend>(visit: &Visit<'_, B>, id: &str) -> Outcome {
     let after = cursor(visit, id)?;
     let report = visit.backend().job(id, after.as_deref(), PAGE).await?;
-    let items = report.items.into_iter().map(|item| JobItem {
-        bytes: (item.state == "cached").then_some(Bytes(item.bytes)),
-        path: item.path,
-        state: item.state,
-        reason: Some(item.reason).filter(|reason| !reason.is_empty()),
-    });
+    let (mut room, mut items) = (Room::new(PAGE as usize, 0), Vec::new());
+    let mut all = report.items.into_iter();
+    while !room.is_full()
+        && let Some(item) = all.next()
+    {
+        room.take(1, &[&item.path, &item.reason]);
+        items.push(JobItem {
+            bytes: (item.state == "cached").then_some(Bytes(item.bytes)),
+            path: item.path,
+            state: item.state,
+            reason: Some(item.reason).filter(|reason| !reason.is_empty()),
+        });
+    }
+    let last = items.last().map(|item| item.path.clone());
+    let next = all.next().map_or(report.next, |_| last);
     visit.page(&pages::Job {
-        items: items.collect(),
-        next: report
-            .next
-            .map(|path| cursor_to(report.job.id.clone(), path)),
+        items,
+        next: next.map(|path| cursor_to(report.job.id.clone(), path)),
         job: summary(&report.job, &report.counts),
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind, Repository};
-use larder_engine::JobRequest;
+use larder_engine::{JobRequest, Room};
 use larder_ui::pages::{Missing, Outage};
 use larder_ui::{Count, Moment, Share};
 
@@ -29,13 +29,21 @@ pub(crate) async fn show<B: Backend>(
     let name = repository.name.as_str();
     let after = Some(visit.parameter("after")).filter(|after| !after.is_empty());
     let outage = visit.backend().outage(name, after.as_deref(), PAGE).await?;
-    let missing = outage.missing.into_iter().map(|missing| Missing {
-        repository: missing.repository,
-        path: missing.path,
-        requests: Count(missing.requests),
-        last: Moment(missing.last_asked),
-        why: missing.why,
-    });
+    let (mut room, mut missing) = (Room::new(PAGE as usize, 0), Vec::new());
+    let (mut all, mut last) = (outage.missing.into_iter(), None);
+    while !room.is_full()
+        && let Some(one) = all.next()
+    {
+        room.take(1, &[&one.path]);
+        last = Some(one.place());
+        missing.push(Missing {
+            repository: one.repository,
+            path: one.path,
+            requests: Count(one.requests),
+            last: Moment(one.last_asked),
+            why: one.why,
+        });
+    }
     visit.page(&Outage {
         repository: Numbers::read(visit).head(visit, repository),
         since: Moment(outage.since),
@@ -43,8 +51,8 @@ pub(crate) async fn show<B: Backend>(
         missing_requests: Count(outage.missing_requests),
         answered: outage.share.map(Share),
         missing_paths: Count(outage.missing_paths),
-        missing: missing.collect(),
-        next: outage.next,
+        missing,
+        next: all.next().map_or(outage.next, |_| last),
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 use hyper::body::Incoming;
 use larder_core::{Pattern, Repository, RepositoryKind};
+use larder_engine::Room;
 use larder_formats::{client_lines, repository_url};
 use larder_ui::pages::{self, Counter, Facts, Mirror, RefusedGroup, Rule, SetUp};
 use larder_ui::{Bytes, Count, Moment, Share, Span};
@@ -113,7 +114,8 @@ async fn facts<B: Backend>(
 ) -> Result<Facts, larder_core::Fault> {
     let name = repository.name.as_str();
     let requests = numbers.of(name);
-    let has_files = repository.kind() != RepositoryKind::Virtual;
+    let is_served = visit.backend().not_built(name).is_none();
+    let has_files = repository.kind() != RepositoryKind::Virtual && is_served;
     let size = if has_files {
         let held = visit.backend().held_summary(Some(name)).await?;
         let own = held.repositories.into_iter();
@@ -181,7 +183,15 @@ fn refused<B: Backend>(visit: &Visit<'_, B>, name: &str) -> Option<Vec<RefusedGr
         }));
     }
     all.sort_by_key(|group| Reverse(group.count));
-    all.truncate(MOST_REFUSED);
+    let mut room = Room::new(MOST_REFUSED, 0);
+    let fits = all.iter().take_while(|group| {
+        let is_full = room.is_full();
+        let examples: Vec<&str> = group.examples.iter().map(String::as_str).collect();
+        room.take(1, &examples);
+        !is_full
+    });
+    let fits = fits.count();
+    all.truncate(fits);
     Some(all)
 }
 

@@ -92,17 +92,18 @@ fn with_cookie<B: Backend>(visit: &Visit<'_, B>, to: &str, cookie: Option<String
 }
 
 /// Only to a page of larder's: anything else is the overview.
-fn safe(to: &str) -> &str {
+pub(super) fn safe(to: &str) -> &str {
+    let path = to.split(['?', '#']).next().unwrap_or_default();
+    // Browsers read an encoded dot as a dot, and some servers an encoded slash as a slash; addresses of pages have neither.
+    let path = path.to_ascii_lowercase();
     let is_page = to.starts_with("/ui/")
         && to
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
         && !to.contains("//")
-        && !to
-            .split(['?', '#'])
-            .next()
-            .unwrap_or_default()
-            .contains("..");
+        && !["..", "%2e", "%2f", "%5c"]
+            .iter()
+            .any(|part| path.contains(part));
     if is_page { to } else { "/ui/" }
 }
 
@@ -112,7 +113,13 @@ mod tests {
 
     #[test]
     fn hazard_nobody_is_sent_elsewhere_by_signing_in() {
-        for page in ["/ui/", "/ui/jobs/7?cursor=a..b", "/ui/repositories/npm"] {
+        for page in [
+            "/ui/",
+            "/ui/jobs/7?cursor=a..b",
+            "/ui/repositories/npm",
+            "/ui/explain?url=npm%2Fa%2E%2e",
+            "/ui/repositories/npm/artifact/a%20b%25",
+        ] {
             assert_eq!(safe(page), page);
         }
         for other in [
@@ -122,6 +129,13 @@ mod tests {
             "https://evil.example/ui/",
             "/ui/..//evil.example",
             "/ui/../api",
+            "/ui/%2e%2e/api",
+            "/ui/.%2E/api",
+            "/ui/%2E./api?x",
+            "/ui/..%2fapi",
+            "/ui/a%2F%2Fb",
+            "/ui/%5cevil.example",
+            "/ui/%5C",
             "/ui/\\evil.example",
             "/ui/a\r\nb",
             "/uix",

@@ -23,6 +23,8 @@ use crate::discovery::{cursor_of, cursor_text};
 
 /// Rows of one page: with the longest usual names it stays below 150 KB.
 const ROWS: usize = 100;
+/// Repositories that the form of a search lists; where there are more, the name is typed.
+const CHOICES: usize = 100;
 /// Tags on the page of an image, beside its parts.
 const TAGS: usize = 50;
 
@@ -136,19 +138,22 @@ pub(crate) async fn search<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
             after,
         })
         .await?;
-    let repositories = visit.backend().repositories();
+    // Of what is not served there is nothing to be found.
+    let repositories = visit.backend().repositories().into_iter();
+    let names = repositories.map(|one| one.name.to_string());
+    let names = names.filter(|name| visit.backend().not_built(name).is_none());
+    let mut choices: Vec<String> = names.take(CHOICES + 1).collect();
+    if choices.len() > CHOICES {
+        choices.clear();
+    }
     visit.page(&pages::Search {
         query,
         kind: word,
         repository,
-        repositories: repositories
-            .iter()
-            .map(|one| one.name.to_string())
-            .collect(),
+        repositories: choices,
         hits: found.hits.into_iter().map(hit).collect(),
         next: found.next.as_ref().map(cursor_text),
         looked_at: Count(found.looked_at),
-        has_more_of_digest: found.has_more_of_digest,
     })
 }
 
@@ -271,7 +276,11 @@ async fn package<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>)
             limit: ROWS,
         })
         .await?;
-    let tags = found.tags.into_iter().take(ROWS);
+    let rows = found.total.max(found.tags.len());
+    let tags_total = Count(found.tags.len() as u64);
+    let mut tags = found.tags;
+    tags.sort_by_key(|(tag, _)| tag != "latest");
+    let tags = tags.into_iter().skip(skip).take(ROWS);
     visit.page(&pages::Package {
         repository: head(visit, repository),
         name,
@@ -282,7 +291,8 @@ async fn package<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>)
         tags: tags
             .map(|(tag, version)| PackageTag { tag, version })
             .collect(),
-        has_next: found.total > skip.saturating_add(found.files.len()),
+        tags_total,
+        has_next: rows > skip.saturating_add(ROWS),
         files: found.files.into_iter().map(shown::package_file).collect(),
         total: Count(found.total as u64),
         page,

@@ -9,6 +9,7 @@ use larder_ui::pages::Message;
 use larder_ui::{Frame, HEADERS, Page, Sign};
 
 use super::session::{self, Session};
+use super::sign_in::safe;
 use crate::accept::quality;
 use crate::attempts::try_bearer;
 use crate::backend::Backend;
@@ -32,6 +33,8 @@ pub(crate) struct Visit<'a, B> {
     pub(crate) live: Arc<LiveSettings>,
     pub(crate) session: Option<Session>,
     wants_json: bool,
+    /// Where signing in leads to; the form itself stands for what it was asked for.
+    here: String,
     /// From the page to the place of `/ui`: `..`, `../..`. It is right behind any path that a proxy puts in front.
     root: String,
 }
@@ -51,10 +54,18 @@ impl<'a, B: Backend> Visit<'a, B> {
         } else {
             rest.matches('/').count() + 1
         };
+        // Nobody comes back to where a form was sent.
+        let own = exchange.head.uri.path_and_query();
+        let here = match own.filter(|_| exchange.head.method != Method::POST) {
+            Some(_) if rest == "login" => safe(&parameter(exchange, "to")).to_owned(),
+            Some(own) => own.to_string(),
+            None => "/ui/".to_owned(),
+        };
         Self {
             exchange,
             live,
             session,
+            here,
             wants_json: wants_json(exchange),
             root: match depth {
                 0 => ".".to_owned(),
@@ -114,10 +125,7 @@ impl<'a, B: Backend> Visit<'a, B> {
 
     /// The parameter of the query, decoded; empty if it is not there.
     pub(crate) fn parameter(&self, name: &str) -> String {
-        let query = self.exchange.head.uri.query().unwrap_or_default();
-        let mut parameters = url::form_urlencoded::parse(query.as_bytes());
-        let found = parameters.find(|(known, _)| known == name);
-        found.map_or_else(String::new, |(_, value)| value.into_owned())
+        parameter(self.exchange, name)
     }
 
     /// The repository of that name.
@@ -132,9 +140,6 @@ impl<'a, B: Backend> Visit<'a, B> {
             (None, Some(_)) => Sign::Out,
             (None, None) => Sign::Closed,
         };
-        // Nobody comes back to where a form was sent.
-        let here = self.exchange.head.uri.path_and_query();
-        let here = here.filter(|_| self.method() != Method::POST);
         Frame {
             root: self.root.clone(),
             version: self.exchange.shared.version,
@@ -144,7 +149,7 @@ impl<'a, B: Backend> Visit<'a, B> {
                 .as_ref()
                 .map_or_else(String::new, |session| session.csrf.clone()),
             now: self.backend().now(),
-            here: here.map_or_else(|| "/ui/".to_owned(), ToString::to_string),
+            here: self.here.clone(),
         }
     }
 
@@ -213,6 +218,14 @@ impl<'a, B: Backend> Visit<'a, B> {
             Err(_) => plain(),
         }
     }
+}
+
+/// The parameter of the query, decoded; empty if it is not there.
+fn parameter<B>(exchange: &Exchange<'_, B>, name: &str) -> String {
+    let query = exchange.head.uri.query().unwrap_or_default();
+    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+    let found = parameters.find(|(known, _)| known == name);
+    found.map_or_else(String::new, |(_, value)| value.into_owned())
 }
 
 /// Whether JSON is asked for: by name. Who takes anything gets a page.

@@ -52,7 +52,7 @@ mod uses;
 
 pub use artifacts::PageRow;
 pub use asked::{AskedFor, AskedRow};
-pub use by_blob::BlobHolder;
+pub use by_blob::{BlobHolder, HolderRange};
 pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
 pub use copy::{BlobName, CopyCounts, LeftOut, Migration, NamedBlobs, RowTally, RowsCopied};

@@ -72,6 +72,8 @@ const ALLOWED: &[(&str, &str)] = &[
         "feed.rs NEWEST",
         "reads the last row, in the order of the key",
     ),
+    ("by_blob.rs RECORDS", "sorts what has the same bytes"),
+    ("by_blob.rs FILES", "as the one before"),
     (
         "garbage.rs WAITING",
         "counts all, when an operator asks for it",

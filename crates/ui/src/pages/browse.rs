@@ -57,17 +57,31 @@ impl File {
     }
 }
 
+/// So many folders of a path are shown; of a deeper one the first and the last.
+const MOST_CRUMBS: usize = 20;
+/// The first of a deeper one.
+const FIRST_CRUMBS: usize = 3;
+
 impl Browse {
-    /// The folders above this one and itself: name, and path with its slash.
-    pub fn crumbs(&self) -> Vec<(&str, &str)> {
-        let ends = self.folder.match_indices('/').map(|(at, _)| at);
-        let mut begin = 0;
-        ends.filter_map(|end| {
-            let name = self.folder.get(begin..end)?;
-            begin = end + 1;
-            Some((name, self.folder.get(..=end)?))
-        })
-        .collect()
+    /// The folders above this one and itself: the name, and the address from this page. In the place of those that are left out there is
+    /// one without a name.
+    pub fn crumbs(&self) -> Vec<(&str, String)> {
+        let names: Vec<&str> = self.folder.split_terminator('/').collect();
+        let deep = names.len();
+        let left_out = if deep > MOST_CRUMBS {
+            FIRST_CRUMBS..deep + FIRST_CRUMBS - MOST_CRUMBS
+        } else {
+            0..0
+        };
+        let names = names.into_iter().enumerate();
+        names
+            .filter(|(at, _)| !left_out.contains(at) || *at == left_out.start)
+            .map(|(at, name)| match deep - 1 - at {
+                _ if left_out.contains(&at) => ("", String::new()),
+                0 => (name, "./".to_owned()),
+                above => (name, "../".repeat(above)),
+            })
+            .collect()
     }
 
     /// Whether it shows what others hold.
@@ -103,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_folder_has_those_above_it() {
-        let page = Browse {
+        let mut page = Browse {
             repository: RepositoryHead {
                 name: "r".to_owned(),
                 kind: "remote",
@@ -118,6 +132,25 @@ mod tests {
             is_later: false,
             holders: BTreeMap::new(),
         };
-        assert_eq!(page.crumbs(), [("a", "a/"), ("b c", "a/b c/")]);
+        let text = |crumbs: Vec<(&str, String)>| {
+            let texts = crumbs
+                .iter()
+                .map(|(name, address)| format!("{name}>{address}"));
+            texts.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(text(page.crumbs()), "a>../ b c>./");
+        page.folder = (1..=20).map(|number| format!("{number}/")).collect();
+        let all = text(page.crumbs());
+        assert!(
+            all.starts_with("1>../../") && all.ends_with(" 19>../ 20>./"),
+            "{all}"
+        );
+        page.folder = (1..=1_000).map(|number| format!("{number}/")).collect();
+        let crumbs = page.crumbs();
+        let names: Vec<&str> = crumbs.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names[..5], ["1", "2", "3", "", "984"]);
+        assert_eq!((names.len(), names[names.len() - 1]), (21, "1000"));
+        assert_eq!(crumbs[0].1, "../".repeat(999));
+        assert_eq!(crumbs[4].1, "../".repeat(16));
     }
 }

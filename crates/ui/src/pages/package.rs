@@ -21,8 +21,10 @@ pub struct Package {
     pub cached_at: Option<Moment>,
     /// When the upstream is asked for it again; `None`: never.
     pub fresh_until: Option<Moment>,
-    /// Names that stand for versions.
+    /// Names that stand for versions, `latest` first.
     pub tags: Vec<Tag>,
+    /// How many there are in all.
+    pub tags_total: Count,
     /// The newest first.
     pub files: Vec<PackageFile>,
     /// How many there are in all.
@@ -80,6 +82,13 @@ pub struct PackageFile {
     pub held_until: Option<Moment>,
     /// The repository whose file it is: of a virtual one a member.
     pub repository: String,
+}
+
+impl Package {
+    /// Whether there are more tags than this page has.
+    pub fn has_more_tags(&self) -> bool {
+        (self.tags.len() as u64) < self.tags_total.0
+    }
 }
 
 impl PackageFile {

@@ -45,10 +45,11 @@ impl RepositoryHead {
 
     /// The pages that there are about a repository of this kind.
     pub fn tabs(&self) -> Vec<Tab> {
-        let mut tabs = vec![
-            tab("summary", "", "Summary"),
-            tab("browse", "/browse/", "Browse"),
-        ];
+        let mut tabs = vec![tab("summary", "", "Summary")];
+        if self.state == "not served" {
+            return tabs;
+        }
+        tabs.push(tab("browse", "/browse/", "Browse"));
         if self.kind == "remote" {
             tabs.push(tab("outage", "/outage", "If the upstream died"));
             tabs.push(tab("flush", "/flush", "Flush"));

@@ -14,7 +14,7 @@ pub struct Search {
     pub kind: &'static str,
     /// The one repository that is meant; empty: all.
     pub repository: String,
-    /// All repositories; in a virtual one what its members hold is searched.
+    /// The repositories to choose from, empty where there are too many; in a virtual one what its members hold is searched.
     pub repositories: Vec<String>,
     /// What was found.
     pub hits: Vec<Hit>,
@@ -22,8 +22,6 @@ pub struct Search {
     pub next: Option<String>,
     /// Paths that were looked at for this page.
     pub looked_at: Count,
-    /// There are more that have the digest than are shown.
-    pub has_more_of_digest: bool,
 }
 
 page!(Search, "search.html", crate::Section::Search);

@@ -70,7 +70,7 @@ impl MissingPath {
     }
 
     /// Where a page that begins behind it begins.
-    fn place(&self) -> String {
+    pub fn place(&self) -> String {
         let (requests, at) = (self.requests, self.last_asked.0);
         format!("{requests}-{at}-{}/{}", self.repository, self.path)
     }
