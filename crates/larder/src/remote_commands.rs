@@ -92,7 +92,7 @@ pub struct PutFlags {
 /// `larder rm`.
 #[derive(Debug, Clone, Args)]
 pub struct RmFlags {
-    /// Paths of repositories, or their URLs
+    /// Paths of repositories, or their URLs; one that cannot be removed does not keep the others
     #[arg(value_name = "REPO/PATH", required = true)]
     places: Vec<String>,
     #[command(flatten)]
@@ -449,7 +449,7 @@ async fn execute(
         RemoteCommand::Ls(flags) => listing::ls(&server, flags, out).await,
         RemoteCommand::Get(flags) => get::get(&server, flags, out).await,
         RemoteCommand::Put(flags) => put::put(&server, flags, out).await,
-        RemoteCommand::Rm(RmFlags { places, .. }) => steer::rm(&server, places, out).await,
+        RemoteCommand::Rm(RmFlags { places, .. }) => steer::rm(&server, places, out, err).await,
         RemoteCommand::Flush(flags) => steer::flush(&server, flags, out).await,
         RemoteCommand::Warm(flags) => {
             let is_dumb = environment.get("TERM") == Some("dumb");

@@ -79,7 +79,10 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         .because(Cause::Tls);
         return failed.briefly(handshake::brief(tls));
     }
-    let io_kind = cause::<io::Error>(error).map(io::Error::kind);
+    // The innermost says most: the outer ones only wrap it.
+    let io_errors = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let io_kinds: Vec<io::ErrorKind> = io_errors.map(io::Error::kind).collect();
+    let io_kind = io_kinds.last().copied();
     if error.is_timeout() {
         let text = if error.is_connect() {
             "connecting took longer than timeouts.connect"
@@ -94,15 +97,7 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         return unknown.briefly("its host name cannot be resolved");
     }
     if error.is_connect() {
-        if let Some(refused) = refused_by_proxy(error) {
-            return refused;
-        }
-        let why = io_kind.map_or_else(
-            || "the proxy or server gave no usable answer".to_owned(),
-            |kind| kind.to_string(),
-        );
-        return Failure::new(Unreachable, format!("cannot connect: {why}"))
-            .briefly(brief_of_connecting(io_kind));
+        return connect_failure(error, &io_kinds);
     }
     if lost_connection(error, io_kind) {
         let closed = Failure::new(
@@ -123,6 +118,31 @@ pub(crate) fn head_failure(error: &reqwest::Error) -> Failure {
         connection_lost: true,
         ..Failure::new(Protocol, "the answer is not valid HTTP")
     }
+}
+
+/// Why there is no connection.
+fn connect_failure(error: &reqwest::Error, io_kinds: &[io::ErrorKind]) -> Failure {
+    if let Some(refused) = refused_by_proxy(error) {
+        return refused;
+    }
+    // What ends a connection during the handshake comes wrapped in an error of the TLS connector.
+    if io_kinds.len() > 1 {
+        let text =
+            "TLS failed: the connection ended during the handshake; does this port speak TLS?";
+        return Failure::new(UpstreamErrorKind::Unreachable, text)
+            .because(Cause::Tls)
+            .briefly("the TLS handshake failed");
+    }
+    let io_kind = io_kinds.last().copied();
+    let why = match io_kind {
+        None | Some(io::ErrorKind::Other) => "the proxy or server gave no usable answer".to_owned(),
+        Some(kind) => kind.to_string(),
+    };
+    Failure::new(
+        UpstreamErrorKind::Unreachable,
+        format!("cannot connect: {why}"),
+    )
+    .briefly(brief_of_connecting(io_kind))
 }
 
 /// What larder's own resolver has to say of a name.

@@ -47,9 +47,9 @@ pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
 pub use fields::parse_rate;
 pub use hints::nearest;
-pub(crate) use node::Node;
+pub(crate) use node::{Entry, Node};
 pub use settings::{Cluster, DEFAULT_HOT_SET, Limits, S3, Settings, Sources, Tls, Tracing};
-pub(crate) use tree::yaml_tree;
+pub(crate) use tree::{yaml_tree, yaml_trees};
 pub use watch::watch;
 pub use written_secrets::written_secrets;
 

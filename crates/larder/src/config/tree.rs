@@ -11,10 +11,19 @@ use super::yaml;
 /// # Errors
 /// It is no YAML, has a key twice, or is too large or too deep: a line for each, with its place.
 pub(crate) fn yaml_tree(file: &str, text: &str) -> Result<Option<Node>, String> {
+    Ok(trees(file, text, 1)?.pop())
+}
+
+/// As [`yaml_tree`], of all documents of a text that may have several.
+pub(crate) fn yaml_trees(file: &str, text: &str) -> Result<Vec<Node>, String> {
+    trees(file, text, usize::MAX)
+}
+
+fn trees(file: &str, text: &str, most: usize) -> Result<Vec<Node>, String> {
     let mut report = Report::default();
-    let parsed = yaml::parse(&Arc::from(file), text, &mut report);
+    let parsed = yaml::parse_all(&Arc::from(file), text, most, &mut report);
     match parsed {
-        Some(parsed) if !report.has_errors() => Ok(parsed.root),
+        Some((documents, _)) if !report.has_errors() => Ok(documents),
         _ => {
             let found = report.into_sorted();
             let lines: Vec<String> = found.iter().map(ToString::to_string).collect();

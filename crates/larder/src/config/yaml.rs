@@ -31,8 +31,22 @@ pub(super) struct Parsed {
     pub(super) repairs: Vec<(Place, Repair)>,
 }
 
-/// Parses one file; `None` if it cannot be used (the report says why).
+/// Parses a file of one document; `None` if it cannot be used (the report says why).
 pub(super) fn parse(file: &Arc<str>, source: &str, report: &mut Report) -> Option<Parsed> {
+    let (mut documents, repairs) = parse_all(file, source, 1, report)?;
+    Some(Parsed {
+        root: documents.pop(),
+        repairs,
+    })
+}
+
+/// Parses a file of up to so many documents, as [`parse`] does one.
+pub(super) fn parse_all(
+    file: &Arc<str>,
+    source: &str,
+    most: usize,
+    report: &mut Report,
+) -> Option<(Vec<Node>, Vec<(Place, Repair)>)> {
     let at = |line, column| Place {
         file: Arc::clone(file),
         line,
@@ -53,18 +67,15 @@ pub(super) fn parse(file: &Arc<str>, source: &str, report: &mut Report) -> Optio
             nodes: 0,
             stack: Vec::new(),
             anchors: HashMap::new(),
-            root: None,
+            documents: Vec::new(),
             repeated: Vec::new(),
         };
-        let failed = match builder.run(&source) {
+        let failed = match builder.run(&source, most) {
             Ok(()) => {
                 for (place, message) in builder.repeated {
                     report.error(&place, message);
                 }
-                return Some(Parsed {
-                    root: builder.root,
-                    repairs,
-                });
+                return Some((builder.documents, repairs));
             }
             Err(failed) => failed,
         };
@@ -121,7 +132,8 @@ struct Builder<'a> {
     stack: Vec<Frame>,
     /// Finished anchored nodes with their size and depth.
     anchors: HashMap<usize, (Node, usize, usize)>,
-    root: Option<Node>,
+    /// Those that are finished.
+    documents: Vec<Node>,
     /// Duplicate keys: errors, but not a reason to stop reading.
     repeated: Vec<(Place, String)>,
 }
@@ -141,7 +153,7 @@ fn scan_failed(error: &ScanError, source: &str) -> Failed {
 }
 
 impl Builder<'_> {
-    fn run(&mut self, source: &str) -> Result<(), Failed> {
+    fn run(&mut self, source: &str, most: usize) -> Result<(), Failed> {
         let mut documents = 0;
         for event in Parser::new_from_str(source) {
             let (event, span) = event.map_err(|error| scan_failed(&error, source))?;
@@ -149,7 +161,7 @@ impl Builder<'_> {
             match event {
                 Event::DocumentStart(_) => {
                     documents += 1;
-                    if documents > 1 {
+                    if documents > most {
                         return Err(Failed::new(
                             marker,
                             "a second YAML document (`---`) in one file: use one file for each",
@@ -327,7 +339,7 @@ impl Builder<'_> {
             self.anchors.insert(anchor, (node.clone(), size, depth));
         }
         match self.stack.last_mut().map(|frame| &mut frame.content) {
-            None => self.root = Some(node),
+            None => self.documents.push(node),
             Some(Content::List(items)) => items.push(node),
             Some(Content::Map {
                 entries,

@@ -1,6 +1,6 @@
 //! Clocks that differ: lives of copies, quarantine, certificates and signatures all go by the time.
 
-use larder_core::{Clock as _, SystemClock, UnixMillis};
+use larder_core::UnixMillis;
 
 use super::Finding;
 
@@ -30,11 +30,9 @@ pub(super) fn ahead(date: Option<&str>, age: Option<&str>, now: UnixMillis) -> O
 }
 
 impl Clocks {
-    /// Takes an answer's `Date` and `Age` up.
-    pub(super) fn see(&mut self, place: String, date: Option<&str>, age: Option<&str>) {
-        if let Some(ahead) = ahead(date, age, SystemClock.now()) {
-            self.0.push(Seen { place, ahead });
-        }
+    /// Takes up how far this machine's clock was [`ahead`] when a server's answer came.
+    pub(super) fn see(&mut self, place: String, ahead: i64) {
+        self.0.push(Seen { place, ahead });
     }
 
     /// One finding if this machine's clock is the one that differs, else one for each server whose clock does.
@@ -56,11 +54,7 @@ impl Clocks {
             return vec![Finding::new(
                 "clock",
                 "this machine",
-                format!(
-                    "its clock is {} of {}",
-                    told(first.ahead),
-                    others.join(", ")
-                ),
+                format!("its clock is {} {}", told(first.ahead), others.join(", ")),
                 remedy,
             )];
         }
@@ -69,7 +63,7 @@ impl Clocks {
                 "clock",
                 seen.place.clone(),
                 format!(
-                    "this machine's clock is {} of this server's, and agrees with others",
+                    "this machine's clock is {} this server's, and agrees with others",
                     told(seen.ahead)
                 ),
                 "set that server's clock, or ask who runs it: quarantine and lives of copies go by the times that it states",
@@ -79,10 +73,10 @@ impl Clocks {
     }
 }
 
-/// How far a clock is off, in words before `of`.
+/// How far a clock is off, in words before the other.
 pub(super) fn told(ahead: i64) -> String {
     let seconds = ahead.unsigned_abs() / 1_000;
-    let direction = if ahead < 0 { "behind that" } else { "ahead" };
+    let direction = if ahead < 0 { "behind" } else { "ahead of" };
     format!("{seconds} s {direction}")
 }
 
@@ -119,5 +113,10 @@ mod tests {
         assert!(own[0].what.contains("3600 s ahead of a, b"), "{own:?}");
         let others = seen(&[("a", 0), ("b", -3_600_000)]);
         assert_eq!((others.len(), &*others[0].place), (1, "b"));
+        let what = &others[0].what;
+        assert!(
+            what.contains("clock is 3600 s behind this server's,"),
+            "{what}"
+        );
     }
 }

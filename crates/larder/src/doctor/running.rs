@@ -76,7 +76,7 @@ fn of_page(health: &Health) -> Vec<Finding> {
     if let Some(ahead) = ahead(date.as_deref(), None, SystemClock.now())
         && ahead.abs() > MOST_SKEW_MS
     {
-        let what = format!("this machine's clock is {} of that larder's", told(ahead));
+        let what = format!("this machine's clock is {} that larder's", told(ahead));
         let remedy = "compare both with the time, and set the wrong one right (run NTP)";
         say("clock", "Date".to_owned(), what, remedy);
     }

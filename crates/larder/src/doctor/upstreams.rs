@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use larder::config::Settings;
-use larder_core::{PackageType, Repository, SafeUrl, UpstreamSettings};
+use larder_core::{Clock as _, PackageType, Repository, SafeUrl, SystemClock, UpstreamSettings};
 use larder_upstream::{
     HttpUpstream, Options, Upstream as _, UpstreamError, UpstreamErrorKind, UpstreamRequest,
 };
 use url::Url;
 
 use super::Finding;
-use super::clock::Clocks;
+use super::clock::{Clocks, ahead};
 
 /// How many are asked at once, and how long one may take.
 const AT_ONCE: usize = 8;
@@ -32,8 +32,8 @@ struct Probe {
 struct Probed {
     finding: Option<Finding>,
     place: String,
-    date: Option<String>,
-    age: Option<String>,
+    /// How far this machine's clock is ahead of its own.
+    ahead: Option<i64>,
 }
 
 /// Asks all; gives how many were asked, and what is wrong with them. What they take the time to be goes to `clocks`.
@@ -50,7 +50,9 @@ pub(super) async fn findings(settings: &Settings, clocks: &mut Clocks) -> (usize
     let answers: Vec<Probed> = answers.buffered(AT_ONCE).collect().await;
     let mut found = Vec::new();
     for answer in answers {
-        clocks.see(answer.place, answer.date.as_deref(), answer.age.as_deref());
+        if let Some(ahead) = answer.ahead {
+            clocks.see(answer.place, ahead);
+        }
         found.extend(answer.finding);
     }
     (asked, found)
@@ -105,27 +107,27 @@ async fn ask(upstream: &HttpUpstream, probe: Probe) -> Probed {
     let repository = Arc::clone(&probe.repository);
     let request = UpstreamRequest::new(repository, method, probe.url.clone());
     let answer = tokio::time::timeout(PATIENCE, upstream.send(request)).await;
-    let (finding, date, age) = match answer {
+    // Now: an answer waits for those that were asked before it.
+    let now = SystemClock.now();
+    let (finding, ahead) = match answer {
         Err(_) => {
             let what = format!(
                 "{} does not answer within {} s",
                 SafeUrl(probe.url.clone()),
                 PATIENCE.as_secs()
             );
-            (Some(unreachable(&probe, what)), None, None)
+            (Some(unreachable(&probe, what)), None)
         }
-        Ok(Err(error)) => (of_error(&probe, &error), None, None),
+        Ok(Err(error)) => (of_error(&probe, &error), None),
         Ok(Ok(response)) => (
             of_status(&probe, response.status.as_u16()),
-            response.header("date").map(str::to_owned),
-            response.header("age").map(str::to_owned),
+            ahead(response.header("date"), response.header("age"), now),
         ),
     };
     Probed {
         finding,
         place: probe.place,
-        date,
-        age,
+        ahead,
     }
 }
 
@@ -157,7 +159,11 @@ fn of_error(probe: &Probe, error: &UpstreamError) -> Option<Finding> {
         // What a registry gives to anybody it may give image by image.
         UpstreamErrorKind::Unauthorized if is_registry(probe) && !has_account => None,
         UpstreamErrorKind::Unauthorized => Some(refused(probe, what)),
-        UpstreamErrorKind::RefusedAddress | UpstreamErrorKind::RefusedRedirect => {
+        UpstreamErrorKind::RefusedRedirect => {
+            let remedy = "set base_url to an address that answers itself, or ask who runs the server: larder does not follow this redirect";
+            Some(Finding::new(UNREACHABLE, probe.place.clone(), what, remedy))
+        }
+        UpstreamErrorKind::RefusedAddress => {
             let remedy = "if the address it leads to is trusted, admit it with `allow_private`; else set base_url to the address itself";
             Some(Finding::new(UNREACHABLE, probe.place.clone(), what, remedy))
         }

@@ -1,6 +1,6 @@
 //! `bun.lock` of Bun: JSON with commas behind the last of a list, which YAML takes as it is.
 
-use super::{Lock, Unreadable, Wanted};
+use super::{Lock, Unreadable, Wanted, is_web};
 use crate::config::{Node, yaml_tree};
 
 pub(super) fn bun_lock(file: &str, text: &str) -> Result<Lock, Unreadable> {
@@ -36,7 +36,7 @@ fn of_package(line: usize, named: &str, found: Option<&str>, lock: &mut Lock) {
         // The project itself.
         return;
     }
-    if version.starts_with("https://") || version.starts_with("http://") {
+    if is_web(version) {
         return lock.take(line, Wanted::Place(version.to_owned()));
     }
     if version.contains([':', '/']) {

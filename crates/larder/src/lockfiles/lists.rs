@@ -1,7 +1,7 @@
 //! Lists that people write: images, URLs, paths. One a line; what is behind a `#` at the beginning of a line, or behind a blank and a `#`,
 //! is a comment.
 
-use super::{Lock, Unreadable, Wanted};
+use super::{Lock, Unreadable, Wanted, before_comment};
 
 /// The longest name of an image, or URL, in bytes.
 const LONGEST: usize = 8_192;
@@ -9,9 +9,8 @@ const LONGEST: usize = 8_192;
 /// The lines that hold something, with their numbers.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().filter_map(|(number, line)| {
-        let line = line.find(" #").map_or(line, |at| &line[..at]);
-        let line = line.find("\t#").map_or(line, |at| &line[..at]).trim();
-        (!line.is_empty() && !line.starts_with('#')).then_some((number + 1, line))
+        let line = before_comment(line).trim();
+        (!line.is_empty()).then_some((number + 1, line))
     })
 }
 

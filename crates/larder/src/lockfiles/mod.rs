@@ -28,8 +28,9 @@ mod python;
 mod python_toml;
 mod yarn;
 
+pub(crate) use chart::addresses as chart_addresses;
 pub(crate) use lists::{image_path, is_registry};
-pub(crate) use python::{includes, of_file, same_version};
+pub(crate) use python::{includes, is_version, of_file};
 
 use clap::ValueEnum;
 
@@ -93,7 +94,7 @@ pub(crate) enum Wanted {
         name: String,
         /// Exact.
         version: String,
-        /// Where it was found when the lock file was written, if that is said.
+        /// Where it was found when the lock file was written, if that is said: a URL, or a path of the registry.
         url: Option<String>,
     },
     /// A version of a chart.
@@ -281,6 +282,23 @@ pub(crate) fn read_as_all(text: &str) {
         }
     }
     let _ = includes(text);
+    let _ = chart_addresses(text, "demo", "1.0.0");
+}
+
+fn is_web(url: &str) -> bool {
+    url.starts_with("https://") || url.starts_with("http://")
+}
+
+/// What of a line is before its comment, which begins with a `#` at the line's beginning or behind a blank.
+fn before_comment(line: &str) -> &str {
+    let mut previous = ' ';
+    for (at, c) in line.char_indices() {
+        if c == '#' && previous.is_whitespace() {
+            return &line[..at];
+        }
+        previous = c;
+    }
+    line
 }
 
 /// The line of a byte of a text, from 1.

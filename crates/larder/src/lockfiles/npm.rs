@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Lock, Unreadable, Wanted};
+use super::{Lock, Unreadable, Wanted, is_web};
 
 pub(super) fn package_lock(text: &str) -> Result<Lock, Unreadable> {
     let root: Value = serde_json::from_str(text)
@@ -78,7 +78,6 @@ fn of_tree(name: &str, dependency: &Value, lock: &mut Lock) {
 
 /// What came from a registry is one; the rest is from Git, a folder, or wherever a URL leads.
 fn of_registry(name: &str, version: &str, url: Option<&str>, lock: &mut Lock) {
-    let is_web = |url: &str| url.starts_with("https://") || url.starts_with("http://");
     let elsewhere = |place: &str| place.contains(':') && !is_web(place);
     if elsewhere(version) || url.is_some_and(elsewhere) || version.contains('/') {
         let what = format!("{name} {version}");

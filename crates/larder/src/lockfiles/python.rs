@@ -1,6 +1,6 @@
 //! `requirements.txt` of pip, and the names of Python's files.
 
-use super::{FileHint, Lock, Unreadable, Wanted};
+use super::{FileHint, Lock, Unreadable, Wanted, before_comment, is_web};
 
 /// The logical lines of a file: with those that a backslash continues, without comments, each with the number of its first line.
 fn logical(text: &str) -> Vec<(usize, String)> {
@@ -8,12 +8,7 @@ fn logical(text: &str) -> Vec<(usize, String)> {
     let mut open: Option<(usize, String)> = None;
     for (number, line) in text.lines().enumerate() {
         // A comment ends where its line does, whatever is at its end.
-        let is_comment = line.trim_start().starts_with('#');
-        let bare = if is_comment {
-            ""
-        } else {
-            line.find(" #").map_or(line, |at| &line[..at])
-        };
+        let bare = before_comment(line);
         let (text, goes_on) = match bare.trim_end().strip_suffix('\\') {
             Some(text) => (text, true),
             None => (bare, false),
@@ -37,89 +32,111 @@ fn logical(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The value of one of these options, if the line is that.
-fn option<'l>(line: &'l str, names: &[&str]) -> Option<&'l str> {
-    names.iter().find_map(|name| {
-        let rest = line.strip_prefix(name)?;
-        let is_short = !name.starts_with("--");
-        let value = match rest.chars().next() {
-            Some('=') if !is_short => &rest[1..],
-            Some(' ' | '\t') => rest,
-            Some(_) if is_short => rest,
-            _ => return None,
+/// The words of options, as a shell takes them apart.
+fn shell_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (Some(open), c) if c == open => quote = None,
+            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The value of the first of these options that is among the words.
+fn option<'w>(words: &'w [String], names: &[&str]) -> Option<&'w str> {
+    let value = |at: usize, name: &&str| {
+        let rest = words.get(at)?.strip_prefix(name)?;
+        let value = match rest {
+            "" => words.get(at + 1)?,
+            _ if name.starts_with("--") => rest.strip_prefix('=')?,
+            _ => rest,
         };
-        Some(value.trim()).filter(|value| !value.is_empty())
-    })
+        Some(value).filter(|value| !value.is_empty())
+    };
+    (0..words.len()).find_map(|at| names.iter().find_map(|name| value(at, name)))
+}
+
+/// What a line of options includes.
+fn included(words: &[String]) -> Option<&str> {
+    option(words, &["--requirement", "-r"])
 }
 
 /// The files that a requirements file includes (`-r`), with the lines where it says so.
 pub(crate) fn includes(text: &str) -> Vec<(usize, String)> {
-    let lines = logical(text).into_iter();
-    lines
-        .filter_map(|(number, line)| {
-            let included = option(&line, &["--requirement", "-r"])?;
-            Some((number, included.to_owned()))
-        })
+    let lines = logical(text.trim_start_matches('\u{feff}')).into_iter();
+    let options = lines.filter(|(_, line)| line.starts_with('-'));
+    options
+        .filter_map(|(number, line)| Some((number, included(&shell_words(&line))?.to_owned())))
+        .filter(|(_, place)| !place.contains("://"))
         .collect()
 }
 
 pub(super) fn requirements(text: &str) -> Result<Lock, Unreadable> {
     let mut lock = Lock::default();
     for (number, line) in logical(text) {
-        if option(&line, &["--editable", "-e"]).is_some() {
-            lock.leave(number, &line, "it is a folder, not of an index");
-        } else if !line.starts_with('-') {
+        if !line.starts_with('-') {
             requirement(number, &line, &mut lock)?;
+            continue;
+        }
+        let words = shell_words(&line);
+        if option(&words, &["--editable", "-e"]).is_some() {
+            lock.leave(
+                number,
+                &line,
+                "it is a folder or comes from Git, not of an index",
+            );
+        } else if let Some(url) = included(&words).filter(|place| place.contains("://")) {
+            let why = "what is included by a URL is not read: fetch it, and name the file";
+            lock.miss(number, url, why);
         }
     }
     Ok(lock)
 }
 
 fn requirement(number: usize, line: &str, lock: &mut Lock) -> Result<(), Unreadable> {
-    let (written, hashes) = words(number, line)?;
-    // What is behind a semicolon says where it applies: all that could apply is taken.
-    let requirement = match written.split_once(" @ ") {
-        Some((_, url)) => {
-            let url = url.split(" ;").next().unwrap_or(url).trim();
-            by_url(number, url, lock);
-            return Ok(());
-        }
-        None => written.split(';').next().unwrap_or_default().trim(),
-    };
-    if requirement.starts_with("http://") || requirement.starts_with("https://") {
-        by_url(number, requirement, lock);
+    let (written, options) = apart(line);
+    let hashes = hashes(number, options)?;
+    if is_web(written) {
+        by_url(number, written, lock);
         return Ok(());
     }
-    let name_end = requirement
-        .find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)))
-        .unwrap_or(requirement.len());
-    let (name, rest) = requirement.split_at(name_end);
-    let is_path = requirement.contains('/') || requirement.starts_with('.');
+    let (name, rest) = named(written);
+    if let Some(url) = rest.strip_prefix('@') {
+        by_url(number, url, lock);
+        return Ok(());
+    }
+    let requirement = before_marker(written);
+    let archives = [".whl", ".zip", ".tar.gz"];
+    let is_path = requirement.contains('/')
+        || requirement.starts_with('.')
+        || archives.iter().any(|ending| requirement.ends_with(ending));
     if is_path {
-        lock.leave(
-            number,
-            requirement,
-            "it is a file or folder, not of an index",
-        );
+        let why = "it is a file or folder, not of an index";
+        lock.leave(number, requirement, why);
         return Ok(());
     }
-    let extras = rest.trim_start();
-    let rest = match extras.strip_prefix('[') {
-        Some(inside) => inside.split_once(']').map_or("", |(_, rest)| rest),
-        None => extras,
-    };
-    let rest = rest.trim();
+    let specifiers = before_marker(rest);
     let is_right = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && (rest.is_empty() || rest.starts_with(['=', '<', '>', '~', '!', '(']));
+        && (specifiers.is_empty() || specifiers.starts_with(['=', '<', '>', '~', '!', '(']));
     if !is_right {
         let shown: String = line.chars().take(80).collect();
         let message = format!("{shown:?} is no requirement; it looks like name==1.0");
         return Err(Unreadable::at(number, message));
     }
-    let version = rest.trim_start_matches('(').trim_end_matches(')');
-    let version = version.strip_prefix("===").or(version.strip_prefix("=="));
-    match version.map(str::trim) {
-        Some(version) if !version.is_empty() && !version.contains(['*', ',', ' ']) => {
+    match pinned(specifiers) {
+        Some(version) => {
             let wanted = Wanted::Project {
                 name: name.to_owned(),
                 version: version.to_owned(),
@@ -127,45 +144,76 @@ fn requirement(number: usize, line: &str, lock: &mut Lock) -> Result<(), Unreada
             };
             lock.take(number, wanted);
         }
-        _ => lock.miss(
-            number,
-            requirement,
-            "it is not pinned to one version with ==",
-        ),
+        None => {
+            let why = "it is not pinned to one version with ==";
+            lock.miss(number, requirement, why);
+        }
     }
     Ok(())
 }
 
-/// What of a line is the requirement, and the digests behind it.
-fn words(number: usize, line: &str) -> Result<(String, Vec<FileHint>), Unreadable> {
-    let mut words = line.split_whitespace();
-    let mut written = Vec::new();
+/// A requirement and the options behind it: these begin with the first word that begins with a dash.
+fn apart(line: &str) -> (&str, &str) {
+    let begins_word = |at: &usize| line[..*at].ends_with(char::is_whitespace);
+    let mut dashes = line.match_indices('-').map(|(at, _)| at);
+    let (written, options) = line.split_at(dashes.find(begins_word).unwrap_or(line.len()));
+    (written.trim(), options)
+}
+
+/// What is behind a semicolon says where it applies: all that could apply is taken.
+fn before_marker(text: &str) -> &str {
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+/// The name that a requirement begins with, and what follows it and its extras.
+fn named(written: &str) -> (&str, &str) {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let end = written.find(|c| !is_of_name(c)).unwrap_or(written.len());
+    let (name, rest) = written.split_at(end);
+    let rest = match rest.trim_start().strip_prefix('[') {
+        Some(extras) => extras.split_once(']').map_or("", |(_, rest)| rest),
+        None => rest,
+    };
+    (name, rest.trim_start())
+}
+
+/// The one version that specifiers admit by `==`; what else they say was true of it.
+fn pinned(specifiers: &str) -> Option<&str> {
+    let specifiers = specifiers.trim_start_matches('(').trim_end_matches(')');
+    specifiers.split(',').find_map(|one| {
+        let one = one.trim();
+        let version = one.strip_prefix("===").or(one.strip_prefix("=="))?.trim();
+        (!version.is_empty() && !version.contains(['*', ' '])).then_some(version)
+    })
+}
+
+/// The digests among the options of a requirement.
+fn hashes(number: usize, options: &str) -> Result<Vec<FileHint>, Unreadable> {
     let mut hashes = Vec::new();
+    let mut words = shell_words(options).into_iter();
     while let Some(word) = words.next() {
         let hash = match word.strip_prefix("--hash") {
             Some("") => words.next(),
-            Some(rest) => rest.strip_prefix('='),
+            Some(rest) => rest.strip_prefix('=').map(str::to_owned),
             None => None,
         };
-        match hash {
-            Some(hash) => hashes.extend(digest(number, hash)?),
-            None if word.starts_with("--") => {}
-            None => written.push(word),
+        if let Some(hash) = hash {
+            hashes.extend(digest(number, &hash)?);
         }
     }
-    Ok((written.join(" "), hashes))
+    Ok(hashes)
 }
 
-fn by_url(number: usize, url: &str, lock: &mut Lock) {
-    if url.starts_with("http://") || url.starts_with("https://") {
+/// By a URL, which ends where a blank is; what is behind that says where it applies.
+fn by_url(number: usize, written: &str, lock: &mut Lock) {
+    let url = written.split_whitespace().next().unwrap_or_default();
+    let url = url.trim_end_matches(';');
+    if is_web(url) {
         let url = url.split('#').next().unwrap_or(url);
         lock.take(number, Wanted::Place(url.to_owned()));
     } else {
-        lock.leave(
-            number,
-            url,
-            "it comes from Git or a folder, not from an index",
-        );
+        let why = "it comes from Git or a folder, not from an index";
+        lock.leave(number, url, why);
     }
 }
 
@@ -224,43 +272,65 @@ fn normal_name(name: &str) -> String {
     normal
 }
 
-/// Whether two spellings are one version, as far as PEP 440 lets one tell without an order: letters of either case, `v` before it,
-/// separators, long forms of its parts, zeros at the end of the release.
-pub(crate) fn same_version(one: &str, other: &str) -> bool {
-    normal_version(one) == normal_version(other)
+/// Whether `==` with the version `pinned` takes what is of the version `found` (PEP 440): all spellings of a version are one, and `pinned`
+/// without a local version takes any.
+pub(crate) fn is_version(found: &str, pinned: &str) -> bool {
+    let (found, pinned) = (normal_version(found), normal_version(pinned));
+    found.0 == pinned.0 && (pinned.1.is_empty() || found.1 == pinned.1)
 }
 
-fn normal_version(version: &str) -> String {
+/// The public version and the local one, each as all its spellings are written.
+fn normal_version(version: &str) -> (String, String) {
     let lower = version.trim().to_ascii_lowercase();
     let lower = lower.strip_prefix('v').unwrap_or(&lower);
-    let lower = lower.strip_prefix("0!").unwrap_or(lower);
     let (public, local) = lower.split_once('+').unwrap_or((lower, ""));
+    let (epoch, public) = public.split_once('!').unwrap_or(("0", public));
     let end = public.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (release, rest) = public.split_at(end.unwrap_or(public.len()));
-    let mut numbers: Vec<&str> = release
-        .split('.')
-        .filter(|part| !part.is_empty())
-        .map(|part| part.trim_start_matches('0'))
-        .collect();
-    while numbers.last().is_some_and(|last| last.is_empty()) {
+    let parts = release.split('.').filter(|part| !part.is_empty());
+    let mut numbers: Vec<&str> = parts.map(number).collect();
+    while numbers.last() == Some(&"0") {
         numbers.pop();
     }
-    let numbers: Vec<&str> = numbers
-        .iter()
-        .map(|part| if part.is_empty() { "0" } else { part })
-        .collect();
-    let mut rest: String = rest.chars().filter(|c| !"-_.".contains(*c)).collect();
-    for (long, short) in [
-        ("alpha", "a"),
-        ("beta", "b"),
-        ("preview", "rc"),
-        ("rev", "post"),
-    ] {
-        rest = rest.replace(long, short);
+    let normal = format!("{}!{}{}", number(epoch), numbers.join("."), suffixes(rest));
+    (normal, local.replace(['-', '_'], "."))
+}
+
+/// Without zeros in front.
+fn number(digits: &str) -> &str {
+    match digits.trim_start_matches('0') {
+        "" => "0",
+        digits => digits,
     }
-    if let Some(number) = rest.strip_prefix('c') {
-        rest = format!("rc{number}");
+}
+
+/// What follows the release: `-RC.1`, `c1` and `pre1` are `rc1`; `-1` and `.rev1` are `post1`.
+fn suffixes(mut rest: &str) -> String {
+    const SEPARATORS: [char; 3] = ['-', '_', '.'];
+    let mut normal = String::new();
+    loop {
+        rest = rest.trim_start_matches(SEPARATORS);
+        let Some(first) = rest.chars().next() else {
+            return normal;
+        };
+        if !first.is_ascii_alphanumeric() {
+            normal.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic());
+        let (letters, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        let behind = behind.trim_start_matches(SEPARATORS);
+        let end = behind.find(|c: char| !c.is_ascii_digit());
+        let (digits, behind) = behind.split_at(end.unwrap_or(behind.len()));
+        normal.push_str(match letters {
+            "alpha" => "a",
+            "beta" => "b",
+            "c" | "pre" | "preview" => "rc",
+            "" | "r" | "rev" => "post",
+            other => other,
+        });
+        normal.push_str(number(digits));
+        rest = behind;
     }
-    let local = local.replace(['-', '_'], ".");
-    format!("{}|{rest}|{local}", numbers.join("."))
 }

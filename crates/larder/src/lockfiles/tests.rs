@@ -1,6 +1,7 @@
 //! Lock files as the real tools have written them (`testdata/`), forms of older tools, and what is none of these.
 
 mod poetry_pipenv_bun;
+mod requirements;
 
 use super::*;
 
@@ -202,6 +203,8 @@ fn packages_that_are_not_of_a_registry_are_left_out() {
     let lock = of(Format::Yarn, text);
     assert_eq!(named(&lock), ["@s/real@1.0.0"]);
     assert_eq!(rest(&lock).len(), 2, "{:?}", lock.rest);
+    let text = "# yarn lockfile v1\n\n\"a@>=1, <3\", a@^2:\n  version \"2.0.0\"\n";
+    assert_eq!(named(&of(Format::Yarn, text)), ["a@2.0.0"]);
     assert!(
         of(Format::Yarn, "# yarn lockfile v1\n\n\n")
             .items
@@ -220,6 +223,7 @@ fn packages_that_are_not_of_a_registry_are_left_out() {
 fn pnpm_s_older_forms() {
     for text in [
         "lockfileVersion: 5.4\npackages:\n  /a/1.0.0_react@17.0.2:\n    resolution: {integrity: x}\n  /@s/b/2.0.0:\n    resolution: {integrity: y}\n",
+        "lockfileVersion: 5.0\npackages:\n  /a/1.0.0/@s/react@17.0.2+b@1.0.0:\n    resolution: {integrity: x}\n  /@s/b/2.0.0/a@1.0.0:\n    resolution: {integrity: y}\n",
         "lockfileVersion: '6.0'\npackages:\n  /a@1.0.0(react@17.0.2):\n    resolution: {integrity: x}\n  /@s/b@2.0.0:\n    resolution: {integrity: y}\n",
         "lockfileVersion: '9.0'\npackages:\n  a@1.0.0:\n    resolution: {integrity: x}\n  '@s/b@2.0.0':\n    resolution: {integrity: y}\n",
     ] {
@@ -235,6 +239,47 @@ fn pnpm_s_older_forms() {
     let lock = of(Format::Pnpm, text);
     assert_eq!(named(&lock), ["t@1.0.0 https://files.example.com/t.tgz"]);
     assert_eq!(rest(&lock).len(), 2, "{:?}", lock.rest);
+    let text = "lockfileVersion: 5.3\npackages:\n  file:f.tgz:\n    resolution: {tarball: file:f.tgz}\n    name: f\n    version: 1.0.0\n  \
+                /r/1.0.0:\n    resolution: {tarball: r/-/other.tgz}\n";
+    let lock = of(Format::Pnpm, text);
+    assert_eq!(rest(&lock), [("file:f.tgz", false)]);
+    assert_eq!(named(&lock), ["r@1.0.0 r/-/other.tgz"], "of the registry");
+}
+
+/// Where it is pinned by the project, pnpm itself has a document before the project's.
+#[test]
+fn pnpm_s_own_packages_are_taken_too() {
+    let one = |name: &str| {
+        format!(
+            "---\nlockfileVersion: '9.0'\npackages:\n  {name}@1.0.0:\n    resolution: {{integrity: x}}\n"
+        )
+    };
+    let lock = of(Format::Pnpm, &format!("{}{}", one("pnpm"), one("a")));
+    assert_eq!(named(&lock), ["pnpm@1.0.0", "a@1.0.0"]);
+    assert_eq!(lock.items[1].line, 9, "of the whole file");
+    let empty = format!("---\n{}", one("a"));
+    assert_eq!(named(&of(Format::Pnpm, &empty)), ["a@1.0.0"]);
+}
+
+#[test]
+fn an_index_says_where_a_version_of_a_chart_is() {
+    let block = "apiVersion: v1\nentries:\n  odd:\n  - {name: odd, version: 1.0.0, urls: [dl/odd_v1.tgz, mirror/odd.tgz]}\n  \
+                 - name: odd\n    dependencies: [{name: x, version: 1.0.0, urls: [wrong]}]\n    urls:\n    - dl/two.tgz\n    version: v2.0.0+b1\n  \
+                 - {name: odd, version: '2.0', urls: [dl/too.tgz]}\n  - {name: odd, version: 3.0.0, urls: []}\n  \
+                 other:\n  - {name: odd, version: 1.0.0, urls: [other.tgz]}\ngenerated: now\n";
+    let json = r#"{"entries": {"odd": [{"urls": ["dl/odd_v1.tgz"], "version": "1.0.0"},
+        {"version": "2.0.0", "urls": ["dl/two.tgz"]}, {"version": "v2", "urls": ["dl/too.tgz"]}]}}"#;
+    for index in [block, json] {
+        let of = |version| chart_addresses(index, "odd", version).unwrap();
+        assert_eq!(of("1.0.0"), ["dl/odd_v1.tgz"]);
+        assert_eq!(
+            of("2.0.0"),
+            ["dl/two.tgz", "dl/too.tgz"],
+            "equal to clients"
+        );
+        assert!(of("3.0.0").is_empty() && of("2.0.0-1").is_empty());
+    }
+    assert!(chart_addresses("entries:\n  a: [\n", "a", "1").is_err());
 }
 
 #[test]
@@ -311,13 +356,27 @@ fn versions_and_names_of_python_s_files() {
         ("1.0c1", "1.0rc1", true),
         ("1.0.post1", "1.0-post1", true),
         ("1.0+cu.121", "1.0+cu_121", true),
+        ("1.0+x", "1.0", true),
+        ("1.0+x", "1.0+y", false),
+        ("1.0rc1", "1.0pre1", true),
+        ("1.0rc1", "1.0-preview_1", true),
+        ("1.0a0", "1.0.alpha", true),
+        ("1.0b2", "1.0-beta.02", true),
+        ("1.0.post1", "1.0-1", true),
+        ("1.0.post4", "1.0-r4", true),
+        ("1.0rc1.post2.dev3", "1.0-c1-2_dev-3", true),
+        ("1!1.0", "1!1", true),
+        ("0!1.0", "1.0", true),
+        ("1!1.0", "1.0", false),
+        ("1.0.post1", "1.0.1", false),
+        ("1.0.dev1", "1.0a1", false),
         ("1.0", "1.0.1", false),
         ("1.0", "1.0rc1", false),
         ("1.0", "1.0+x", false),
         ("10", "1", false),
         ("1.10", "1.1", false),
     ] {
-        assert_eq!(same_version(one, other), same, "{one} {other}");
+        assert_eq!(is_version(one, other), same, "{one} {other}");
     }
     let of = |file, project| of_file(file, project).map(|found| found.version);
     assert_eq!(of("a_b-1.0-1-py3-none-any.whl", "a.b"), Some("1.0"));

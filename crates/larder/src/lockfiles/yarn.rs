@@ -1,6 +1,6 @@
 //! `yarn.lock`: the form of Yarn 1, and the YAML of later ones.
 
-use super::{Lock, Unreadable, Wanted};
+use super::{Lock, Unreadable, Wanted, is_web};
 use crate::config::{Node, yaml_tree};
 
 pub(super) fn yarn_lock(file: &str, text: &str) -> Result<Lock, Unreadable> {
@@ -36,10 +36,14 @@ fn classic(text: &str) -> Result<Lock, Unreadable> {
                 )
             })?;
             finish(block.take(), &mut lock)?;
-            let first = patterns.split(", ").next().unwrap_or(patterns);
+            // In quotes, a range may have the comma that is between patterns.
+            let first = match patterns.strip_prefix('"') {
+                Some(quoted) => quoted.split('"').next(),
+                None => patterns.split(", ").next(),
+            };
             block = Some(Block {
                 line: number,
-                pattern: unquoted(first),
+                pattern: first.unwrap_or(patterns),
                 version: None,
                 resolved: None,
             });
@@ -90,7 +94,6 @@ fn finish(block: Option<Block<'_>>, lock: &mut Lock) -> Result<(), Unreadable> {
     let url = block
         .resolved
         .map(|url| url.split('#').next().unwrap_or(url));
-    let is_web = |url: &str| url.starts_with("https://") || url.starts_with("http://");
     match url {
         Some(url) if !is_web(url) || block.resolved.is_some_and(is_git) => {
             lock.leave(

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::Value;
 
 use super::server::Server;
-use super::shown::{items, number, plain, size, text};
+use super::shown::{self, items, meant, number, size, text};
 use super::{Failure, LsFlags};
 
 /// What one page of a list holds.
@@ -55,7 +55,7 @@ pub(super) async fn ls(
         return names(server, out).await;
     }
     let (repository, prefix) = place.split_once('/').unwrap_or((place, ""));
-    let pattern = format!("^{}", regex::escape(prefix));
+    let pattern = format!("^{}", regex::escape(&meant(prefix)));
     let mut cursor: Option<String> = None;
     loop {
         let mut query = vec![("limit", PAGE)];
@@ -76,7 +76,7 @@ pub(super) async fn ls(
             // An index need not say how long a file is.
             let bytes = artifact.get("size").and_then(Value::as_u64);
             let bytes = bytes.map_or_else(|| "-".to_owned(), size);
-            let path = plain(text(artifact, "path"));
+            let path = shown::path(text(artifact, "path"));
             if flags.upstream {
                 let is_held = artifact.get("cached").and_then(Value::as_bool) == Some(true);
                 let held = if is_held { "held" } else { "-" };

@@ -4,6 +4,7 @@ use larder_core::SafeUrl;
 use url::Url;
 
 use super::Failure;
+use super::shown::{self, escaped, meant};
 
 /// Roots under which repositories are, below larder's address. Behind the last one begin the names of images.
 const ROOTS: [&str; 3] = ["api/v1/remote/", "api/v1/virtual/", "v2/"];
@@ -17,7 +18,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// From the argument of a command. A path is taken as `larder ls` prints it (what is behind a `?` is a query), a URL as clients send it.
+    /// From the argument of a command. A path is taken as `larder ls` prints it, and what is behind a `?` is a query; a URL as clients send
+    /// it.
     ///
     /// # Errors
     /// It is neither, or a URL of another server than `base`.
@@ -45,7 +47,7 @@ impl Place {
         let mut url = base.clone();
         url.set_query(query);
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.clear().extend(path.split('/'));
+            segments.clear().extend(meant(path).split('/'));
         }
         Ok(Self {
             repository: repository.to_owned(),
@@ -100,7 +102,7 @@ impl Place {
 
     /// The same with `name` behind it.
     pub(super) fn joined(&self, name: &str, base: &Url) -> Result<Self, Failure> {
-        let more = Self::parse(&format!("{}/{name}", self.repository), base)?;
+        let more = Self::parse(&format!("{}/{}", self.repository, escaped(name)), base)?;
         Ok(Self {
             encoded: format!("{}{}", self.encoded, more.encoded),
             ..more
@@ -154,7 +156,7 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let path = self.encoded.split('?').next().unwrap_or_default();
         let path = decoded(path).unwrap_or_else(|| path.to_owned());
-        write!(f, "{}/{path}", self.repository)
+        write!(f, "{}/{}", self.repository, shown::path(&path))
     }
 }
 
@@ -180,6 +182,7 @@ mod tests {
             ("files/a b%20c#d", "files/a%20b%2520c%23d"),
             ("npm/@scope/name", "npm/@scope/name"),
             ("files/x?token=a", "files/x?token=a"),
+            ("files/x%3Fy%253F?token=a", "files/x%3Fy%253F?token=a"),
             (
                 "https://larder.example.com/cache/api/v1/virtual/all/a%20b?c=d",
                 "all/a%20b?c=d",
@@ -229,5 +232,8 @@ mod tests {
         assert!(place.is_folder());
         let joined = place.joined("a b", &base()).unwrap();
         assert_eq!(joined.to_string(), "files/dir/a b");
+        let odd = place.joined("x?y%25", &base()).unwrap();
+        assert_eq!(odd.to_string(), "files/dir/x%3Fy%2525");
+        assert_eq!(odd.file_name().as_deref(), Some("x?y%25"));
     }
 }

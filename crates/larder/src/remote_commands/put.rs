@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::place::Place;
 use super::server::Server;
-use super::shown::{number, plain, size, text};
+use super::shown::{self, number, size, text};
 use super::{Failure, PutFlags};
 
 pub(super) async fn put(
@@ -24,7 +24,7 @@ pub(super) async fn put(
     let place = Place::parse(&flags.place, &server.base)?;
     if place.has_query() {
         return Err(Failure::misused(format!(
-            "{:?}: what is behind a `?` is a query, which files that are uploaded do not have; where it belongs to the name, give the file's URL, with %3F",
+            "{:?}: what is behind a `?` is a query, which files that are uploaded do not have; where it belongs to the name, write %3F",
             flags.place
         )));
     }
@@ -74,7 +74,7 @@ pub(super) async fn put(
         out,
         "{}/{}: {done}, {bytes}, SHA-256 {kept}",
         place.repository,
-        plain(path)
+        shown::path(path)
     )?)
 }
 

@@ -14,6 +14,25 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A path as lists show it, for a terminal. Behind a `?` would be a query: one of the name is `%3F`, and a percent sign before `3F` or
+/// `25` is `%25`.
+pub(super) fn path(path: &str) -> String {
+    escaped(&plain(path))
+}
+
+/// A path written as [`path`] shows it.
+pub(super) fn escaped(path: &str) -> String {
+    path.replace("%25", "%2525")
+        .replace("%3F", "%253F")
+        .replace('?', "%3F")
+}
+
+/// The path that is written so.
+pub(super) fn meant(written: &str) -> String {
+    let parts = written.split("%25").map(|part| part.replace("%3F", "?"));
+    parts.collect::<Vec<String>>().join("%")
+}
+
 fn is_control(c: char) -> bool {
     c.is_control() && c != '\n'
 }
@@ -69,6 +88,21 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(size(bytes), shown, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_shown_path_means_the_path() {
+        for (path, shown) in [
+            ("a b/100%.txt", "a b/100%.txt"),
+            ("x?y", "x%3Fy"),
+            ("x%3Fy", "x%253Fy"),
+            ("x%25y", "x%2525y"),
+            ("%%25?%2", "%%2525%3F%2"),
+            ("a%20%3f", "a%20%3f"),
+        ] {
+            assert_eq!(escaped(path), shown);
+            assert_eq!(meant(shown), path);
         }
     }
 

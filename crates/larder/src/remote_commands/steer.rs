@@ -1,53 +1,78 @@
 //! `larder rm`, `larder flush` and `larder explain`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde_json::Value;
 
 use super::place::Place;
-use super::server::Server;
+use super::server::{Described, Server};
 use super::shown::{plain, text};
-use super::{Failure, FlushFlags};
+use super::{Failure, FlushFlags, complain};
 
-/// Deletes files of local repositories, and flushes paths of remote ones; stops at the first that cannot be.
+/// Deletes files of local repositories, and flushes paths of remote ones. One that cannot be is said, and the rest goes on.
 pub(super) async fn rm(
     server: &Server,
     places: &[String],
     out: &mut impl Write,
+    err: &mut impl Write,
 ) -> Result<(), Failure> {
     let places = places.iter().map(|text| Place::parse(text, &server.base));
     let places = places.collect::<Result<Vec<Place>, Failure>>()?;
     let repositories = server.repositories().await?;
+    let all = places.len();
+    let mut failed = 0;
     for place in places {
-        let Some(repository) = repositories.get(&place.repository) else {
-            // Says which there are.
-            server.repository(&place.repository).await?;
-            continue;
-        };
-        if repository.kind() == "virtual" {
-            return Err(Failure::failed(format!(
-                "{} is a virtual repository and holds nothing itself: name the path in one of its members",
-                place.repository
-            )));
-        }
-        // Below /v2/ it would mean that the image is deleted from its registry.
-        let root: &[&str] = match repository.root() {
-            ["v2"] => &["api", "v1", "remote"],
-            other => other,
-        };
-        let url = place.below(&server.base, root);
-        let answer = server.send("DELETE", url, &[], None).await?;
-        if !matches!(answer.status(), 200 | 204) {
-            return Err(server.refusal(answer).await);
-        }
-        let path = place.to_string();
-        if server.json {
-            writeln!(out, "{}", serde_json::json!({"removed": path}))?;
-        } else {
-            writeln!(out, "removed {}", plain(&path))?;
+        match remove(server, &repositories, &place).await? {
+            Some(Failure(_, why)) if all > 1 => {
+                failed += 1;
+                complain(&format!("{place}: {why}"), err);
+            }
+            Some(failure) => return Err(failure),
+            None if server.json => {
+                writeln!(out, "{}", serde_json::json!({"removed": place.to_string()}))?;
+            }
+            None => writeln!(out, "removed {place}")?,
         }
     }
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        failed => Err(Failure::failed(format!(
+            "{failed} of {all} are not removed"
+        ))),
+    }
+}
+
+/// Removes one; gives why larder refuses to.
+///
+/// # Errors
+/// Larder does not answer.
+async fn remove(
+    server: &Server,
+    repositories: &BTreeMap<String, Described>,
+    place: &Place,
+) -> Result<Option<Failure>, Failure> {
+    let Some(repository) = repositories.get(&place.repository) else {
+        // Says which there are.
+        return Ok(server.repository(&place.repository).await.err());
+    };
+    if repository.kind() == "virtual" {
+        return Ok(Some(Failure::failed(format!(
+            "{} is a virtual repository and holds nothing itself: name the path in one of its members",
+            place.repository
+        ))));
+    }
+    // Below /v2/ it would mean that the image is deleted from its registry.
+    let root: &[&str] = match repository.root() {
+        ["v2"] => &["api", "v1", "remote"],
+        other => other,
+    };
+    let url = place.below(&server.base, root);
+    let answer = server.send("DELETE", url, &[], None).await?;
+    match answer.status() {
+        200 | 204 => Ok(None),
+        _ => Ok(Some(server.refusal(answer).await)),
+    }
 }
 
 /// Forgets copies, and prints how many.

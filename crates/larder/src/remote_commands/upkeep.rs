@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::server::Server;
-use super::shown::{items, number, plain, size, text};
+use super::shown::{self, items, number, size, text};
 use super::{Failure, GcFlags, ScrubFlags};
 
 /// How often a scrub is asked how far it has come.
@@ -150,7 +150,7 @@ fn write_scrub(scrub: &Value, json: bool, out: &mut impl Write) -> io::Result<()
             text(finding, "flaw"),
             text(finding, "outcome"),
             text(finding, "repository"),
-            plain(path),
+            shown::path(path),
             text(finding, "digest"),
         )?;
     }

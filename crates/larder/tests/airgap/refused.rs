@@ -52,6 +52,22 @@ async fn a_target_without_the_repositories_takes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_a_file() {
+    let larder = TestLarder::start("remotes:\n  own: { type: local }\n").await;
+    let home = tempfile::tempdir().expect("a directory");
+    let absent = home.path().join("absent.tar");
+    for path in [text(home.path()), text(&absent)] {
+        for arguments in [&["import", path][..], &["import", "--check", path]] {
+            run(&larder, arguments).await.ended(2);
+        }
+    }
+    for arguments in [["import", "-"], ["export", "-"]] {
+        let refused = run(&larder, &arguments).await.ended(2);
+        assert!(refused.err.contains("not a pipe"), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_for_those_who_may_change_state() {
     let larder = Setup::new("remotes:\n  own: { type: local }\n")
         .env("LARDER_ADMIN_TOKEN", "canary-token")

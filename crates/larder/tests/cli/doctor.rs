@@ -4,6 +4,7 @@ use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use larder_testkit::{Behaviour, Origin, Resource};
 use serde_json::Value;
@@ -139,6 +140,43 @@ async fn a_sound_larder_has_no_findings() {
         crate::names(home.path()),
         ["larder.yaml"],
         "nothing is left behind"
+    );
+}
+
+/// A clock that is off by less than a minute stays so beside an upstream that takes its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_are_compared_when_their_answers_come() {
+    let (slow, skewed) = (sound().await, sound().await);
+    slow.behave("/", Behaviour::StallHead(Duration::from_secs(10)));
+    let earlier = larder_core::Clock::now(&larder_core::SystemClock).0 - 52_000;
+    let date = larder_core::UnixMillis(earlier).to_http_date();
+    skewed.clear("/");
+    skewed.behave("/", Behaviour::Header("Date".to_owned(), date));
+    let config = format!(
+        "remotes:\n{}{}",
+        entry("a-slow", "generic", &slow, ""),
+        entry("b-skewed", "generic", &skewed, "")
+    );
+    let (_, found) = diagnosed(home(&config, 0o600).path(), &[]).await;
+    assert_eq!(found, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_without_an_end_are_no_matter_of_addresses() {
+    let round = Origin::start().await;
+    let redirect = Behaviour::Redirect {
+        status: 302,
+        location: round.url("/"),
+    };
+    round.behave("/", redirect);
+    let config = format!("remotes:\n{}", entry("round", "generic", &round, ""));
+    let (code, found) = diagnosed(home(&config, 0o600).path(), &[]).await;
+    assert!(code == Some(1) && found.len() == 1, "{found:?}");
+    let (kind, _, told) = &found[0];
+    assert_eq!(kind, "upstream_unreachable");
+    assert!(
+        told.contains("redirects") && !told.contains("allow_private"),
+        "{told}"
     );
 }
 

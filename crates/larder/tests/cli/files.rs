@@ -85,6 +85,58 @@ async fn what_is_put_is_listed_got_and_removed() {
     assert_eq!(names(elsewhere.path()), ["named", "tool 1+2%.bin"]);
 }
 
+/// What `ls` prints is what the other commands take, whatever stands in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_with_question_marks_are_paths_too() {
+    let origin = Origin::start().await;
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str())];
+    let home = tempfile::tempdir().expect("a directory");
+    for (name, shown) in [
+        ("x?y.txt", "files/odd/x%3Fy.txt"),
+        ("x%3Fy.txt", "files/odd/x%253Fy.txt"),
+        ("100%.txt", "files/odd/100%.txt"),
+    ] {
+        std::fs::write(home.path().join(name), name).expect("a file");
+        let said = run(home.path(), &["put", name, "files/odd/"], &env)
+            .await
+            .ok();
+        assert!(said.starts_with(&format!("{shown}: new")), "{said}");
+        let listed = run(home.path(), &["ls", shown], &env).await.ok();
+        assert!(listed.ends_with(&format!("  {shown}\n")), "{listed}");
+        let got = run(home.path(), &["get", shown, "-o", "got", "--json"], &env)
+            .await
+            .ok();
+        assert!(got.contains(&sha256(name.as_bytes()).to_hex()), "{got}");
+        let said = run(home.path(), &["rm", shown], &env).await.ok();
+        assert_eq!(said, format!("removed {shown}\n"));
+    }
+    let listed = run(home.path(), &["ls", "files"], &env).await.ok();
+    assert_eq!(listed, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_removed_does_not_keep_the_rest() {
+    let origin = Origin::start().await;
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str())];
+    let home = tempfile::tempdir().expect("a directory");
+    std::fs::write(home.path().join("x"), "x").expect("a file");
+    for place in ["files/a", "files/b"] {
+        run(home.path(), &["put", "x", place], &env).await.ok();
+    }
+    let rm = ["rm", "files/a", "files/none", "nowhere/x", "files/b"];
+    let done = run(home.path(), &rm, &env).await;
+    let removed = "removed files/a\nremoved files/b\n";
+    assert_eq!((done.code, &*done.out), (Some(1), removed), "{done:?}");
+    for words in ["files/none: ", "nowhere/x: ", "2 of 4 are not removed"] {
+        assert!(done.err.contains(words), "{words}: {done:?}");
+    }
+    assert_eq!(run(home.path(), &["ls", "files"], &env).await.ok(), "");
+}
+
 /// A pipe is not replaced by a file, and a link leads to the same one as before.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_plain_file_stays_what_it_is() {

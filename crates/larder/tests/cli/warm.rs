@@ -20,9 +20,14 @@ async fn start(origin: &Origin) -> TestLarder {
 
 fn setup(origin: &Origin) -> Setup {
     let config = format!(
-        "auth: {{admin_token: '{TOKEN}'}}\nremotes:\n{}{}  own: {{ type: local, package: generic }}\n",
+        "auth: {{admin_token: '{TOKEN}'}}\npublic_url: 'http://larder.example.com:8123'\ndocker_default_remote: hub\nremotes:\n{}{}  own: {{ type: local, package: generic }}\n",
         entry("a", "generic", origin, "deny_patterns: ['secret']"),
-        entry("npm", "npm", origin, ""),
+        [
+            entry("npm", "npm", origin, ""),
+            entry("charts", "helm", origin, ""),
+            entry("hub", "docker", origin, ""),
+        ]
+        .concat(),
     );
     Setup::new(&config)
 }
@@ -163,6 +168,120 @@ async fn what_cannot_be_understood_is_a_mistake_of_the_command_line() {
     let done = run(home.path(), &["warm", "-r", "a", "urls.txt"], &keyless).await;
     done.refused(1, &["LARDER_TOKEN"]);
     assert_eq!(origin.requests().len(), 0);
+}
+
+/// The files of a lock file may have been found at another registry, and images be known by any of larder's names.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_would_ask_for_is_planned() {
+    let origin = Origin::start().await;
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    let block = |name: &str, url: &str| {
+        format!("\"{name}@1\":\n  version \"1.0.0\"\n  resolved \"{url}\"\n")
+    };
+    let lock = [
+        "# yarn lockfile v1\n".to_owned(),
+        block(
+            "@s/right",
+            "https://registry.example.com/npm/@s%2fright/-/right-1.0.0.tgz#0a",
+        ),
+        block(
+            "hash",
+            "https://registry.example.com/hash/-/hash-1.0.0.tgz?cache=0",
+        ),
+        block("odd", "https://cdn.example.com/odd.tgz"),
+        block("own", &format!("{}?cache=0", origin.url("/own.tgz"))),
+    ];
+    write(&home, "yarn.lock", &lock.concat());
+    let plan = async |repository: &str, file: &str| {
+        run(
+            home.path(),
+            &["warm", "-r", repository, file, "--dry-run"],
+            &env,
+        )
+        .await
+    };
+    let done = plan("npm", "yarn.lock").await;
+    let left_out = "left out yarn.lock:8: odd 1.0.0";
+    assert!(done.err.contains(left_out), "{done:?}");
+    let planned = "npm/@s/right/-/right-1.0.0.tgz\nnpm/hash/-/hash-1.0.0.tgz\nnpm/own.tgz\n";
+    assert_eq!(done.ok(), planned);
+    let images = "larder.example.com:8123/hub/one\nlarder.example.com:8123/team/two:1.0\n";
+    write(&home, "images.txt", images);
+    let said = plan("hub", "images.txt").await.ok();
+    assert_eq!(
+        said,
+        "hub/one/manifests/latest\nhub/team/two/manifests/1.0\n"
+    );
+    write(&home, "urls.txt", "x%3Fy\nz%25\n");
+    let said = plan("a", "urls.txt").await.ok();
+    assert_eq!(said, "a/x%3Fy\na/z%\n");
+}
+
+/// Its name in the repository is the index's to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chart_is_where_the_index_says() {
+    let origin = Origin::start().await;
+    let index = "apiVersion: v1\nentries:\n  odd:\n  - name: odd\n    version: 1.0.0\n    urls: [dl/odd_v1.tgz]\n  \
+                 - name: odd\n    version: 2.0.0\n    urls: [odd-1.0.0.tgz]\n";
+    origin.put("/index.yaml", Resource::new(index));
+    origin.put("/dl/odd_v1.tgz", Resource::new("one"));
+    origin.put("/odd-1.0.0.tgz", Resource::new("two"));
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    let of = |version: &str| {
+        let at = origin.url("/");
+        format!("dependencies:\n- name: odd\n  repository: {at}\n  version: {version}\n")
+    };
+    write(&home, "Chart.lock", &of("1.0.0"));
+    let done = run(home.path(), &["warm", "-r", "charts", "Chart.lock"], &env).await;
+    assert_eq!(done.ok(), "charts: 1 file held, 3 B\n");
+    assert_eq!(origin.count("GET", "/dl/odd_v1.tgz"), 1);
+    assert_eq!(origin.count("GET", "/odd-1.0.0.tgz"), 0);
+    write(&home, "Chart.lock", &of("3.0.0"));
+    let done = run(home.path(), &["warm", "-r", "charts", "Chart.lock"], &env).await;
+    assert!(
+        done.code == Some(1) && done.err.contains("has no odd 3.0.0"),
+        "{done:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_depends_on_nothing_lacks_nothing() {
+    let origin = Origin::start().await;
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    write(&home, "Chart.lock", "dependencies: []\n");
+    write(
+        &home,
+        "package-lock.json",
+        "{\"lockfileVersion\": 3, \"packages\": {\"\": {}}}",
+    );
+    for (repository, file) in [("charts", "Chart.lock"), ("npm", "package-lock.json")] {
+        let warm = ["warm", "-r", repository, file];
+        let said = run(home.path(), &warm, &env).await.ok();
+        assert_eq!(said, format!("{repository}: 0 files held, 0 B\n"));
+        run(home.path(), &[&warm[..], &["--dry-run"]].concat(), &env)
+            .await
+            .ok();
+    }
+    let jobs = get(&running.url("api/v1/jobs")).await.json();
+    assert_eq!(jobs["jobs"].as_array().map(Vec::len), Some(0), "{jobs}");
+    let git = "{\"packages\": {\"node_modules/g\": {\"version\": \"1.0.0\", \"resolved\": \"git+ssh://git.example.com/g\"}}}";
+    write(&home, "package-lock.json", git);
+    let done = run(
+        home.path(),
+        &["warm", "-r", "npm", "package-lock.json"],
+        &env,
+    )
+    .await;
+    done.refused(1, &["left out", "g 1.0.0"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

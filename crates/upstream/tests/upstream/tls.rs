@@ -122,6 +122,36 @@ async fn a_ca_file_makes_an_upstream_trusted_and_only_for_its_names() {
 }
 
 #[tokio::test]
+async fn what_does_not_speak_tls_is_told_as_that() {
+    for (reply, word) in [
+        (&b"HTTP/1.1 400 X\r\n\r\n"[..], "plain http"),
+        (b"", "speak TLS"),
+    ] {
+        for resets in [false, true] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    // What is left unread makes of the end a reset.
+                    let mut hello = vec![0; if resets { 8 } else { 4096 }];
+                    let _ = stream.read(&mut hello).await;
+                    let _ = stream.write_all(reply).await;
+                }
+            });
+            let (upstream, _) = crate::support::upstream();
+            let url = Url::parse(&format!("https://{addr}/")).unwrap();
+            let repository = repository(settings(&url));
+            let error = upstream.send(get(&repository, url)).await.unwrap_err();
+            // A reset may overtake the reply.
+            let is_told = error.message.contains(word) || resets && error.message.contains("TLS");
+            assert!(is_told && !error.message.contains("other error"), "{error}");
+            assert_eq!(error.cause, Some(larder_upstream::Cause::Tls));
+            assert_eq!(error.brief, "the TLS handshake failed");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_unusable_ca_file_says_so() {
     let (addr, _) = https("").await;
     for content in [Some(""), Some("not a certificate"), None] {

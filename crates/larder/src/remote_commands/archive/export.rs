@@ -17,7 +17,7 @@ use super::progress::Progress;
 use super::tar::Writer;
 use super::{
     Batch, CONTENTS, END, End, ExportFlags, FORMAT, HEAD, Head, Named, blob_entry, cannot, json,
-    rows_entry,
+    no_pipe, rows_entry,
 };
 
 /// So often the list of a repository is begun anew that changes while it is read.
@@ -32,6 +32,7 @@ pub(in super::super) async fn export(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let target = &flags.file;
+    no_pipe(target)?;
     if target.exists() {
         let message = format!("{} is there already: name another file", target.display());
         return Err(Failure::failed(message));

@@ -17,11 +17,11 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::super::Failure;
 use super::super::server::{Described, Server};
-use super::super::shown::{items, number, plain, size, text};
+use super::super::shown::{self, items, number, plain, size, text};
 use super::progress::Progress;
 use super::tar::Entry;
 use super::verified::{Verified, verify};
-use super::{Batch, ImportFlags, Named, cannot, json};
+use super::{Batch, ImportFlags, Named, cannot_read, json, no_pipe};
 
 /// Blobs that are on their way at once.
 const AT_ONCE: usize = 16;
@@ -33,6 +33,7 @@ pub(in super::super) async fn import(
     flags: &ImportFlags,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
+    no_pipe(&flags.file)?;
     let mut progress = Progress::new();
     let wanted = flags.sha256.as_deref().map(digest).transpose()?;
     let archive = verify(&flags.file, &mut progress).await?;
@@ -169,7 +170,7 @@ impl Import<'_> {
             file.seek(SeekFrom::Start(entry.start))?;
             file.read_exact(&mut bytes)
         });
-        read.map_err(|error| cannot("read", self.path, &error))?;
+        read.map_err(|error| cannot_read(self.path, &error))?;
         serde_json::from_slice(&bytes).map_err(|_| {
             let path = self.path.display();
             Failure::failed(format!(
@@ -319,7 +320,7 @@ impl Import<'_> {
             writeln!(
                 out,
                 "left out: {repository}/{}: {}",
-                plain(path),
+                shown::path(path),
                 plain(why)
             )?;
         }
@@ -372,7 +373,7 @@ async fn send(
             return Err(server.refusal(answer).await);
         }
     }
-    let failed = |error: std::io::Error| cannot("read", path, &error);
+    let failed = |error: std::io::Error| cannot_read(path, &error);
     let mut file = tokio::fs::File::open(path).await.map_err(failed)?;
     let start = SeekFrom::Start(entry.start);
     file.seek(start).await.map_err(failed)?;

@@ -144,6 +144,21 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(value).map_err(|error| Failure::failed(error.to_string()))
 }
 
+/// An archive that cannot be read: the command line names it.
+fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::misused(format!("cannot read {}: {error}", path.display()))
+}
+
+/// `-` is standard input and output elsewhere, which cannot be gone on with or read twice.
+fn no_pipe(path: &Path) -> Result<(), Failure> {
+    if path.as_os_str() != "-" {
+        return Ok(());
+    }
+    Err(Failure::misused(
+        "an archive is a file, not a pipe: name one (./- for a file of this name)",
+    ))
+}
+
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format!("cannot {what} {}: {error}", path.display()))
 }

@@ -11,7 +11,7 @@ use super::partial::Listed;
 use super::progress::Progress;
 use super::tar::{Broken, Entry, Reader};
 use super::{
-    BLOBS, Batch, CONTENTS, Contents, END, End, FORMAT, HEAD, Head, ROWS, cannot, digest_of,
+    BLOBS, Batch, CONTENTS, Contents, END, End, FORMAT, HEAD, Head, ROWS, cannot_read, digest_of,
     repository_of,
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Verified {
 pub(super) async fn verify(path: &Path, progress: &mut Progress) -> Result<Verified, Failure> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::misused(format!("there is no {}", path.display())),
-        _ => cannot("read", path, &error),
+        _ => cannot_read(path, &error),
     };
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();

@@ -21,7 +21,7 @@ use std::pin::pin;
 use serde_json::json;
 
 use super::server::Server;
-use super::shown::{plain, size};
+use super::shown::{self, plain, size};
 use super::{Failure, WarmFlags, interrupted};
 use follow::{Outcome, begin, cancel, follow};
 use places::Places;
@@ -67,7 +67,9 @@ pub(super) async fn warm(
         plan = planned(server, flags, &input) => plan?,
         () = &mut stopped => return Err(Failure::failed("interrupted; nothing was begun")),
     };
-    if plan.paths.is_empty() && plan.missing.is_empty() {
+    // A project that depends on nothing lacks nothing.
+    let is_elsewhere = plan.missing.is_empty() && !plan.left_out.is_empty();
+    if plan.paths.is_empty() && is_elsewhere {
         tell_left_out(&plan, err)?;
         return Err(Failure::failed(format!(
             "nothing that is named there comes from {name}"
@@ -164,7 +166,7 @@ fn tell_plan(
     } else {
         tell_left_out(plan, err)?;
         for path in &plan.paths {
-            writeln!(out, "{name}/{}", plain(path))?;
+            writeln!(out, "{name}/{}", shown::path(path))?;
         }
         list(err, "not found", &plan.missing)?;
     }

@@ -1,80 +1,125 @@
 //! Which path of a repository is meant by a URL: one of this repository, under whatever name larder has there, or one of its upstream.
 
-use larder_core::{ArtifactPath, PathRules};
+use std::collections::BTreeSet;
+
+use larder_core::{ArtifactPath, PathError, PathRules};
 use serde_json::Value;
 use url::Url;
 
 use super::super::server::Server;
+use super::super::shown::meant;
 
 /// What leads to a repository.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     pub(super) repository: String,
-    /// The larder that is asked.
-    own: Url,
+    /// Larder's names, as far as the configuration may be read: the one that is asked, and those of `public_url`.
+    own: Vec<Url>,
     /// Where the upstream is, as far as the configuration may be read.
     upstreams: Vec<Url>,
+    /// Of the repository that `docker_default_remote` names: the names of all docker repositories, which are never of an image of it.
+    registries: Option<BTreeSet<String>>,
+}
+
+/// Why a place is no path of the repository, as a clause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Astray {
+    /// It is somewhere else, so that the repository is not asked for it.
+    Elsewhere(String),
+    /// It is of the repository, but nothing that a job could fetch.
+    Unusable(String),
+}
+
+impl Astray {
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::Elsewhere(why) | Self::Unusable(why) => why,
+        }
+    }
 }
 
 impl Places {
     /// Of a repository; its upstream is in the configuration, which not everybody may read.
     pub(super) async fn of(server: &Server, repository: &str) -> Self {
         let config = server.ask("GET", server.url(&["config"], &[])).await;
-        let entry = config.ok().and_then(|config| {
-            let entry = config.get("remotes")?.get(repository)?;
-            Some(entry.clone())
-        });
-        let urls = |key: &str| match entry.as_ref().and_then(|entry| entry.get(key)) {
-            Some(Value::String(url)) => vec![url.clone()],
-            Some(Value::Array(urls)) => {
-                let urls = urls.iter().filter_map(Value::as_str);
-                urls.map(str::to_owned).collect()
-            }
-            _ => Vec::new(),
+        let config = config.unwrap_or_default();
+        let remotes = config.get("remotes").and_then(Value::as_object);
+        let entry = remotes.and_then(|remotes| remotes.get(repository));
+        let urls = |at: Option<&Value>, key: &str| -> Vec<Url> {
+            let urls = match at.and_then(|at| at.get(key)) {
+                Some(Value::Array(urls)) => urls.iter().collect::<Vec<_>>(),
+                one => one.into_iter().collect(),
+            };
+            let urls = urls.into_iter().filter_map(Value::as_str);
+            urls.filter_map(|url| Url::parse(url).ok()).collect()
         };
-        let upstreams = urls("base_url").into_iter().chain(urls("base_urls"));
+        let is_default = config.get("docker_default_remote").and_then(Value::as_str);
+        let is_docker =
+            |entry: &Value| entry.get("package").and_then(Value::as_str) == Some("docker");
+        let registries = is_default.filter(|name| *name == repository).map(|_| {
+            let docker = remotes.into_iter().flatten();
+            let docker = docker.filter(|(_, entry)| is_docker(entry));
+            docker.map(|(name, _)| name.clone()).collect()
+        });
         Self {
             repository: repository.to_owned(),
-            own: server.base.clone(),
-            upstreams: upstreams.filter_map(|url| Url::parse(&url).ok()).collect(),
+            own: [vec![server.base.clone()], urls(Some(&config), "public_url")].concat(),
+            upstreams: [urls(entry, "base_url"), urls(entry, "base_urls")].concat(),
+            registries,
         }
     }
 
-    /// The decoded path that a URL, or a path as lists show it, means.
+    /// The decoded path that a URL, or a path as `larder ls` shows it, means in a list.
     ///
     /// # Errors
-    /// It means none; why, as a clause.
-    pub(super) fn path_of(&self, text: &str) -> Result<String, String> {
-        if !text.contains("://") {
-            let path = text.trim_start_matches('/');
-            return match ArtifactPath::from_decoded(path) {
-                Ok(path) if !path.is_root() => Ok(path.as_str().to_owned()),
-                Ok(_) => Err("it is empty".to_owned()),
-                Err(error) => Err(error.to_string()),
-            };
+    /// It means none.
+    pub(super) fn path_of(&self, text: &str) -> Result<String, Astray> {
+        if text.contains("://") {
+            return self.path_of_url(text);
         }
-        let url = Url::parse(text).map_err(|_| "the URL cannot be understood".to_owned())?;
-        let below = self.below(&url)?;
+        let path = meant(text.trim_start_matches('/'));
+        usable(ArtifactPath::from_decoded(&path), "it is empty")
+    }
+
+    /// The decoded path that a URL means.
+    ///
+    /// # Errors
+    /// It means none.
+    pub(super) fn path_of_url(&self, text: &str) -> Result<String, Astray> {
+        let url = Url::parse(text).ok();
+        let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = url
+            .ok_or_else(|| Astray::Elsewhere("it is no URL of a server that larder asks".into()))?;
+        let below = self.below(&url).map_err(Astray::Elsewhere)?;
         if url.query().is_some() {
-            return Err("it has a query; jobs fetch paths without one".to_owned());
+            let why = "it has a query; jobs fetch paths without one";
+            return Err(Astray::Unusable(why.to_owned()));
         }
-        let rules = PathRules {
-            encoded_scope_slash: true,
-        };
-        match ArtifactPath::parse(below, rules) {
-            Ok(path) if !path.is_root() => Ok(path.as_str().to_owned()),
-            Ok(_) => Err("it is the repository itself".to_owned()),
-            Err(error) => Err(error.to_string()),
+        let path = ArtifactPath::parse(below, RULES);
+        usable(path, "it is the repository itself")
+    }
+
+    /// The decoded path of a tarball, which lock files name by a URL, or by an encoded path of the registry. Registries give it whatever
+    /// the query is.
+    ///
+    /// # Errors
+    /// It means none.
+    pub(super) fn path_of_tarball(&self, text: &str) -> Result<String, Astray> {
+        let bare = text.split(['?', '#']).next().unwrap_or_default();
+        if bare.contains("://") {
+            return self.path_of_url(bare);
         }
+        usable(ArtifactPath::parse(bare, RULES), "it is empty")
     }
 
     /// What of a URL is below the repository.
     fn below<'u>(&self, url: &'u Url) -> Result<&'u str, String> {
+        let is_own = self.own.iter().any(|own| own.origin() == url.origin());
         let path = url.path();
         for root in ["/api/v1/remote/", "/v2/"] {
             let own = format!("{root}{}/", self.repository);
             if let Some(at) = path.find(&own)
-                && (root != "/v2/" || url.origin() == self.own.origin())
+                && (root != "/v2/" || is_own)
             {
                 return Ok(&path[at + own.len()..]);
             }
@@ -114,10 +159,14 @@ impl Places {
         if !crate::lockfiles::is_registry(host) {
             return Ok(name);
         }
-        if host == authority(&self.own) {
-            let own = rest.split_once('/');
-            return match own.filter(|(repository, _)| *repository == self.repository) {
-                Some((_, image)) => Ok(image),
+        if self.own.iter().any(|own| authority(own) == host) {
+            let (first, image) = rest.split_once('/').unwrap_or((rest, ""));
+            if first == self.repository && !image.is_empty() {
+                return Ok(image);
+            }
+            let registries = self.registries.as_ref();
+            return match registries.filter(|registries| !registries.contains(first)) {
+                Some(_) => Ok(rest),
                 None => Err(format!(
                     "it is of another repository than {}",
                     self.repository
@@ -142,6 +191,28 @@ impl Places {
     }
 }
 
+/// An npm package's name may encode its slash.
+const RULES: PathRules = PathRules {
+    encoded_scope_slash: true,
+};
+
+/// The decoded path of a URL, wherever that leads.
+pub(super) fn decoded_path(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    // Below a registry's own path, the slash of a scope is one, too.
+    let path = url.path().replace("%2f", "/").replace("%2F", "/");
+    let path = ArtifactPath::parse(path.trim_start_matches('/'), RULES).ok()?;
+    Some(path.as_str().to_owned())
+}
+
+fn usable(path: Result<ArtifactPath, PathError>, if_root: &str) -> Result<String, Astray> {
+    match path {
+        Ok(path) if path.is_root() => Err(Astray::Unusable(if_root.to_owned())),
+        Ok(path) => Ok(path.as_str().to_owned()),
+        Err(error) => Err(Astray::Unusable(error.to_string())),
+    }
+}
+
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()
@@ -155,8 +226,11 @@ mod tests {
     fn places(upstream: &str) -> Places {
         Places {
             repository: "files".to_owned(),
-            own: Url::parse("http://127.0.0.1:8000/").unwrap(),
+            own: ["http://127.0.0.1:8000/", "https://larder.example.com/"]
+                .map(|own| Url::parse(own).unwrap())
+                .to_vec(),
             upstreams: vec![Url::parse(upstream).unwrap()],
+            registries: None,
         }
     }
 
@@ -166,6 +240,7 @@ mod tests {
         for (url, path) in [
             ("a/b.bin", "a/b.bin"),
             ("/a b%20c", "a b%20c"),
+            ("a%3Fb%25c", "a?b%c"),
             ("https://files.example.com/pool/a%20b/c", "a b/c"),
             ("http://user:x@files.example.com:443/pool/c", "c"),
             ("http://127.0.0.1:8000/api/v1/remote/files/x/y", "x/y"),
@@ -176,6 +251,10 @@ mod tests {
             ),
             (
                 "http://127.0.0.1:8000/v2/files/app/manifests/1",
+                "app/manifests/1",
+            ),
+            (
+                "https://larder.example.com/v2/files/app/manifests/1",
                 "app/manifests/1",
             ),
         ] {
@@ -195,12 +274,33 @@ mod tests {
             ("https://files.example.com/pool/a%2fb", "slash"),
             ("", "empty"),
         ] {
-            let why = places.path_of(url).expect_err(url);
+            let astray = places.path_of(url).expect_err(url);
+            let is_elsewhere = matches!(astray, Astray::Elsewhere(_));
+            assert_eq!(
+                is_elsewhere,
+                ["other", "neither"].iter().any(|of| word.contains(of))
+            );
+            let why = astray.why();
             assert!(
                 why.contains(word) && !why.contains("canary"),
                 "{url}: {why}"
             );
         }
+        // What a lock file names is no path of a list.
+        for file in [
+            "file:f.tgz",
+            "file:///f.tgz",
+            "../f.tgz",
+            "git+ssh://files.example.com/pool/f",
+        ] {
+            let found = places.path_of_url(file);
+            assert!(
+                matches!(found, Err(Astray::Elsewhere(_))),
+                "{file}: {found:?}"
+            );
+        }
+        let tarball = places.path_of_tarball("@s%2fa/-/a-1.tgz");
+        assert_eq!(tarball.as_deref(), Ok("@s/a/-/a-1.tgz"));
     }
 
     #[test]
@@ -210,6 +310,7 @@ mod tests {
             ("team/app", "team/app"),
             ("app", "app"),
             ("127.0.0.1:8000/files/team/app", "team/app"),
+            ("larder.example.com/files/team/app", "team/app"),
             ("hub.example.com/library/app", "library/app"),
             ("registry-1.hub.example.com/app", "app"),
         ] {
@@ -217,9 +318,28 @@ mod tests {
         }
         for name in [
             "127.0.0.1:8000/other/app",
+            "127.0.0.1:8000/files",
+            "larder.example.com/team/app",
             "ub.example.com/app",
             "example.org/app",
         ] {
+            places.image(name).expect_err(name);
+        }
+    }
+
+    #[test]
+    fn images_of_the_default_repository_need_not_name_it() {
+        let mut places = places("https://hub.example.com/");
+        let registries = ["files", "other"].map(str::to_owned);
+        places.registries = Some(BTreeSet::from(registries));
+        for (name, image) in [
+            ("127.0.0.1:8000/app", "app"),
+            ("larder.example.com/team/app", "team/app"),
+            ("larder.example.com/files/team/app", "team/app"),
+        ] {
+            assert_eq!(places.image(name), Ok(image), "{name}");
+        }
+        for name in ["larder.example.com/other/app", "larder.example.com/files"] {
             places.image(name).expect_err(name);
         }
     }

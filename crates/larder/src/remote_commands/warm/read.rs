@@ -47,9 +47,10 @@ pub(super) fn read(
     package: &str,
 ) -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();
-    let mut open: Vec<PathBuf> = files.iter().rev().cloned().collect();
+    let named = files.iter().rev().map(|path| (path.clone(), format));
+    let mut open: Vec<(PathBuf, Option<Format>)> = named.collect();
     let mut seen: Vec<PathBuf> = Vec::new();
-    while let Some(path) = open.pop() {
+    while let Some((path, format)) = open.pop() {
         if seen.contains(&path) {
             continue;
         }
@@ -75,10 +76,9 @@ pub(super) fn read(
             .ok_or_else(|| unknown(&name, &path))?;
         if format == Format::Requirements {
             let folder = path.parent().unwrap_or(Path::new(""));
+            // Whatever their names are.
             let included = includes(&text).into_iter();
-            let is_web = |path: &str| path.contains("://");
-            let included = included.filter(|(_, path)| !is_web(path));
-            open.extend(included.map(|(_, path)| folder.join(path)));
+            open.extend(included.map(|(_, path)| (folder.join(path), Some(format))));
         }
         let lock = format
             .read(&name, &text)
@@ -125,10 +125,65 @@ fn text_of(path: &Path) -> Result<String, Failure> {
     if bytes.len() as u64 > MOST {
         return Err(cannot(&format!("it is larger than {} MiB", MOST >> 20)));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let text = String::from_utf8_lossy(&error.as_bytes()[..valid]);
-        let line = text.matches('\n').count() + 1;
-        Failure::misused(format!("{shown}:{line}: no text: it is not in UTF-8"))
-    })
+    decoded(bytes)
+        .map_err(|line| Failure::misused(format!("{shown}:{line}: no text: it is not in UTF-8")))
+}
+
+/// A text in UTF-8, or in UTF-16 with a byte order mark, which shells of Windows write.
+///
+/// # Errors
+/// It is neither; in which line.
+fn decoded(bytes: Vec<u8>) -> Result<String, usize> {
+    let unit: fn([u8; 2]) -> u16 = match bytes[..] {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => {
+            return String::from_utf8(bytes).map_err(|error| {
+                let valid = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(&error.as_bytes()[..valid]);
+                text.matches('\n').count() + 1
+            });
+        }
+    };
+    let (pairs, rest) = bytes[2..].as_chunks();
+    let text = String::from_utf16(&pairs.iter().copied().map(unit).collect::<Vec<u16>>());
+    text.ok().filter(|_| rest.is_empty()).ok_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_with_a_byte_order_mark_is_read_in_its_coding() {
+        let coded = |mark: &[u8], unit: fn(u16) -> [u8; 2]| {
+            let units = "größe==1.0\r\n".encode_utf16().flat_map(unit);
+            mark.iter().copied().chain(units).collect::<Vec<u8>>()
+        };
+        let little = coded(&[0xff, 0xfe], u16::to_le_bytes);
+        assert_eq!(decoded(little.clone()).as_deref(), Ok("größe==1.0\r\n"));
+        let big = coded(&[0xfe, 0xff], u16::to_be_bytes);
+        assert_eq!(decoded(big).as_deref(), Ok("größe==1.0\r\n"));
+        assert_eq!(decoded(little[..little.len() - 1].to_vec()), Err(1));
+        assert_eq!(decoded(b"a\n\xff".to_vec()), Err(2));
+        assert_eq!(decoded(b"a".to_vec()).as_deref(), Ok("a"));
+    }
+
+    #[test]
+    fn what_a_requirements_file_includes_is_one_whatever_its_name() {
+        let home = tempfile::tempdir().unwrap();
+        let file = |name: &str| home.path().join(name);
+        std::fs::write(file("dev.txt"), "-r base.txt\n-r \"images of it.txt\"\n").unwrap();
+        std::fs::write(file("base.txt"), "demo==1.0\n").unwrap();
+        std::fs::write(file("images of it.txt"), "-r dev.txt\njam==1.0\n").unwrap();
+        let files = [file("dev.txt")];
+        let format = Some(Format::Requirements);
+        let sources = read(&files, "", format, "pypi").unwrap();
+        let named: Vec<usize> = sources.iter().map(|one| one.lock.items.len()).collect();
+        assert_eq!(named, [0, 1, 1]);
+        std::fs::rename(file("dev.txt"), file("requirements.txt")).unwrap();
+        let files = [file("requirements.txt")];
+        std::fs::write(file("images of it.txt"), "jam==1.0\n").unwrap();
+        assert_eq!(read(&files, "", None, "pypi").unwrap().len(), 3);
+    }
 }

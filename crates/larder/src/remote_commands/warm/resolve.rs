@@ -5,13 +5,17 @@ use std::collections::BTreeSet;
 
 use futures_util::StreamExt as _;
 use serde_json::Value;
+use tokio::sync::OnceCell;
+use url::Url;
 
 use super::super::server::Server;
 use super::super::shown::{items, text};
-use super::places::Places;
+use super::places::{Astray, Places, decoded_path};
 use super::read::Source;
 use super::{Failure, Plan, Unheld, place};
-use crate::lockfiles::{FileHint, Format, Item, Wanted, image_path, of_file, same_version};
+use crate::lockfiles::{
+    FileHint, Format, Item, Wanted, chart_addresses, image_path, is_version, of_file,
+};
 
 /// Indexes that are asked for at once.
 const AT_ONCE: usize = 4;
@@ -19,10 +23,27 @@ const AT_ONCE: usize = 4;
 /// What has become of something that is named.
 enum Found {
     Paths(Vec<String>),
-    /// Some paths, and digests of files that the upstream does not offer.
+    /// Some paths, and why there are not all.
     Partly(Vec<String>, String),
     Missing(String),
     Elsewhere(String),
+}
+
+impl From<Astray> for Found {
+    fn from(astray: Astray) -> Self {
+        match astray {
+            Astray::Elsewhere(why) => Self::Elsewhere(why),
+            Astray::Unusable(why) => Self::Missing(why),
+        }
+    }
+}
+
+/// Whom the paths are asked of.
+struct Asking<'a> {
+    server: &'a Server,
+    places: &'a Places,
+    /// Of charts, with its address; read once.
+    index: OnceCell<Result<(Url, String), String>>,
 }
 
 /// Finds the paths of all that the sources name.
@@ -39,7 +60,7 @@ pub(super) async fn resolve(
         for rest in &source.lock.rest {
             let unheld = Unheld {
                 at: place(source, rest.line),
-                what: rest.what.clone(),
+                what: without_secrets(&rest.what),
                 why: rest.why.clone(),
             };
             if rest.is_missing {
@@ -52,8 +73,13 @@ pub(super) async fn resolve(
     let named = sources
         .iter()
         .flat_map(|source| source.lock.items.iter().map(move |item| (source, item)));
+    let asking = &Asking {
+        server,
+        places,
+        index: OnceCell::new(),
+    };
     let asked = named.map(|(source, item)| async move {
-        let found = found(server, places, source.format, item).await;
+        let found = found(asking, source.format, item).await;
         (source, item, found)
     });
     let mut found = futures_util::stream::iter(asked).buffered(AT_ONCE);
@@ -78,8 +104,7 @@ pub(super) async fn resolve(
 
 fn described(wanted: &Wanted) -> String {
     match wanted {
-        // A query may be a secret.
-        Wanted::Place(place) => place.split('?').next().unwrap_or_default().to_owned(),
+        Wanted::Place(place) => without_secrets(place),
         Wanted::Project { name, version, .. }
         | Wanted::Package { name, version, .. }
         | Wanted::Chart { name, version, .. } => format!("{name} {version}"),
@@ -87,12 +112,28 @@ fn described(wanted: &Wanted) -> String {
     }
 }
 
-async fn found(server: &Server, places: &Places, format: Format, item: &Item) -> Found {
+/// What is named by a URL: its query may be a secret, and what is before the host too.
+fn without_secrets(text: &str) -> String {
+    let shown = text.split('?').next().unwrap_or_default();
+    let Some((scheme, rest)) = shown.split_once("://") else {
+        return shown.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let host = rest[..end].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{}", &rest[host..])
+}
+
+async fn found(asking: &Asking<'_>, format: Format, item: &Item) -> Found {
+    let Asking { server, places, .. } = asking;
     match &item.wanted {
-        Wanted::Place(place) => match places.path_of(place) {
+        // In a list, all is meant to be of the repository.
+        Wanted::Place(place) if format == Format::Urls => match places.path_of(place) {
             Ok(path) => Found::Paths(vec![path]),
-            Err(why) if format == Format::Urls => Found::Missing(why),
-            Err(why) => Found::Elsewhere(why),
+            Err(astray) => Found::Missing(astray.why()),
+        },
+        Wanted::Place(url) => match places.path_of_url(url) {
+            Ok(path) => Found::Paths(vec![path]),
+            Err(astray) => astray.into(),
         },
         Wanted::Project {
             name,
@@ -104,7 +145,7 @@ async fn found(server: &Server, places: &Places, format: Format, item: &Item) ->
             name,
             version,
             repository,
-        } => chart(server, places, (name, version), repository).await,
+        } => chart(asking, (name, version), repository).await,
         Wanted::Image(image) => match image_path(image) {
             Some((name, reference)) => match places.image(name) {
                 Ok(name) => Found::Paths(vec![format!("{name}/manifests/{reference}")]),
@@ -123,10 +164,11 @@ fn package(places: &Places, name: &str, version: &str, url: Option<&str>) -> Fou
     let Some(url) = url else {
         return Found::Paths(vec![usual]);
     };
-    match places.path_of(url) {
+    let is_usual = |path: String| format!("/{path}").ends_with(&format!("/{usual}"));
+    match places.path_of_tarball(url) {
         Ok(path) => Found::Paths(vec![path]),
-        Err(_) if url.ends_with(&format!("/{usual}")) => Found::Paths(vec![usual]),
-        Err(why) => Found::Elsewhere(why),
+        Err(_) if decoded_path(url).is_some_and(is_usual) => Found::Paths(vec![usual]),
+        Err(astray) => astray.into(),
     }
 }
 
@@ -174,7 +216,7 @@ async fn project(
 ) -> Found {
     let by_address: Option<Vec<String>> = files
         .iter()
-        .map(|file| places.path_of(file.url.as_deref()?).ok())
+        .map(|file| places.path_of_url(file.url.as_deref()?).ok())
         .collect();
     if let Some(paths) = by_address.filter(|paths| !paths.is_empty()) {
         return Found::Paths(paths);
@@ -197,7 +239,7 @@ fn chosen(offered: &[Offered], (name, version): (&str, &str), files: &[FileHint]
         .filter_map(|file| file.url.as_deref()?.rsplit('/').next())
         .collect();
     let of_version =
-        |file: &str| of_file(file, name).is_some_and(|found| same_version(found.version, version));
+        |file: &str| of_file(file, name).is_some_and(|found| is_version(found.version, version));
     let is_chosen = |one: &Offered| match &one.sha256 {
         Some(digest) if !wanted.is_empty() => wanted.contains(&**digest),
         _ if !names.is_empty() => names.contains(one.file()),
@@ -241,8 +283,11 @@ fn chosen(offered: &[Offered], (name, version): (&str, &str), files: &[FileHint]
 }
 
 async fn chart(
-    server: &Server,
-    places: &Places,
+    Asking {
+        server,
+        places,
+        index,
+    }: &Asking<'_>,
     (name, version): (&str, &str),
     repository: &str,
 ) -> Found {
@@ -254,20 +299,45 @@ async fn chart(
         );
         return Found::Elsewhere(why);
     }
-    let offered = match offers(server, &places.repository, name).await {
-        Ok(offered) => offered,
-        Err(why) => return Found::Missing(why),
+    let index = index.get_or_init(|| chart_index(server, &places.repository));
+    let (url, index) = match index.await {
+        Ok(index) => index,
+        Err(why) => return Found::Missing(why.clone()),
     };
-    let file = format!("{name}-{version}.tgz");
-    let paths: Vec<String> = offered
-        .into_iter()
-        .filter(|one| one.file() == file)
-        .map(|one| one.path)
-        .collect();
-    if paths.is_empty() {
-        return Found::Missing(format!("the upstream offers no {file}"));
+    let addresses = match chart_addresses(index, name, version) {
+        Ok(addresses) => addresses,
+        Err(unreadable) => return Found::Missing(format!("index.yaml: {}", unreadable.message)),
+    };
+    if addresses.is_empty() {
+        return Found::Missing(format!("the upstream's index has no {name} {version}"));
     }
-    Found::Paths(paths)
+    let (mut paths, mut missing) = (Vec::new(), None);
+    for address in addresses {
+        let address = url.join(&address).map_or(address, String::from);
+        match places.path_of_url(&address) {
+            Ok(path) => paths.push(path),
+            Err(astray) => missing = Some(astray.why()),
+        }
+    }
+    match missing {
+        Some(why) => Found::Partly(paths, why),
+        None => Found::Paths(paths),
+    }
+}
+
+/// The index of a chart repository as clients get it: its links lead to what larder fetches for them.
+async fn chart_index(server: &Server, repository: &str) -> Result<(Url, String), String> {
+    let url = server.url(&["api", "v1", "remote", repository, "index.yaml"], &[]);
+    let read = async {
+        let answer = server.send("GET", url.clone(), &[], None).await?;
+        match answer.status() {
+            200 => Ok(answer.whole().await?),
+            _ => Err(server.refusal(answer).await),
+        }
+    };
+    let bytes = read.await.map_err(|Failure(_, message)| message)?;
+    let text = String::from_utf8(bytes).map_err(|_| "index.yaml is not in UTF-8".to_owned())?;
+    Ok((url, text))
 }
 
 #[cfg(test)]
@@ -316,6 +386,23 @@ mod tests {
         assert!(
             matches!(partly, Found::Partly(paths, why) if paths.len() == 2 && why.contains("dd"))
         );
+    }
+
+    #[test]
+    fn what_is_told_of_a_url_is_no_secret() {
+        for (text, told) in [
+            (
+                "https://u:canary@files.example.com/a?token=canary",
+                "https://files.example.com/a",
+            ),
+            (
+                "-e git+ssh://canary@git.example.com/a@1",
+                "-e git+ssh://git.example.com/a@1",
+            ),
+            ("a/b@1", "a/b@1"),
+        ] {
+            assert_eq!(without_secrets(text), told);
+        }
     }
 
     #[test]
