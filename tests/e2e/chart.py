@@ -51,6 +51,32 @@ def chart(case):
             for line in RESTRICTED:
                 expect(line in rendered, f"the pod has no {line!r}")
 
+        expect('value: "[$(POD_IP)]:8000"' in many, "an advertised address that may be of IPv6")
+
+        # What larder keeps on the pod's disk leaves room for what is on its way there.
+        gib = 1 << 30
+        for limit, size in (("10Gi", 10 * gib), ("1.5Gi", 1.5 * gib), ("53687091200", 50 * gib)):
+            tier = int(tier_of(template(f"{MANY},tier.sizeLimit={limit}")))
+            expect(size / 2 <= tier <= size * 0.8, f"a tier of {tier} bytes on a disk of {limit}")
+        expect(tier_of(template(f"{MANY},tier.size=4GiB")) == "4GiB", "a size of its own")
+        expect(tier_of(template(f"{MANY},config.s3.tier=3GiB")) == "3GiB", "that of the configuration wins")
+        expect(tier_of(alone) is None, "an embedded larder has no tier")
+        said = template(f"{MANY},tier.sizeLimit=much", fails=True)
+        expect("tier.sizeLimit" in said, f"the key that cannot be read is not named:\n{said}")
+
+        # TLS in larder itself: the certificate's Secret is mounted, and who asks the pods knows it.
+        secure = template(
+            f"{MANY},config.tls.cert=/tls/tls.crt,config.tls.key=/tls/tls.key,serviceMonitor.enabled=true,"
+            "serviceMonitor.tlsConfig.insecureSkipVerify=true,extraVolumes[0].name=tls,"
+            "extraVolumes[0].secret.secretName=certificate,extraVolumeMounts[0].name=tls,extraVolumeMounts[0].mountPath=/tls"
+        )
+        expect(secure.count("scheme: HTTPS") == 3 and "scheme: HTTP " not in secure, "all probes ask over TLS")
+        expect("scheme: https" in secure and "insecureSkipVerify: true" in secure, "so does the monitor")
+        expect("secretName: certificate" in secure and "mountPath: /tls" in secure, "the certificate is mounted")
+        expect(many.count("scheme: HTTP }") == 3, "without TLS they do not")
+        ipv6 = template(f"{MANY},listen=[::]:8000")
+        expect('value: "[::]:8000"' in ipv6, "an address of IPv6 to listen on")
+
         everything = template(EVERYTHING)
         more = {"Secret", "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceMonitor", "Ingress", "HTTPRoute"}
         expect_kinds(everything, {"ServiceAccount", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget"} | more)
@@ -61,6 +87,12 @@ def chart(case):
         expect("database.host" in said, f"the missing key is not named:\n{said}")
         said = template("mode=cluster", fails=True)
         expect("embedded or backends" in said, f"the allowed modes are not named:\n{said}")
+
+
+def tier_of(rendered):
+    """`s3.tier` of the configuration."""
+    found = [line.split(":", 1)[1].strip(' "') for line in rendered.splitlines() if line.startswith("      tier:")]
+    return found[0] if found else None
 
 
 def expect_kinds(rendered, wanted):

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::{StreamExt as _, stream};
+use http::Method;
 use larder_core::FaultKind::{Forbidden, NotFound};
 use larder_core::{FaultKind, RepositoryName, Secret, SourceKey};
 use larder_engine::*;
@@ -284,6 +285,31 @@ async fn bytes_are_passed_on_while_they_arrive() {
     assert_eq!(replicas.count("followed").iter().sum::<u64>(), 2);
     replicas.bench.origin.release("/file.bin");
     replicas.bench.settled().await;
+    assert_eq!(replicas.gets("file.bin"), 1);
+}
+
+/// A HEAD of what another replica downloads takes its head from there, and asks nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_joins_the_download_of_another_replica() {
+    let replicas = Replicas::three(true).await;
+    let body = replicas.publish("file.bin", 4 * MIB);
+    replicas.bench.origin.hold_body("/file.bin", 2 * MIB);
+    let getting = Client::new(&replicas.engines[0], "generic", "file.bin").expect(&body);
+    let getting = tokio::spawn(getting.run());
+    replicas.bench.origin.wait_for("GET", "/file.bin", 1).await;
+    let head = ask(
+        &replicas.engines[1],
+        Method::HEAD,
+        "generic",
+        "file.bin",
+        &[],
+    );
+    let head = head.await.unwrap().answer.representation;
+    assert_eq!(head.length, Some(4 * MIB));
+    assert_eq!(head.etag.as_deref(), Some("\"strong\""));
+    assert_eq!(replicas.bench.origin.count("HEAD", "/file.bin"), 0);
+    replicas.bench.origin.release("/file.bin");
+    assert_eq!(getting.await.unwrap().unwrap().body, Ok(Bytes::new()));
     assert_eq!(replicas.gets("file.bin"), 1);
 }
 

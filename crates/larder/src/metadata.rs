@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use larder::config::Settings;
 use larder_core::sha256;
 use larder_formats::LinkKey;
-use larder_server::{BoundServer, Starting};
+use larder_server::{BoundServer, Starting, Waiting};
 use larder_storage::{
     ConnectError, MetadataStore, Migration, PostgresOptions, StorageError, StorageErrorKind,
 };
+
+use crate::blobs::explained;
 
 /// Pause between attempts to reach the server.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -37,9 +39,10 @@ pub(crate) async fn on_server(
     settings: &Settings,
     server: &BoundServer,
 ) -> Result<Metadata, Box<dyn Error>> {
-    let starting = Starting::new(settings.repositories.clone());
+    let waiting = Waiting::default();
+    let starting = Starting::new(settings.repositories.clone(), waiting.clone());
     let files = Files::of(settings)?;
-    let mut connecting = Box::pin(connected(options, &files));
+    let mut connecting = Box::pin(connected(options, &files, &waiting));
     if let Ok(done) = tokio::time::timeout(AT_ONCE, connecting.as_mut()).await {
         return done;
     }
@@ -79,7 +82,11 @@ impl Files {
     }
 }
 
-async fn connected(options: &PostgresOptions, files: &Files) -> Result<Metadata, Box<dyn Error>> {
+async fn connected(
+    options: &PostgresOptions,
+    files: &Files,
+    waiting: &Waiting,
+) -> Result<Metadata, Box<dyn Error>> {
     let mut told: Option<Instant> = None;
     loop {
         let why = match try_to_connect(options, files).await {
@@ -96,6 +103,7 @@ async fn connected(options: &PostgresOptions, files: &Files) -> Result<Metadata,
             tracing::warn!("{why}: waiting for it; /ready is 503 until then");
             told = Some(Instant::now());
         }
+        waiting.because(why);
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -118,6 +126,10 @@ impl From<ConnectError> for Trouble {
 impl From<StorageError> for Trouble {
     fn from(error: StorageError) -> Self {
         match error.kind {
+            _ if error.is_refusal() => {
+                let why = explained(&error);
+                Self::ForGood(format!("{why}: look at the rights of the database's user").into())
+            }
             StorageErrorKind::Unavailable => Self::Away(error.to_string()),
             _ => Self::ForGood(error.into()),
         }

@@ -325,6 +325,34 @@ async fn what_cannot_work_ends_the_process_and_what_may_yet_does_not() {
     assert_eq!(put(&larder.artifact("own", "a"), "a").await.status, 201);
 }
 
+/// A replica that nobody asks for anything of the store says within seconds that it is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_replica_notices_that_the_store_is_away() {
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    let gate = Gate::to(&server.endpoint()).await;
+    let larder = setup(&origin, &gate.endpoint()).start().await;
+    for (is_away, up) in [(true, 0.0), (false, 1.0)] {
+        if is_away {
+            gate.close();
+        } else {
+            gate.open();
+        }
+        let since = Instant::now();
+        loop {
+            let health = get(&larder.url("/health")).await.json();
+            if health["backends"]["blobs"]["detail"].is_null() != is_away {
+                break;
+            }
+            assert!(since.elapsed() < PATIENCE, "{health}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let told = larder.metric("larder_object_store_up", "").await;
+        assert!((told - up).abs() < 0.1, "{told}");
+        assert_eq!(get(&larder.url("/ready")).await.status, 200);
+    }
+}
+
 /// Uploads that are files would not be found in the store, and nobody would say so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_with_files_is_not_taken() {

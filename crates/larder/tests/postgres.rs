@@ -107,6 +107,14 @@ async fn hazard_a8_a_start_waits_for_the_server_and_answers_probes() {
     let mut larder = setup.env("LARDER_LISTEN", &address).spawned();
     larder.logged("waiting for it").await;
     let url = |path: &str| format!("http://{address}/{path}");
+    let health = get(&url("health")).await.json();
+    let said = health["backends"]["metadata"]["detail"].to_string();
+    assert!(said.contains("Connection refused"), "{said}");
+    // It is tried several times in this time.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let log = larder.log();
+    assert_eq!(log.matches("waiting for it").count(), 1, "{log}");
+    assert!(!log.contains("does not answer"), "{log}");
     assert_eq!(get(&url("live")).await.status, 200);
     assert_eq!(get(&url("ready")).await.status, 503);
     let refused = get(&url("api/v1/remote/remote/a")).await;
@@ -166,6 +174,31 @@ async fn what_waiting_does_not_mend_ends_the_process_with_the_reason() {
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("files of another place"), "{said}");
     drop(larder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_only_read_ends_the_process_with_the_reason() {
+    let origin = origin_with(&[]).await;
+    let server = Postgres::shared();
+    let database = server.database();
+    let setup = Setup::new(&config(&origin))
+        .on_postgres(server)
+        .env("DBNAME", &database);
+    let mut owner = setup.clone().start().await;
+    assert_eq!(owner.terminate().code(), Some(0));
+    let user = format!("reader_of_{database}");
+    server.sql(
+        &database,
+        &format!("CREATE USER {user} PASSWORD 'reader'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}"),
+    );
+    let reader = setup.env("DBUSER", &user).env("DBPASS", "reader");
+    let (status, said) = reader.run_to_end();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("permission denied for table secrets (SQLSTATE 42501)"),
+        "{said}"
+    );
+    assert!(!said.contains("waiting for it"), "{said}");
 }
 
 /// The server goes and comes back: what is held is served, cold files pass through, writes are refused for a moment, and nothing has to

@@ -104,6 +104,60 @@ async fn hazard_a3_redis_comes_and_goes_and_larder_serves() {
     assert_eq!(get(&larder.url("/health")).await.status, 200);
 }
 
+/// Redis answers, and keeps nothing: that is said as long as it is so, and once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_keeps_nothing_is_unavailable_until_it_does() {
+    let origin = Origin::start().await;
+    let redis = RedisServer::start();
+    let larder = replica(&origin, &redis).start().await;
+    until_redis(&larder, "ok").await;
+    let miss = async |name: String| {
+        origin.put(&format!("/{name}"), Resource::new(name.clone()));
+        let answer = get(&larder.artifact("generic", &name)).await;
+        assert_eq!((answer.status, answer.text()), (200, name));
+    };
+    let told = || larder.log().matches("Redis refuses").count();
+    for (name, refuse, allow) in [
+        (
+            "full",
+            &["CONFIG", "SET", "maxmemory", "1"][..],
+            &["CONFIG", "SET", "maxmemory", "0"][..],
+        ),
+        (
+            "alone",
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+        ),
+        (
+            "read-only",
+            &["REPLICAOF", "127.0.0.1", "1"],
+            &["REPLICAOF", "NO", "ONE"],
+        ),
+    ] {
+        redis.command(refuse);
+        let before = told();
+        for n in 0..4 {
+            miss(format!("{name}-{n}")).await;
+            // Meanwhile larder has asked it for other things, which it does.
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            let shared = &cluster(&larder).await["shared"];
+            assert_eq!(shared["status"], "unavailable", "{name}-{n}: {shared}");
+        }
+        let up = larder.metric("larder_cluster_shared_up", "").await;
+        assert!(up.abs() < 0.1, "{up}");
+        // Once; a machine that is busy for long may have lost the connection in between.
+        assert!(told() - before <= 2, "{}", larder.log());
+        redis.command(allow);
+        let mut n = 0;
+        while cluster(&larder).await["shared"]["status"] != "ok" {
+            assert!(n < 100, "{name}: {}", larder.log());
+            miss(format!("{name}-allowed-{n}")).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            n += 1;
+        }
+    }
+}
+
 /// A start waits for Redis for a moment. What tells larder to stop in that moment is not lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_while_redis_is_waited_for_ends_the_start() {

@@ -4,13 +4,28 @@
     reason = "a test program: its helpers panic to report"
 )]
 
-use larder::config::{Environment, S3, Sources, load};
+use std::sync::OnceLock;
+
+use larder::config::{Environment, S3, Settings, Sources, load};
+
+/// A certificate in PEM.
+fn authority() -> &'static str {
+    static PEM: OnceLock<String> = OnceLock::new();
+    PEM.get_or_init(|| {
+        let made = rcgen::generate_simple_self_signed(vec!["store.example.com".to_owned()]);
+        made.unwrap().cert.pem()
+    })
+}
 
 fn loaded(variables: &[(&str, &str)], file: &str) -> Result<Option<S3>, String> {
+    settings(variables, file).map(|settings| settings.s3)
+}
+
+fn settings(variables: &[(&str, &str)], file: &str) -> Result<Settings, String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("f.yaml");
     std::fs::write(&path, format!("remotes: {{}}\n{file}")).unwrap();
-    std::fs::write(directory.path().join("ca.pem"), "of the store").unwrap();
+    std::fs::write(directory.path().join("ca.pem"), authority()).unwrap();
     let home = [("HOME", "/h")];
     let sources = Sources {
         config: Some(path),
@@ -21,7 +36,7 @@ fn loaded(variables: &[(&str, &str)], file: &str) -> Result<Option<S3>, String> 
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
         lines.join("\n")
     };
-    load(&sources).map(|settings| settings.s3).map_err(said)
+    load(&sources).map_err(said)
 }
 
 const ALL: [(&str, &str); 4] = [
@@ -81,13 +96,33 @@ fn the_file_says_the_rest_and_the_environment_wins() {
     assert!(!store.path_style);
     assert_eq!(
         (store.prefix.as_str(), store.ca.as_deref()),
-        ("one/two/", Some(&b"of the store"[..]))
+        ("one/two/", Some(authority().as_bytes()))
     );
     assert_eq!(s3.tier, Some(2 << 30));
     assert_eq!((s3.upload_lease.as_secs(), s3.presign), (60, false));
     let public = Some(("store.example.org:8443".to_owned(), true));
     assert_eq!(store.public, public, "over TLS as the endpoint");
     assert_eq!(store.keys, None, "the platform's own");
+}
+
+#[test]
+fn authorities_that_nobody_asks_are_warned_of() {
+    let warned = |variables: &[(&str, &str)], file: &str| {
+        let settings = settings(variables, file).unwrap();
+        let warnings = settings.warnings.iter().map(ToString::to_string);
+        warnings.collect::<Vec<_>>().join("\n")
+    };
+    let said = warned(&ALL, "s3: {ca_file: ca.pem}\n");
+    assert!(said.contains("`s3.ca_file` has no effect"), "{said}");
+    for file in [
+        "s3: {ca_file: ca.pem, secure: true}\n",
+        "s3: {secure: false}\n",
+    ] {
+        assert!(!warned(&ALL, file).contains("ca_file"), "{file}");
+    }
+    // Credentials of the platform are asked for over TLS, too.
+    let platform = warned(&ALL[..2], "s3: {ca_file: ca.pem}\n");
+    assert!(!platform.contains("ca_file"), "{platform}");
 }
 
 #[test]
@@ -137,7 +172,19 @@ fn secrets_may_be_in_files() {
     assert!(
         loaded(&missing, "")
             .unwrap_err()
-            .contains("cannot read /nowhere/x")
+            .contains("/nowhere/x cannot be read")
+    );
+    std::fs::write(directory.path().join("secret"), "\n").unwrap();
+    let said = loaded(&by_file, "").unwrap_err();
+    assert!(
+        said.contains("MINIO_SECRET_KEY_FILE: ") && said.contains("is empty"),
+        "{said}"
+    );
+    let database = [("DBHOST", "h"), ("DBPASS_FILE", path.as_str())];
+    let said = loaded(&database, "").unwrap_err();
+    assert!(
+        said.contains("DBPASS_FILE: ") && said.contains("is empty"),
+        "{said}"
     );
 }
 
@@ -175,7 +222,12 @@ fn mistakes_are_told_and_secrets_are_not() {
         (
             ALL.to_vec(),
             "s3: {ca_file: none.pem}\n",
-            "`s3.ca_file`: cannot read",
+            "none.pem, which cannot be read",
+        ),
+        (
+            ALL.to_vec(),
+            "s3: {ca_file: f.yaml}\n",
+            "f.yaml, which holds no PEM certificate",
         ),
         (
             ALL.to_vec(),

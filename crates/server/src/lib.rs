@@ -97,5 +97,5 @@ pub use larder_sendfile::return_large_blocks;
 pub use listen::{BindError, BoundServer, ServerHandle, bind};
 pub use places::RESERVE as RESERVED_CONNECTIONS;
 pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};
-pub use starting::Starting;
+pub use starting::{Starting, Waiting};
 pub use tls::{CertificateDates, TlsError, check_tls};

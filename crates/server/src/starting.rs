@@ -1,7 +1,7 @@
 //! What is answered while larder waits for what it needs to serve: `/live` says that it lives, `/ready` that it does not serve yet, and
 //! every artifact is a 503.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use larder_core::{
@@ -18,16 +18,37 @@ use crate::backend::{Backend, CounterSnapshot, UploadBody};
 /// When to ask again.
 const SOON: Duration = Duration::from_secs(2);
 
+/// Why the last try to have what is waited for has failed. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting(Arc<Mutex<Option<String>>>);
+
+impl Waiting {
+    /// A try has failed.
+    pub fn because(&self, why: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    fn told(&self) -> String {
+        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = why.as_deref().unwrap_or("it has not answered yet");
+        format!("larder waits for it to start: {why}")
+    }
+}
+
 /// A larder that is about to serve these repositories.
 #[derive(Debug)]
 pub struct Starting {
     repositories: Vec<Arc<Repository>>,
+    waiting: Waiting,
 }
 
 impl Starting {
     /// The repositories as configured.
-    pub fn new(repositories: Vec<Arc<Repository>>) -> Self {
-        Self { repositories }
+    pub fn new(repositories: Vec<Arc<Repository>>, waiting: Waiting) -> Self {
+        Self {
+            repositories,
+            waiting,
+        }
     }
 }
 
@@ -102,7 +123,7 @@ impl Backend for Starting {
             detail: Some(detail.to_owned()),
         };
         Health {
-            metadata: state(false, "postgresql", "larder waits for it to start"),
+            metadata: state(false, "postgresql", &self.waiting.told()),
             // Until then nothing is served.
             blobs: state(false, "filesystem", "not looked at yet"),
             disk: None,

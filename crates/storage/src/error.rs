@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use crate::meta::DbError;
+use crate::meta::{About, DbError};
 
 /// What a caller can do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +39,11 @@ pub struct StorageError {
 #[derive(Debug, thiserror::Error)]
 #[error("a blob that is to be kept is being deleted")]
 struct BeingDeleted;
+
+/// What a server has said that will not have this larder.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refusal(Box<dyn StdError + Send + Sync>);
 
 impl StorageError {
     /// An error without a deeper cause.
@@ -86,6 +91,13 @@ impl StorageError {
             .is_some_and(|cause| cause.is::<BeingDeleted>())
     }
 
+    /// Whether a server refuses this larder for want of credentials, rights or a database: waiting does not help.
+    pub fn is_refusal(&self) -> bool {
+        self.source
+            .as_ref()
+            .is_some_and(|cause| cause.is::<Refusal>())
+    }
+
     /// Whether the cause is a lack of space.
     pub fn is_full(&self) -> bool {
         self.kind == StorageErrorKind::Full
@@ -106,10 +118,14 @@ impl StorageError {
 
     /// A failure of the database; `doing` completes the sentence "cannot …".
     pub(crate) fn from_sql(doing: &str, error: DbError) -> Self {
+        let source = match error.about {
+            About::Refused => Box::new(Refusal(error.source)),
+            _ => error.source,
+        };
         Self {
             kind: error.kind,
             message: format!("cannot {doing}: {}", error.reason),
-            source: Some(error.source),
+            source: Some(source),
         }
     }
 }

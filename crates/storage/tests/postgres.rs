@@ -577,6 +577,60 @@ async fn what_waiting_does_not_mend_is_refused_with_the_reason() {
     }
 }
 
+/// Since version 15 of the server nobody but its owner may make tables in a new database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_finds_the_rights_that_a_start_needs() {
+    let (server, owner) = (Postgres::shared(), shared());
+    let name = owner.database.clone();
+    let user = format!("guest_of_{name}");
+    let sql = |statements: &str| server.sql(&name, &statements.replace("ROLE", &user));
+    sql("CREATE USER ROLE PASSWORD 'guest'; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let guest = PostgresOptions {
+        user: user.clone(),
+        password: "guest".to_owned(),
+        ..owner.clone()
+    };
+    let looked = || async {
+        let looked = MetadataStore::check_server(&guest).await;
+        looked.map_err(|error| match error {
+            ConnectError::Refused(why) => why,
+            ConnectError::Unreachable(why) => panic!("{why}"),
+        })
+    };
+    let why = looked().await.unwrap_err();
+    assert!(
+        why.contains("may not create tables in the schema public"),
+        "{why}"
+    );
+    let refused = MetadataStore::connect(&guest).await;
+    assert!(
+        matches!(refused, Err(ConnectError::Refused(_))),
+        "{refused:?}"
+    );
+
+    connect(&owner).await.close().await;
+    sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO ROLE");
+    let why = looked().await.unwrap_err();
+    assert!(
+        why.contains("may not read and change") && why.contains("secrets"),
+        "{why}"
+    );
+    let reader = connect(&guest).await;
+    let error = reader.secret_bytes("a", b"b").await.unwrap_err();
+    assert!(error.is_refusal(), "{error:?}");
+    reader.ping().await.unwrap();
+    assert!(!reader.is_away(), "it has answered");
+
+    sql("GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ROLE");
+    assert_eq!(looked().await, Ok(()));
+    assert_eq!(reader.secret_bytes("a", b"b").await.unwrap(), b"b");
+    reader.close().await;
+
+    sql("GRANT CREATE ON SCHEMA public TO ROLE; DELETE FROM schema_version WHERE version > 1");
+    let why = looked().await.unwrap_err();
+    assert!(why.contains("does not own the tables"), "{why}");
+}
+
 /// The primary is gone, and its standby takes over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_failover_the_standby_that_took_over_is_used() {

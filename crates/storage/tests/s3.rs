@@ -487,6 +487,48 @@ async fn a_probe_says_what_is_wrong() {
     }
 }
 
+/// A replica that has nothing to do with the store hears by asking that it is away, or will not have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_hears_of_a_store_that_is_away_or_refuses() {
+    let scene = Scene::set("p/").await;
+    let trouble = async |objects: &S3Objects| {
+        objects.ping().await;
+        objects.trouble().map(|(why, _)| why)
+    };
+    assert_eq!(trouble(&scene.objects).await, None);
+    scene.gate.close();
+    scene.store.ping().await;
+    assert!(scene.store.report().trouble.is_some());
+    scene.gate.open();
+    assert_eq!(trouble(&scene.objects).await, None);
+    scene.gate.refuse();
+    assert!(trouble(&scene.objects).await.is_some());
+    scene.gate.open();
+    scene.store.ping().await;
+    assert_eq!(scene.store.report().trouble, None);
+
+    let right = settings(scene.server.endpoint(), "");
+    let keys = ("larderaccess".to_owned(), "wrong-canary".to_owned());
+    let stranger = S3Settings {
+        keys: Some((Secret::new(keys.0), Secret::new(keys.1))),
+        ..right.clone()
+    };
+    let elsewhere = S3Settings {
+        bucket: "no-such-bucket".to_owned(),
+        ..right
+    };
+    for (settings, words) in [
+        (stranger, "refuses larder's credentials"),
+        (elsewhere, "has no bucket no-such-bucket"),
+    ] {
+        let objects = S3Objects::new(settings, Arc::default()).unwrap();
+        for _ in 0..2 {
+            let said = trouble(&objects).await.unwrap();
+            assert!(said.contains(words) && !said.contains("canary"), "{said}");
+        }
+    }
+}
+
 /// Answers as the instance metadata service of version 2 does, which gives nothing without a token.
 async fn metadata_service() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

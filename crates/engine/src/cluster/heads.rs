@@ -3,10 +3,16 @@
 
 use std::time::Duration;
 
+use futures_util::stream;
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
 use larder_core::{ArtifactRecord, Content, SourceKey};
 use larder_storage::{Attempt, Fence, Holder};
+use larder_upstream::{BodyStream, UpstreamResponse};
+use url::Url;
 
-use super::lead::Lead;
+use super::lead::{Lead, lease_name};
+use super::relay::{Joined, fields};
 use super::replica::{Cluster, Membership};
 use super::turn::{TRIES, WAIT};
 
@@ -22,6 +28,8 @@ const TOLD: &str = "told ";
 pub(crate) enum HeadTurn {
     /// Ask. Where the others wait for it, they are told.
     Ours(Option<Asking>),
+    /// This is the head of the download that another replica has under way.
+    Arriving(Box<UpstreamResponse>),
     /// This is what another replica has been told meanwhile.
     Told(Box<ArtifactRecord>),
     /// Another replica has asked meanwhile, and has left nothing: what it has found out may stand in the database.
@@ -63,13 +71,36 @@ impl Membership {
     /// Whose turn it is to ask for the head of this.
     pub(crate) async fn head_turn(&self, key: &SourceKey) -> HeadTurn {
         match self.get() {
-            Some(cluster) => cluster.head_turn(key).await,
+            Some(cluster) => match cluster.head_of_download(key).await {
+                Some(head) => HeadTurn::Arriving(Box::new(head)),
+                None => cluster.head_turn(key).await,
+            },
             None => HeadTurn::Ours(None),
         }
     }
 }
 
 impl Cluster {
+    /// What the upstream's head said of the download that another replica has under way, if there is one.
+    async fn head_of_download(&self, key: &SourceKey) -> Option<UpstreamResponse> {
+        let holder = self.shared.holder(&lease_name(key)).await?;
+        let Joined::Begun(head, _) = self.join(key, &holder, 0).await else {
+            return None;
+        };
+        let url = Url::parse(&head.url).ok()?;
+        let mut headers = fields(&head)?;
+        if let Some(total) = head.total {
+            headers.insert(CONTENT_LENGTH, total.into());
+        }
+        Some(UpstreamResponse {
+            status: StatusCode::OK,
+            headers,
+            final_url: url.clone(),
+            folder: None,
+            body: BodyStream::relayed(stream::empty(), None, key.repository.clone(), url),
+        })
+    }
+
     async fn head_turn(&self, key: &SourceKey) -> HeadTurn {
         let name = format!("head\n{}\n{}\n{}", key.repository, key.path, key.variant);
         let mut over = None;

@@ -75,6 +75,16 @@ async fn begun(mut frames: Frames) -> Joined {
     }
 }
 
+/// The upstream's fields, as a replica passes them on. `None` if they cannot be any.
+pub(super) fn fields(head: &Head) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &head.fields {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+    }
+    Some(headers)
+}
+
 /// A download that is followed.
 pub(super) struct Relay {
     cluster: Arc<Cluster>,
@@ -103,11 +113,7 @@ impl Relay {
         frames: Frames,
     ) -> Option<UpstreamResponse> {
         let url = Url::parse(&head.url).ok()?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &head.fields {
-            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
-        }
+        let headers = fields(&head)?;
         let total = head.total;
         let relay = Self {
             cluster: Arc::clone(cluster),

@@ -29,9 +29,13 @@ impl Operator {
         {
             return health;
         }
+        // At once: who asks waits for a silent database or store a single time.
+        let (metadata, damaged, ()) = tokio::join!(
+            self.metadata_health(),
+            self.told_of_scrubs(),
+            self.ping_blobs()
+        );
         let (mut blobs, disk) = self.blob_health();
-        // At once: who asks waits for a silent database a single time.
-        let (metadata, damaged) = tokio::join!(self.metadata_health(), self.told_of_scrubs());
         blobs.detail = blobs.detail.or(damaged);
         let health = Health {
             metadata,
@@ -102,6 +106,12 @@ impl Operator {
         (files > 0).then(|| {
             format!("{files} uploaded files are damaged, as a scrub has found: GET /api/v1/scrub names them; upload them again, or restore them from a backup")
         })
+    }
+
+    /// A replica that has nothing to do with the store notices only so that it is away. An answer that comes later is noted when it comes.
+    async fn ping_blobs(&self) {
+        let asking = tokio::spawn(self.blobs.ping());
+        let _ = tokio::time::timeout(PATIENCE_WITH_SERVER, asking).await;
     }
 
     fn blob_health(&self) -> (BackendHealth, Option<DiskSpace>) {

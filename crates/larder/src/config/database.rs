@@ -12,6 +12,7 @@ use super::env::Environment;
 use super::fields::Section;
 use super::file::beside;
 use super::schema;
+use super::secret_files;
 
 /// The server's port, its role and its database, where nobody says otherwise.
 const PORT: u16 = 5432;
@@ -154,22 +155,9 @@ fn with_port(text: &str, default: u16) -> Option<(String, u16)> {
 
 /// `DBPASS`, or the file that `DBPASS_FILE` names without its final newline, or the configuration's.
 fn password_of(said: Option<Said>, environment: &Environment, report: &mut Report) -> String {
-    let Some(path) = environment.get("DBPASS_FILE") else {
-        return said.map(|said| said.text).unwrap_or_default();
-    };
-    if environment.get("DBPASS").is_some() {
-        report.error(None, "DBPASS and DBPASS_FILE are both set: unset one");
-        return String::new();
-    }
-    match std::fs::read_to_string(path) {
-        Ok(text) => text
-            .strip_suffix('\n')
-            .map_or(text.clone(), |line| line.trim_end_matches('\r').to_owned()),
-        Err(error) => {
-            report.error(None, format!("DBPASS_FILE: cannot read {path}: {error}"));
-            String::new()
-        }
-    }
+    secret_files::secret(environment, "DBPASS", report)
+        .or(said.map(|said| said.text))
+        .unwrap_or_default()
 }
 
 fn authorities(said: &Said, report: &mut Report) -> PathBuf {

@@ -198,9 +198,13 @@ fn environment() -> Vec<Case> {
         )
         .env("DBHOST", "db.example.com")
         .env("DBSSLMODE", "on"),
-        Case::new("a secret in a file", PLAIN, &["DBPASS_FILE", "cannot read"])
-            .env("DBHOST", "db.example.com")
-            .env("DBPASS_FILE", "/nonexistent/db"),
+        Case::new(
+            "a secret in a file",
+            PLAIN,
+            &["DBPASS_FILE", "cannot be read"],
+        )
+        .env("DBHOST", "db.example.com")
+        .env("DBPASS_FILE", "/nonexistent/db"),
         Case::new("a secret twice", PLAIN, &["DBPASS_FILE", "both set"])
             .env("DBHOST", "db.example.com")
             .env("DBPASS", "a")

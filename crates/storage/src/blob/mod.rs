@@ -152,6 +152,11 @@ pub trait BlobStore: Send + Sync + Debug {
     /// It cannot be measured.
     fn free_space(&self) -> Result<Space, StorageError>;
 
+    /// Asks the service that keeps the blobs, if there is one, whether it does: [`report`](Self::report) tells what came of it.
+    fn ping(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// How the store is, and what it has noticed since the start. Asks nobody.
     fn report(&self) -> StoreReport {
         StoreReport::default()

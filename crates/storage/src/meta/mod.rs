@@ -57,7 +57,7 @@ pub use change::{Change, DerivedRecord, Expected, Receipt};
 pub use collect::CollectReport;
 pub use copy::{BlobName, CopyCounts, LeftOut, Migration, NamedBlobs, RowTally, RowsCopied};
 pub use damage::{DamageReport, OnDamage};
-pub(crate) use db::DbError;
+pub(crate) use db::{About, DbError};
 pub use db::{ConnectError, Durability, PostgresOptions, TlsMode};
 use db::{Db, Tx};
 pub use feed::{Heard, Listener, Notice, Writer};
@@ -188,7 +188,12 @@ impl MetadataStore {
     pub async fn connect(options: &PostgresOptions) -> Result<Self, ConnectError> {
         let db = Db::connect(options).await?;
         let origins = origins::read_origins(&db).await;
-        let origins = origins.map_err(|error| ConnectError::Unreachable(error.message))?;
+        let origins = origins.map_err(|error| match error.kind {
+            StorageErrorKind::Unavailable if !error.is_refusal() => {
+                ConnectError::Unreachable(error.message)
+            }
+            _ => ConnectError::Refused(error.message),
+        })?;
         let shared = Shared {
             origins: Mutex::new(origins),
             ..Shared::of(db)

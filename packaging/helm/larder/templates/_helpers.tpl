@@ -44,9 +44,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if eq .Values.mode "backends" }}yes{{- else if ne .Values.mode "embedded" }}{{ fail (printf "mode is %q; it is embedded or backends" .Values.mode) }}{{- end }}
 {{- end }}
 
+{{- define "larder.scheme" -}}
+{{- if .Values.config.tls }}https{{ else }}http{{ end }}
+{{- end }}
+
+{{- define "larder.probe" -}}
+httpGet: { path: {{ .path }}, port: http, scheme: {{ include "larder.scheme" .root | upper }} }
+{{- end }}
+
+{{- /* What the tier may hold: less than the pod's disk, on which spools are as well. */}}
+{{- define "larder.tier" -}}
+{{- if .Values.tier.size }}
+{{- .Values.tier.size }}
+{{- else }}
+{{- $limit := .Values.tier.sizeLimit }}
+{{- $text := ternary (printf "%.0f" $limit) (toString $limit) (kindIs "float64" $limit) }}
+{{- $number := regexFind "^[0-9]+([.][0-9]+)?" $text }}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $unit := trimPrefix $number $text }}
+{{- if not (and $number (hasKey $units $unit)) }}
+{{- fail (printf "tier.sizeLimit is %q: give it as bytes or with Mi, Gi or Ti, or set tier.size" $text) }}
+{{- end }}
+{{- divf (mulf (float64 $number) (get $units $unit) 3) 4 | int64 }}
+{{- end }}
+{{- end }}
+
 {{- define "larder.env" -}}
 - name: LARDER_LISTEN
-  value: 0.0.0.0:8000
+  value: {{ .Values.listen | quote }}
 {{- with include "larder.tokenSecret" . }}
 - name: LARDER_ADMIN_TOKEN
   valueFrom:
@@ -94,8 +119,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - name: POD_IP
   valueFrom:
     fieldRef: { fieldPath: status.podIP }
+# In brackets, of whichever kind it is.
 - name: LARDER_ADVERTISE
-  value: $(POD_IP):8000
+  value: "[$(POD_IP)]:8000"
 - name: LARDER_CLUSTER_SECRET
   valueFrom:
     secretKeyRef: { name: {{ .existingSecret }}, key: {{ .key }} }
@@ -120,6 +146,7 @@ metadata:
     prometheus.io/scrape: "true"
     prometheus.io/port: "8000"
     prometheus.io/path: /metrics
+    prometheus.io/scheme: {{ include "larder.scheme" . }}
     {{- end }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -159,16 +186,16 @@ spec:
         - name: http
           containerPort: 8000
       startupProbe:
-        httpGet: { path: /live, port: http }
+        {{- include "larder.probe" (dict "root" . "path" "/live") | nindent 8 }}
         periodSeconds: 2
         failureThreshold: 60
       livenessProbe:
-        httpGet: { path: /live, port: http }
+        {{- include "larder.probe" (dict "root" . "path" "/live") | nindent 8 }}
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
       readinessProbe:
-        httpGet: { path: /ready, port: http }
+        {{- include "larder.probe" (dict "root" . "path" "/ready") | nindent 8 }}
         periodSeconds: 5
         timeoutSeconds: 5
         failureThreshold: 2
@@ -191,6 +218,9 @@ spec:
         - name: config
           mountPath: /etc/larder
           readOnly: true
+        {{- with .Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: config
       configMap:
@@ -199,6 +229,9 @@ spec:
     - name: data
       emptyDir:
         sizeLimit: {{ .Values.tier.sizeLimit }}
+    {{- end }}
+    {{- with .Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
     {{- end }}
   {{- with .Values.nodeSelector }}
   nodeSelector:

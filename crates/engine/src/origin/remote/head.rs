@@ -194,21 +194,27 @@ impl Remote {
             return Ok(record);
         }
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
-        let asking = match self.cluster.head_turn(&wanted.key).await {
-            HeadTurn::Ours(asking) => asking,
-            // What was asked before a flush is no answer after it.
-            HeadTurn::Told(record) if wanted.entry.flushes.load(Ordering::Acquire) == flushes => {
+        let turn = self.cluster.head_turn(&wanted.key).await;
+        // What was asked before a flush is no answer after it.
+        let is_good = wanted.entry.flushes.load(Ordering::Acquire) == flushes;
+        let (asking, arriving) = match turn {
+            HeadTurn::Ours(asking) => (asking, None),
+            HeadTurn::Arriving(response) if is_good => (None, Some(*response)),
+            HeadTurn::Told(record) if is_good => {
                 return Ok(Arc::new(believed(*record, self.now())));
             }
-            HeadTurn::Told(_) | HeadTurn::Over => {
+            HeadTurn::Arriving(_) | HeadTurn::Told(_) | HeadTurn::Over => {
                 self.catalog.forget_in_memory(&wanted.key);
                 if let Some(record) = self.told_before(wanted).await? {
                     return Ok(record);
                 }
-                None
+                (None, None)
             }
         };
-        let response = self.ask_head(wanted).await?;
+        let response = match arriving {
+            Some(response) => response,
+            None => self.ask_head(wanted).await?,
+        };
         let stated = stated_date(&self.inquiry(), wanted).await;
         let record = self.head_only(wanted, &response, stated);
         if tells_everything(&record.headers) {

@@ -1,5 +1,6 @@
 //! What replicas need to find each other: Redis, the address of this one, and the secret that they share.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use larder_core::{REDACTED, Secret};
@@ -126,7 +127,7 @@ fn advertise(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Optio
         (None, None) => return None,
     };
     match address(text) {
-        Ok(()) => Some(text.to_owned()),
+        Ok(address) => Some(address),
         Err(why) => {
             report.error(place, format!("{name}: {text:?} {why}"));
             None
@@ -134,8 +135,9 @@ fn advertise(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Optio
     }
 }
 
-/// Whether other replicas can connect to a `host:port`.
-fn address(text: &str) -> Result<(), &'static str> {
+/// A `host:port` that other replicas can connect to. Brackets may stand around any address: whoever fills one in need not know of which
+/// kind it is.
+fn address(text: &str) -> Result<String, &'static str> {
     let form = "is not HOST:PORT, the address at which other replicas reach this one";
     let (host, port) = text.rsplit_once(':').ok_or(form)?;
     if port.parse::<u16>().is_ok_and(|port| port == 0) {
@@ -148,19 +150,21 @@ fn address(text: &str) -> Result<(), &'static str> {
     let bracketed = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
+    let address = bracketed.unwrap_or(host).parse::<IpAddr>().ok();
     let legal = match bracketed {
-        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(_) => address.is_some(),
         None => is_name(host),
     };
     if !legal || port.parse::<u16>().is_err() {
         return Err(form);
     }
-    if matches!(host, "0.0.0.0" | "[::]") {
-        return Err(
-            "is where this replica listens, not where others reach it: name its own address",
-        );
+    match address {
+        Some(address) if address.is_unspecified() => {
+            Err("is where this replica listens, not where others reach it: name its own address")
+        }
+        Some(IpAddr::V4(address)) => Ok(format!("{address}:{port}")),
+        _ => Ok(text.to_owned()),
     }
-    Ok(())
 }
 
 fn secret(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Option<Secret<String>> {
@@ -192,8 +196,13 @@ mod tests {
     #[test]
     fn an_address_is_one_that_others_can_connect_to() {
         for good in ["10.0.0.1:8000", "larder-0.larder:80", "[fd00::1]:8000"] {
-            assert_eq!(address(good), Ok(()), "{good}");
+            assert_eq!(address(good).as_deref(), Ok(good));
         }
+        assert_eq!(
+            address("[10.0.0.1]:8000").as_deref(),
+            Ok("10.0.0.1:8000"),
+            "brackets around what may be of either kind"
+        );
         for bad in [
             "",
             "host",
@@ -206,6 +215,8 @@ mod tests {
             "fd00::1:8000x",
             "0.0.0.0:8000",
             "[::]:8000",
+            "[0.0.0.0]:8000",
+            "[host]:8000",
             "a b:80",
         ] {
             assert!(address(bad).is_err(), "{bad}");

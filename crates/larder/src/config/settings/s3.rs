@@ -12,6 +12,7 @@ use crate::config::env::Environment;
 use crate::config::fields::Section;
 use crate::config::file::beside;
 use crate::config::schema;
+use crate::config::secret_files;
 
 /// A store that speaks S3, and the local tier in front of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,15 +84,16 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
         .or_else(|| environment.get("AWS_REGION").map(str::to_owned))
         .unwrap_or_else(|| "us-east-1".to_owned());
     let path_style = section.truth("path_style", report);
+    let keys = keys(access, secret, report)?;
     let store = S3Settings {
         secure,
         bucket: bucket.text,
         region,
         path_style: path_style.unwrap_or(!is_aws),
         prefix: prefix(&section, report)?,
-        keys: keys(access, secret, report)?,
         platform: platform(environment),
-        ca: authorities(&section, report),
+        ca: authorities(&section, secure || keys.is_none(), report),
+        keys,
         public: match &public {
             Some(given) => {
                 let (host, scheme) = host(given, report)?;
@@ -133,31 +135,16 @@ fn given(
     key: &str,
     report: &mut Report,
 ) -> Option<Given> {
-    let of = |text: &str, name: &str| Given {
-        text: text.to_owned(),
-        name: name.to_owned(),
-        place: None,
+    let direct = if schema::is_secret(key) {
+        secret_files::secret(environment, variable, report)
+    } else {
+        environment.get(variable).map(str::to_owned)
     };
-    let direct = environment.get(variable).map(|text| of(text, variable));
-    let name = format!("{variable}_FILE");
-    let by_file = schema::is_secret(key)
-        .then(|| environment.get(&name))
-        .flatten();
-    if let Some(path) = by_file {
-        if direct.is_some() {
-            report.error(
-                None,
-                format!("{variable} and {name} are both set: keep one of them"),
-            );
-        }
-        match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let text = text.strip_suffix('\n').unwrap_or(&text);
-                return Some(of(text.strip_suffix('\r').unwrap_or(text), &name));
-            }
-            Err(error) => report.error(None, format!("{name}: cannot read {path}: {error}")),
-        }
-    }
+    let direct = direct.map(|text| Given {
+        text,
+        name: variable.to_owned(),
+        place: None,
+    });
     let of_file = || {
         let (text, place) = section.text(key, report)?;
         Some(Given {
@@ -265,12 +252,18 @@ fn prefix(section: &Section<'_>, report: &mut Report) -> Option<String> {
     }
 }
 
-fn authorities(section: &Section<'_>, report: &mut Report) -> Option<Vec<u8>> {
+/// `is_needed`: whether anything is asked over TLS.
+fn authorities(section: &Section<'_>, is_needed: bool, report: &mut Report) -> Option<Vec<u8>> {
     let (path, place) = section.text("ca_file", report)?;
+    if !is_needed {
+        let why = "has no effect: the store is not asked over TLS (MINIO_SECURE, `s3.secure`)";
+        report.warning(place, format!("`s3.ca_file` {why}"));
+    }
     let path = beside(Path::new(&*place.file), path);
-    let read = std::fs::read(&path);
-    read.inspect_err(|error| {
-        let message = format!("`s3.ca_file`: cannot read {}: {error}", path.display());
+    let pem = larder_upstream::check_ca_file(&path)
+        .and_then(|()| std::fs::read(&path).map_err(|error| format!("cannot be read: {error}")));
+    pem.inspect_err(|why| {
+        let message = format!("`s3.ca_file` names {}, which {why}", path.display());
         report.error(place, message);
     })
     .ok()

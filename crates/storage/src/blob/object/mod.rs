@@ -78,6 +78,11 @@ pub trait ObjectStore: Send + Sync + Debug {
         None
     }
 
+    /// Asks whether the service is there and does what larder asks for: [`trouble`](Self::trouble) tells what came of it.
+    fn ping(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// The bytes of an object from `range.start` to before `range.end`.
     fn get(&self, key: &str, range: Range<u64>) -> Chunks;
 
@@ -422,6 +427,10 @@ impl BlobStore for ObjectBlobStore {
         self.local.free_space()
     }
 
+    fn ping(&self) -> BoxFuture<'static, ()> {
+        self.shared.objects.ping()
+    }
+
     fn report(&self) -> StoreReport {
         let trouble = self.shared.objects.trouble();
         StoreReport {
@@ -429,7 +438,7 @@ impl BlobStore for ObjectBlobStore {
             is_waiting: false,
             trouble: trouble.map(|(why, since)| {
                 format!(
-                    "the object store has not answered for {} s: {why}",
+                    "the object store has failed for {} s: {why}",
                     since.as_secs()
                 )
             }),

@@ -399,6 +399,10 @@ impl BlobStore for TieredBlobStore {
         self.0.local.free_space()
     }
 
+    fn ping(&self) -> BoxFuture<'static, ()> {
+        self.0.remote.ping()
+    }
+
     fn report(&self) -> StoreReport {
         StoreReport {
             is_waiting: self.0.is_waiting.load(Ordering::Relaxed),

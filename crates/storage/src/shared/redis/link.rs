@@ -1,5 +1,6 @@
 //! The connection to the service, kept by a task of its own: whoever calls finds one that works, or none, and never waits for one.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,8 +38,17 @@ struct State {
     generation: u64,
     silences: u32,
     why: Option<String>,
-    /// What the server said the last time that it would not do what it was asked for.
-    refusal: Option<String>,
+    /// What the server does not do at present, and what it has said to that.
+    refusals: BTreeMap<Asks, String>,
+}
+
+/// What a call asks for. A server that does the one may refuse the other: it has no memory, or the user has no right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asks {
+    /// To keep something. That it was kept is said by [`Link::kept`]: what answers may have had nothing to keep.
+    Keep,
+    Read,
+    Publish,
 }
 
 impl Link {
@@ -59,7 +69,7 @@ impl Link {
     pub(super) fn trouble(&self) -> Option<String> {
         let state = self.state();
         match &state.wire {
-            Some(_) => state.refusal.clone(),
+            Some(_) => state.refusals.values().next().cloned(),
             None => Some(
                 state
                     .why
@@ -83,8 +93,21 @@ impl Link {
         timeout(patience, had).await.is_ok()
     }
 
+    /// The server has kept what it was asked to keep.
+    pub(super) fn kept(&self) {
+        self.done(Asks::Keep);
+    }
+
+    /// The server does this, and nothing is said against it any more.
+    fn done(&self, asks: Asks) {
+        let mut state = self.state();
+        if state.refusals.remove(&asks).is_some() && state.refusals.is_empty() {
+            tracing::info!(redis = %self.address, "Redis does what larder asks for again");
+        }
+    }
+
     /// Does something with the connection; `None` if there is none or it does not answer.
-    pub(super) async fn call<T, F, W>(&self, work: W) -> Option<T>
+    pub(super) async fn call<T, F, W>(&self, asks: Asks, work: W) -> Option<T>
     where
         F: Future<Output = Result<T, RedisError>> + Send,
         W: FnOnce(Wire) -> F + Send,
@@ -97,30 +120,41 @@ impl Link {
             Ok(Ok(value)) => {
                 let mut state = self.state();
                 if state.generation == generation {
-                    (state.silences, state.refusal) = (0, None);
+                    state.silences = 0;
+                }
+                drop(state);
+                if asks != Asks::Keep {
+                    self.done(asks);
                 }
                 return Some(value);
+            }
+            // Another connection may lead to the server that has taken over, and to this one again.
+            Ok(Err(error)) if is_of_a_replica(&error) => {
+                self.refused(generation, asks, error.to_string());
+                self.leave(generation, error.to_string());
             }
             Ok(Err(error)) if is_of_the_connection(&error) => {
                 self.give_up(generation, error.to_string());
             }
-            Ok(Err(error)) if !error.is_timeout() => self.refused(generation, error.to_string()),
+            Ok(Err(error)) if !error.is_timeout() => {
+                self.refused(generation, asks, error.to_string());
+            }
             Ok(Err(_)) | Err(_) => self.silence(generation),
         }
         None
     }
 
     /// The server answers, and does not do it: no memory, no right, or what stands under the key is not larder's.
-    fn refused(&self, generation: u64, why: String) {
+    fn refused(&self, generation: u64, asks: Asks, why: String) {
         let mut state = self.state();
         if state.generation != generation {
             return;
         }
-        if state.refusal.is_none() {
+        if state.refusals.is_empty() {
             tracing::warn!(redis = %self.address, why, "Redis refuses what larder asks for: each replica downloads for itself");
         }
         state.silences = 0;
-        state.refusal = Some(why);
+        state.refusals.insert(asks, why);
     }
 
     fn silence(&self, generation: u64) {
@@ -141,16 +175,26 @@ impl Link {
     }
 
     fn give_up(&self, generation: u64, why: String) {
+        let told = why.clone();
+        if self.leave(generation, why) {
+            // Another server may have taken its place.
+            self.state().refusals.clear();
+            tracing::warn!(redis = %self.address, why = told, "Redis does not answer: until it does, each replica downloads for itself and hears of the others by asking the database");
+        }
+    }
+
+    /// Lets the connection go for another one; whether it was there.
+    fn leave(&self, generation: u64, why: String) -> bool {
         let mut state = self.state();
         if state.generation != generation || state.wire.is_none() {
-            return;
+            return false;
         }
-        tracing::warn!(redis = %self.address, why, "Redis does not answer: until it does, each replica downloads for itself and hears of the others by asking the database");
         state.wire = None;
-        (state.silences, state.refusal) = (0, None);
+        state.silences = 0;
         state.why = Some(why);
         drop(state);
         self.broken.notify_one();
+        true
     }
 
     /// Keeps a connection for ever; to be spawned.
@@ -160,10 +204,13 @@ impl Link {
         loop {
             match self.connect().await {
                 Ok(wire) => {
-                    tracing::info!(redis = %self.address, "Redis answers");
                     (pause, was_told) = (FIRST_PAUSE, false);
                     {
                         let mut state = self.state();
+                        // Whether the same is refused again is seen when it is asked for again.
+                        if state.refusals.is_empty() {
+                            tracing::info!(redis = %self.address, "Redis answers");
+                        }
                         state.wire = Some(wire);
                         state.generation += 1;
                         state.why = None;
@@ -225,14 +272,19 @@ impl Link {
     }
 }
 
+/// Whether an error says that this server only follows the one that takes writes.
+fn is_of_a_replica(error: &RedisError) -> bool {
+    let read_only = redis::ServerErrorKind::ReadOnly;
+    error.kind() == redis::ErrorKind::Server(read_only)
+}
+
 /// Whether an error says that another connection is needed: this one is broken, or leads to a server that does not serve (any more).
 fn is_of_the_connection(error: &RedisError) -> bool {
     use redis::{ErrorKind, ServerErrorKind as Server};
     match error.kind() {
         ErrorKind::Server(kind) => matches!(
             kind,
-            Server::ReadOnly
-                | Server::Moved
+            Server::Moved
                 | Server::Ask
                 | Server::MasterDown
                 | Server::ClusterDown

@@ -16,7 +16,7 @@ use larder_core::sha256;
 use redis::RedisResult;
 
 pub use self::address::RedisAddress;
-use self::link::Link;
+use self::link::{Asks, Link};
 use super::ration::LONGEST_PACE_MICROS;
 use super::{
     AbortOnDrop, Attempt, Fence, Holder, LONGEST_LEASE, Lease, PATIENCE, Pace, RationClaim,
@@ -87,19 +87,23 @@ impl RedisShared {
         call.arg(millis(ttl)).arg(over).arg(millis(LONGEST_LEASE));
         let said: Option<Vec<String>> = self
             .link
-            .call(|mut wire| async move { call.invoke_async(&mut wire).await })
+            .call(Asks::Keep, |mut wire| async move {
+                call.invoke_async(&mut wire).await
+            })
             .await;
         let said = said.unwrap_or_default();
         match said.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["1", fence] => match fence.parse() {
-                Ok(fence) => Attempt::Taken(Lease {
-                    key: key.to_owned(),
-                    token,
-                    data: data.to_owned(),
-                    fence: Fence(fence),
-                }),
-                Err(_) => Attempt::Unknown,
-            },
+            ["1", fence] => {
+                self.link.kept();
+                fence.parse().map_or(Attempt::Unknown, |fence| {
+                    Attempt::Taken(Lease {
+                        key: key.to_owned(),
+                        token,
+                        data: data.to_owned(),
+                        fence: Fence(fence),
+                    })
+                })
+            }
             ["0", value, left] => left
                 .parse()
                 .ok()
@@ -150,7 +154,9 @@ impl Shared for RedisShared {
             call.arg(lease.fence.0).arg(millis(ttl));
             let said: Option<i64> = self
                 .link
-                .call(|mut wire| async move { call.invoke_async(&mut wire).await })
+                .call(Asks::Keep, |mut wire| async move {
+                    call.invoke_async(&mut wire).await
+                })
                 .await;
             match said {
                 Some(1) => Renewal::Kept,
@@ -168,7 +174,9 @@ impl Shared for RedisShared {
             call.key(lease_key).arg(value(lease));
             let _: Option<i64> = self
                 .link
-                .call(|mut wire| async move { call.invoke_async(&mut wire).await })
+                .call(Asks::Keep, |mut wire| async move {
+                    call.invoke_async(&mut wire).await
+                })
                 .await;
         }
         .boxed()
@@ -179,7 +187,7 @@ impl Shared for RedisShared {
             let [lease_key, _] = self.keys(key);
             let (value, left): (Option<String>, i64) = self
                 .link
-                .call(|mut wire| async move {
+                .call(Asks::Read, |mut wire| async move {
                     let value: RedisResult<Option<String>> = redis::cmd("GET")
                         .arg(&lease_key)
                         .query_async(&mut wire)
@@ -212,9 +220,15 @@ impl Shared for RedisShared {
             call.arg(millis(claim.ttl)).arg(millis(LONGEST_LEASE));
             let said: Option<i64> = self
                 .link
-                .call(|mut wire| async move { call.invoke_async(&mut wire).await })
+                .call(Asks::Keep, |mut wire| async move {
+                    call.invoke_async(&mut wire).await
+                })
                 .await;
-            u32::try_from(said?).ok()
+            let granted = said?;
+            if claim.wanted.max(claim.held) > 0 {
+                self.link.kept();
+            }
+            u32::try_from(granted).ok()
         }
         .boxed()
     }
@@ -231,14 +245,17 @@ impl Shared for RedisShared {
             call.arg(pace_micros(patience)).arg(LONGEST_PACE_MICROS);
             let said: Option<(i64, u64)> = self
                 .link
-                .call(|mut wire| async move { call.invoke_async(&mut wire).await })
+                .call(Asks::Keep, |mut wire| async move {
+                    call.invoke_async(&mut wire).await
+                })
                 .await;
             let (is_taken, micros) = said?;
             let wait = Duration::from_micros(micros);
-            Some(match is_taken {
-                1 => Pace::After(wait),
-                _ => Pace::TooLong(wait),
-            })
+            if is_taken != 1 {
+                return Some(Pace::TooLong(wait));
+            }
+            self.link.kept();
+            Some(Pace::After(wait))
         }
         .boxed()
     }
@@ -249,7 +266,9 @@ impl Shared for RedisShared {
             publish.arg(self.topic(topic)).arg(message);
             let sent: Option<i64> = self
                 .link
-                .call(|mut wire| async move { publish.query_async(&mut wire).await })
+                .call(Asks::Publish, |mut wire| async move {
+                    publish.query_async(&mut wire).await
+                })
                 .await;
             sent.is_some()
         }

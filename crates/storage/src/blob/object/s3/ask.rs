@@ -46,14 +46,20 @@ impl S3 {
     /// There are no credentials, or nobody answers.
     pub(super) async fn ask(
         &self,
+        method: Method,
         doing: &str,
         query: &[(&str, &str)],
     ) -> Result<Asked, StorageError> {
-        let asking = tokio::time::timeout(self.patience.limit(), self.asked(doing, query));
+        let asking = tokio::time::timeout(self.patience.limit(), self.asked(method, doing, query));
         asking.await.map_err(|_| no_answer(doing))?
     }
 
-    async fn asked(&self, doing: &str, query: &[(&str, &str)]) -> Result<Asked, StorageError> {
+    async fn asked(
+        &self,
+        method: Method,
+        doing: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Asked, StorageError> {
         let credential = self.store.credentials().get_credential().await;
         let credential = credential.map_err(|error| StorageError {
             kind: StorageErrorKind::Unavailable,
@@ -67,7 +73,7 @@ impl S3 {
         let slash = if self.settings.path_style { "" } else { "/" };
         let address = format!("{}{slash}?{}", self.bucket_url, query.join("&"));
         let mut request: HttpRequest = http::Request::builder()
-            .method(Method::GET)
+            .method(method)
             .uri(address)
             .body(HttpRequestBody::empty())
             .map_err(|_| no_answer(doing))?;

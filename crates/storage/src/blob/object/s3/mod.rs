@@ -67,6 +67,8 @@ struct S3 {
     leases: OnceLock<Leases>,
     /// Uploads in parts that are under way here: no sweep touches them.
     own: Mutex<HashSet<String>>,
+    /// Held by who asks for the bucket.
+    asking: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for S3 {
@@ -102,6 +104,7 @@ impl S3Objects {
             budgets,
             leases: OnceLock::new(),
             own: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -250,6 +253,11 @@ impl ObjectStore for S3Objects {
 
     fn trouble(&self) -> Option<(String, Duration)> {
         self.0.patience.trouble()
+    }
+
+    fn ping(&self) -> BoxFuture<'static, ()> {
+        let s3 = Arc::clone(&self.0);
+        Box::pin(async move { s3.ping().await })
     }
 
     fn get(&self, key: &str, range: Range<u64>) -> Chunks {

@@ -12,24 +12,40 @@ const A_WHILE: Duration = Duration::from_secs(15);
 
 /// What has been seen of the store.
 #[derive(Debug, Default)]
-pub(super) struct Patience(Mutex<Option<Failing>>);
+pub(super) struct Patience(Mutex<Seen>);
 
-/// It has not answered since.
+#[derive(Debug, Default)]
+struct Seen {
+    failing: Option<Failing>,
+    /// It answers, and not to this larder, or has lost the bucket.
+    refusing: Option<Failing>,
+}
+
+/// It has not done what it should since.
 #[derive(Debug)]
 struct Failing {
     since: Instant,
     why: String,
 }
 
+impl Failing {
+    fn now(why: &str) -> Self {
+        Self {
+            since: Instant::now(),
+            why: why.to_owned(),
+        }
+    }
+}
+
 impl Patience {
-    fn failing(&self) -> MutexGuard<'_, Option<Failing>> {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long the next answer may take.
     pub(super) fn limit(&self) -> Duration {
         let long_since = |failing: &Failing| failing.since.elapsed() >= A_WHILE;
-        if self.failing().as_ref().is_some_and(long_since) {
+        if self.seen().failing.as_ref().is_some_and(long_since) {
             SHORT
         } else {
             USUAL
@@ -38,7 +54,7 @@ impl Patience {
 
     /// It has answered, whatever it said.
     pub(super) fn answered(&self) {
-        if let Some(failing) = self.failing().take() {
+        if let Some(failing) = self.seen().failing.take() {
             let seconds = failing.since.elapsed().as_secs();
             tracing::info!(seconds, "the object store answers again");
         }
@@ -46,26 +62,41 @@ impl Patience {
 
     /// It has not, or says that it cannot.
     pub(super) fn failed(&self, why: &dyn std::fmt::Display) {
-        let mut failing = self.failing();
-        if failing.is_none() {
+        let mut seen = self.seen();
+        if seen.failing.is_none() {
             let why = why.to_string();
             tracing::warn!(
                 why,
                 "the object store fails; what the local tier has is served meanwhile"
             );
-            *failing = Some(Failing {
-                since: Instant::now(),
+            seen.failing = Some(Failing::now(&why));
+        }
+    }
+
+    /// It has said, when asked for the bucket, that larder has nothing to look for there, or that there is no such bucket.
+    pub(super) fn refused(&self, why: &str) {
+        let mut seen = self.seen();
+        if seen.refusing.is_none() {
+            tracing::warn!(
                 why,
-            });
+                "the object store refuses larder; what the local tier has is served meanwhile"
+            );
+            seen.refusing = Some(Failing::now(why));
+        }
+    }
+
+    /// It has said, when asked for the bucket, that larder may use it.
+    pub(super) fn accepted(&self) {
+        if self.seen().refusing.take().is_some() {
+            tracing::info!("the object store takes larder's requests again");
         }
     }
 
     /// Why it fails at present, and since when; `None` if it answered when it was asked last.
     pub(super) fn trouble(&self) -> Option<(String, Duration)> {
-        let failing = self.failing();
-        failing
-            .as_ref()
-            .map(|failing| (failing.why.clone(), failing.since.elapsed()))
+        let seen = self.seen();
+        let trouble = seen.failing.as_ref().or(seen.refusing.as_ref())?;
+        Some((trouble.why.clone(), trouble.since.elapsed()))
     }
 }
 
@@ -82,9 +113,15 @@ mod tests {
         assert_eq!(patience.limit(), USUAL, "it has only begun");
         assert_eq!(patience.trouble().unwrap().0, "refused");
         let long_ago = Instant::now().checked_sub(A_WHILE).unwrap();
-        patience.failing().as_mut().unwrap().since = long_ago;
+        patience.seen().failing.as_mut().unwrap().since = long_ago;
         assert_eq!(patience.limit(), SHORT);
         patience.answered();
         assert_eq!((patience.limit(), patience.trouble()), (USUAL, None));
+        patience.refused("no such bucket");
+        patience.answered();
+        assert_eq!(patience.trouble().unwrap().0, "no such bucket");
+        assert_eq!(patience.limit(), USUAL, "it answers");
+        patience.accepted();
+        assert_eq!(patience.trouble(), None);
     }
 }

@@ -3,17 +3,18 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
 use object_store::{
     Error, GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions,
 };
 
-use super::ask::Asked;
 use super::{S3, S3Objects, failed};
 use crate::error::StorageError;
 
+const DOING: &str = "ask for the bucket";
+const NO_BUCKET: &str = "NoSuchBucket";
 /// What the probe object holds.
 const BYTES: &[u8] = b"larder asks whether this store can do what it needs";
 
@@ -32,8 +33,10 @@ impl S3Objects {
     /// # Errors
     /// The store cannot be used now, or never as it is.
     pub async fn look(&self) -> Result<(), Refused> {
-        let asked = self.0.ask("ask for the bucket", &self.0.first_page()).await;
-        self.0.judge(&asked.map_err(Refused::Later)?)
+        let asked = self.0.ask(Method::GET, DOING, &self.0.first_page()).await;
+        let asked = asked.map_err(Refused::Later)?;
+        let code = asked.element("Code").unwrap_or_default();
+        self.0.judge(asked.status, code)
     }
 
     /// Tries what larder needs: an upload in parts, a range, a conditional put and a deletion, below the prefix. Gives what the store
@@ -67,30 +70,52 @@ impl S3 {
         ]
     }
 
+    /// Asks whether the bucket is there and larder may use it, as cheaply as that can be asked, and notes what is said. That nobody
+    /// answers is noted where it is seen.
+    pub(super) async fn ping(&self) {
+        // Who comes meanwhile needs no answer of its own.
+        let Ok(_asking) = self.asking.try_lock() else {
+            return;
+        };
+        let Ok(asked) = self.ask(Method::HEAD, DOING, &[]).await else {
+            return;
+        };
+        // The answer has no body that could say it.
+        let code = match asked.status {
+            StatusCode::NOT_FOUND => NO_BUCKET,
+            _ => "",
+        };
+        match self.judge(asked.status, code) {
+            Ok(()) => self.patience.accepted(),
+            Err(Refused::Never(why)) => self.patience.refused(&why),
+            Err(Refused::Later(_)) => {}
+        }
+    }
+
     /// What an answer about the bucket means.
-    fn judge(&self, asked: &Asked) -> Result<(), Refused> {
+    fn judge(&self, status: StatusCode, code: &str) -> Result<(), Refused> {
         let (bucket, endpoint) = (&self.settings.bucket, &self.settings.endpoint);
-        let code = asked.element("Code").unwrap_or_default();
-        let status = asked.status.as_u16();
+        let said = format!("{} {code}", status.as_u16());
+        let said = said.trim_end();
         let never = |message: String| Err(Refused::Never(message));
-        match asked.status {
+        match status {
             status if status.is_success() => Ok(()),
-            StatusCode::NOT_FOUND if code == "NoSuchBucket" => never(format!(
+            StatusCode::NOT_FOUND if code == NO_BUCKET => never(format!(
                 "the object store at {endpoint} has no bucket {bucket}: make it, or set MINIO_BUCKET"
             )),
             StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => never(format!(
-                "the object store at {endpoint} refuses larder's credentials for the bucket {bucket} ({status} {code}): check MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
+                "the object store at {endpoint} refuses larder's credentials for the bucket {bucket} ({said}): check MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
             )),
             StatusCode::BAD_REQUEST if !code.is_empty() => never(format!(
-                "the object store at {endpoint} does not accept larder's requests ({status} {code}): check the region ({}) and the credentials",
+                "the object store at {endpoint} does not accept larder's requests ({said}): check the region ({}) and the credentials",
                 self.settings.region
             )),
             status if status.is_redirection() => never(format!(
-                "the object store at {endpoint} says that the bucket {bucket} is elsewhere ({status}): check endpoint and `s3.region` ({})",
+                "the object store at {endpoint} says that the bucket {bucket} is elsewhere ({said}): check endpoint and `s3.region` ({})",
                 self.settings.region
             )),
             _ => Err(Refused::Later(super::no_answer(&format!(
-                "ask for the bucket (status {status} {code})"
+                "{DOING} (status {said})"
             )))),
         }
     }

@@ -1,6 +1,7 @@
 //! Where a store is, and who larder is to it.
 
 use larder_core::Secret;
+use reqwest::Url;
 
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -60,11 +61,15 @@ impl S3Settings {
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let is_bucket = !bucket.is_empty() && bucket.bytes().all(legal);
         let is_host = |b: u8| legal(b) || b":[]".contains(&b);
-        if !is_bucket || endpoint.is_empty() || !endpoint.bytes().all(is_host) {
-            let message = format!("no bucket of an object store has the address {url}");
-            return Err(StorageError::new(StorageErrorKind::Io, message));
+        let is_legal = is_bucket && !endpoint.is_empty() && endpoint.bytes().all(is_host);
+        if is_legal && Url::parse(&url).is_ok() {
+            return Ok(url);
         }
-        Ok(url)
+        let mut message = format!("no bucket of an object store has the address {url}");
+        if is_legal && !self.path_style {
+            message += ": a bucket stands in front of host names only, not of addresses: set `s3.path_style: true`";
+        }
+        Err(StorageError::new(StorageErrorKind::Io, message))
     }
 }
 
@@ -95,7 +100,23 @@ mod tests {
         (settings.endpoint, settings.secure) = ("127.0.0.1:8333".to_owned(), false);
         settings.path_style = true;
         assert_eq!(url(&settings), "http://127.0.0.1:8333/artifacts");
+        settings.path_style = false;
+        for endpoint in ["127.0.0.1:8333", "[::1]:8333", "127.0.0.1"] {
+            endpoint.clone_into(&mut settings.endpoint);
+            let refused = settings.bucket_url().unwrap_err();
+            assert!(
+                refused.message.contains("`s3.path_style: true`"),
+                "{refused}"
+            );
+        }
+        settings.path_style = true;
+        for endpoint in ["127.0.0.1:8333", "[::1]:8333"] {
+            endpoint.clone_into(&mut settings.endpoint);
+            assert_eq!(url(&settings), format!("http://{endpoint}/artifacts"));
+        }
         for (endpoint, bucket) in [
+            ("a:99999", "b"),
+            ("[::1", "b"),
             ("a/b", "c"),
             ("a", ""),
             ("", "b"),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use larder_core::{Clock as _, SystemClock};
 use object_store::path::Path;
 
@@ -90,7 +91,7 @@ impl S3 {
                 query.push(("key-marker", &after.0));
                 query.push(("upload-id-marker", &after.1));
             }
-            let asked = self.ask(DOING, &query).await?;
+            let asked = self.ask(Method::GET, DOING, &query).await?;
             if !asked.status.is_success() {
                 let message = format!(
                     "cannot {DOING}: the object store answers {} {}",

@@ -1,5 +1,6 @@
 //! What the server's codes mean to a caller (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 
+use std::error::Error as StdError;
 use std::io;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -8,13 +9,26 @@ use super::super::{About, DbError};
 use crate::error::StorageErrorKind;
 
 const NO_ANSWER: &str = "the metadata database does not answer";
+/// The role may not do it.
+pub(super) const RIGHTS: &str = "42501";
+
+/// What the server has said, without the line of its own source that the driver adds.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} (SQLSTATE {code})")]
+pub(super) struct Said {
+    message: String,
+    pub(super) code: String,
+}
 
 /// The driver's failure as larder tells it.
 pub(super) fn failure(error: sqlx::Error) -> DbError {
-    let (kind, reason, about) = match &error {
+    let meaning = match &error {
         sqlx::Error::Database(database) => {
-            let message = database.message();
-            of_code(database.code().as_deref().unwrap_or_default(), message)
+            let said = Said {
+                message: database.message().to_owned(),
+                code: database.code().unwrap_or_default().into_owned(),
+            };
+            return failed(of_code(&said.code, &said.message), said);
         }
         // A certificate that is not believed, or a CA file that cannot be read.
         sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => refused(),
@@ -22,12 +36,23 @@ pub(super) fn failure(error: sqlx::Error) -> DbError {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => lost(),
         _ => return error.into(),
     };
+    failed(meaning, error)
+}
+
+fn failed(meaning: Meaning, source: impl StdError + Send + Sync + 'static) -> DbError {
+    let (kind, reason, about) = meaning;
     DbError {
         kind,
         reason,
         about,
-        source: Box::new(error),
+        source: Box::new(source),
     }
+}
+
+/// The code by which a server that answers has said what failed.
+pub(super) fn code(error: &DbError) -> Option<&str> {
+    let said = error.source.downcast_ref::<Said>();
+    said.map(|said| &*said.code)
 }
 
 /// Whether the connection is good for nothing any more.
@@ -59,7 +84,7 @@ fn lost() -> Meaning {
 }
 
 fn refused() -> Meaning {
-    let reason = "the metadata database refuses the connection";
+    let reason = "the metadata database refuses larder";
     (StorageErrorKind::Unavailable, reason, About::Refused)
 }
 
@@ -90,7 +115,7 @@ fn of_code(code: &str, message: &str) -> Meaning {
             "the metadata database lacks a table or column",
             About::Statement,
         ),
-        "42501" | "3D000" => refused(),
+        RIGHTS | "3D000" => refused(),
         _ if code.starts_with("28") => refused(),
         _ if code.starts_with("08") => lost(),
         _ => (
@@ -109,7 +134,42 @@ fn is_of_credentials(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sqlx::error::DatabaseError;
+
     use super::*;
+
+    /// A failed statement as the driver gives it, whose `Display` ends with a line of the server's source.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0} at line 334")]
+    struct OfDriver(&'static str);
+
+    impl DatabaseError for OfDriver {
+        fn message(&self) -> &str {
+            self.0
+        }
+        fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
+            Some("28P01".into())
+        }
+        fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+            self
+        }
+        fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+            self
+        }
+        fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+            self
+        }
+        fn kind(&self) -> sqlx::error::ErrorKind {
+            sqlx::error::ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn the_server_s_message_and_code_are_told_and_nothing_of_its_source() {
+        let error = failure(sqlx::Error::Database(Box::new(OfDriver("no entry"))));
+        assert_eq!(error.source.to_string(), "no entry (SQLSTATE 28P01)");
+        assert_eq!((code(&error), error.about), (Some("28P01"), About::Refused));
+    }
 
     #[test]
     fn meanings_follow_the_code() {

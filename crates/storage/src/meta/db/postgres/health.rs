@@ -1,11 +1,12 @@
 //! How the server is doing, so that callers do not each wait for it in vain.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::{About, DbError};
+use super::codes::{RIGHTS, code};
 use crate::error::StorageErrorKind;
 
 /// So long a caller waits for an answer. A request may ask more than once before it is told.
@@ -26,15 +27,23 @@ struct Failing {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Health(Mutex<Option<Failing>>);
+pub(super) struct Health(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failing: Option<Failing>,
+    /// Before the server has ever answered, whoever connects tells why it does not.
+    has_answered: bool,
+}
 
 impl Health {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the last answer was a failure.
     pub(super) fn is_failing(&self) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.state().failing.is_some()
     }
 
     /// How long a caller may wait for an answer now; `is_patient`: one that reads much.
@@ -42,8 +51,8 @@ impl Health {
     /// # Errors
     /// There has been none for a while, and somebody else is trying.
     pub(super) fn wait(&self, is_patient: bool) -> Result<Duration, DbError> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(failing) = state.as_mut() else {
+        let mut state = self.state();
+        let Some(failing) = state.failing.as_mut() else {
             return Ok(if is_patient { WAIT_PATIENTLY } else { WAIT });
         };
         let now = Instant::now();
@@ -59,24 +68,33 @@ impl Health {
 
     /// What came of asking the server.
     pub(super) fn note<T>(&self, result: &Result<T, DbError>) {
-        let is_bad = |error: &DbError| matches!(error.about, About::Lost | About::Refused);
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_bad = |error: &DbError| match error.about {
+            About::Lost => true,
+            // Who lacks a right to one thing has been answered.
+            About::Refused => code(error) != Some(RIGHTS),
+            _ => false,
+        };
+        let mut state = self.state();
         match result {
             Err(error) if is_bad(error) => {
-                if state.is_none() {
+                if state.failing.is_none() {
                     let now = Instant::now();
-                    tracing::warn!(cause = %error.source, "the metadata database does not answer: what is held is served, and nothing is kept or changed");
-                    *state = Some(Failing {
+                    if state.has_answered {
+                        tracing::warn!(cause = %error.source, "{}: what is held is served, and nothing is kept or changed", error.reason);
+                    }
+                    state.failing = Some(Failing {
                         since: now,
                         tried: now,
                     });
                 }
             }
             _ => {
-                if let Some(failing) = state.take() {
+                let failing = state.failing.take().filter(|_| state.has_answered);
+                if let Some(failing) = failing {
                     let after = failing.since.elapsed();
                     tracing::info!(?after, "the metadata database answers again");
                 }
+                state.has_answered = true;
             }
         }
     }

@@ -8,6 +8,7 @@
 use std::sync::Once;
 use std::time::Duration;
 
+use super::codes::code;
 use super::{Db, Tx};
 use crate::meta::db::{About, DbError, Durability, Row, Value};
 
@@ -39,6 +40,30 @@ const LOCK: &str = "SELECT version FROM schema_version WHERE version = 0 FOR UPD
 const VERSIONS: &str =
     "SELECT COALESCE(MAX(version), 0), COALESCE(MAX(oldest), 0) FROM schema_version";
 const NOTE: &str = "INSERT INTO schema_version (version, oldest) VALUES ($1, $2)";
+/// The tables whose rows a running larder changes.
+macro_rules! tables {
+    () => {
+        "unnest(ARRAY['artifacts', 'asked', 'blobs', 'changes', 'derivation_sources', 'derivations', 'epochs', 'feed', 'figures', \
+         'invalid_records', 'job_items', 'jobs', 'local_files', 'local_usage', 'multipart_uploads', 'origins', 'replicas', \
+         'scrub_findings', 'scrubs', 'secrets']) AS name"
+    };
+}
+/// What keeps the user from making the tables, or bringing them up to date; nothing if it may.
+const MAY_NOT_MAKE: &str = concat!(
+    "SELECT CASE WHEN NOT COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) \
+     THEN 'may not create tables in the schema ' || COALESCE(current_schema()::text, 'public') \
+     WHEN EXISTS (SELECT FROM pg_class, ",
+    tables!(),
+    " WHERE oid = to_regclass(name) AND NOT pg_has_role(relowner, 'USAGE')) \
+     THEN 'does not own the tables, which have to be changed' ELSE '' END"
+);
+/// What keeps the user from changing rows; nothing if it may.
+const MAY_NOT_WRITE: &str = concat!(
+    "SELECT COALESCE('may not read and change ' || string_agg(name, ', '), '') FROM ",
+    tables!(),
+    " WHERE NOT (has_table_privilege(to_regclass(name), 'SELECT') AND has_table_privilege(to_regclass(name), 'INSERT') \
+     AND has_table_privilege(to_regclass(name), 'UPDATE') AND has_table_privilege(to_regclass(name), 'DELETE'))"
+);
 /// What two processes that make the first table at once are told.
 const MADE_MEANWHILE: [&str; 3] = ["23505", "42P07", "42710"];
 const TRIES: usize = 20;
@@ -70,36 +95,43 @@ pub(super) async fn migrate(db: &Db) -> Result<(), ConnectError> {
     }
 }
 
-/// Whether the server and its tables could be used; nothing is changed.
+/// Whether the server and its tables could be used by a start; nothing is changed.
 pub(super) async fn look(db: &Db) -> Result<(), ConnectError> {
-    let looked = async {
-        let exists: String = one(db.all(EXISTS, &[]).await?)?.get(0)?;
-        if exists.is_empty() {
-            return Ok(None);
-        }
-        let (version, oldest) = versions(&one(db.all(VERSIONS, &[]).await?)?)?;
-        Ok(too_new(version, oldest))
+    let lacks = if version_there(db).await? < SCRIPTS.len() as i64 {
+        MAY_NOT_MAKE
+    } else {
+        MAY_NOT_WRITE
     };
+    let looked = async { one(db.all(lacks, &[]).await?)?.get::<String>(0) };
     match looked.await {
-        Ok(None) => Ok(()),
-        Ok(Some(refused)) => Err(refused),
+        Ok(lacks) if lacks.is_empty() => Ok(()),
+        Ok(lacks) => Err(ConnectError::Refused(format!(
+            "{} cannot be used: the user {lacks}: make it the owner of the database and of what is in it",
+            about(db)
+        ))),
         Err(error) => Err(told(db, &error)),
     }
 }
 
 /// Whether larder has tables there, which this version can work with.
 pub(super) async fn has_tables(db: &Db) -> Result<bool, ConnectError> {
-    look(db).await?;
+    // Whoever was to make them may have been ended before it did.
+    Ok(version_there(db).await? > 0)
+}
+
+/// The version of the tables, which this larder can work with; 0 where there are none.
+async fn version_there(db: &Db) -> Result<i64, ConnectError> {
     let looked = async {
         let exists: String = one(db.all(EXISTS, &[]).await?)?.get(0)?;
         if exists.is_empty() {
-            return Ok(false);
+            return Ok((0, 0));
         }
-        // Whoever was to make them may have been ended before it did.
-        let (version, _) = versions(&one(db.all(VERSIONS, &[]).await?)?)?;
-        Ok(version > 0)
+        versions(&one(db.all(VERSIONS, &[]).await?)?)
     };
-    looked.await.map_err(|error| told(db, &error))
+    match looked.await {
+        Ok((version, oldest)) => too_new(version, oldest).map_or(Ok(version), Err),
+        Err(error) => Err(told(db, &error)),
+    }
 }
 
 /// Why a process that runs is too old for the tables, if a newer larder has changed them so. It goes on, and the log says so once.
@@ -177,23 +209,24 @@ fn too_new(version: i64, oldest: i64) -> Option<ConnectError> {
 }
 
 fn is_made_meanwhile(error: &DbError) -> bool {
-    let source = error.source.downcast_ref::<sqlx::Error>();
-    let code = source
-        .and_then(sqlx::Error::as_database_error)
-        .and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| MADE_MEANWHILE.contains(&&*code))
+    code(error).is_some_and(|code| MADE_MEANWHILE.contains(&code))
 }
 
-/// A failure at the start, for the operator.
-fn told(db: &Db, error: &DbError) -> ConnectError {
+/// What could not be used, for the operator.
+fn about(db: &Db) -> String {
     let options = db.pool.options();
     let hosts: Vec<String> = (0..options.hosts.len()).map(|n| options.shown(n)).collect();
-    let about = format!(
+    format!(
         "PostgreSQL (database {} at {}, as user {})",
         options.database,
         hosts.join(", "),
         options.user
-    );
+    )
+}
+
+/// A failure at the start, for the operator.
+fn told(db: &Db, error: &DbError) -> ConnectError {
+    let about = about(db);
     match error.about {
         About::Lost | About::Conflict => {
             ConnectError::Unreachable(format!("{about} cannot be reached: {}", error.source))
@@ -213,6 +246,20 @@ fn told(db: &Db, error: &DbError) -> ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rights_are_asked_for_each_table_that_the_scripts_make() {
+        let made = SCRIPTS.iter().flat_map(|(_, script)| {
+            let lines = script.lines();
+            lines.filter_map(|line| line.strip_prefix("CREATE TABLE "))
+        });
+        let mut made: Vec<&str> = made.filter_map(|line| line.split(' ').next()).collect();
+        made.sort_unstable();
+        assert_eq!(
+            made,
+            tables!().split('\'').skip(1).step_by(2).collect::<Vec<_>>()
+        );
+    }
 
     #[test]
     fn an_older_larder_goes_on_unless_the_tables_say_otherwise() {
