@@ -7,6 +7,7 @@
 //! | `events` | any YAML, by a real parser |
 //! | `json` | an index in JSON |
 //! | `index` | where in an index the URLs, digests and dates stand |
+//! | `instant` | what a point in time may look like |
 //! | `scalar` | what a scalar's text means, and how to write another in its place |
 //! | `entries`, `normal`, `shape`, `semver`, `merge` | the indexes of several repositories as one: each version's lines, and what Helm expects in them |
 //! | `rewrite` | which URL leads where: derivation and claims |
@@ -15,6 +16,7 @@ mod browsed;
 mod entries;
 mod events;
 mod index;
+mod instant;
 mod json;
 mod lines;
 mod merge;
@@ -69,7 +71,7 @@ impl Format for Helm {
             absolute_links: true,
             links_elsewhere: true,
             merges: true,
-            rewriter_version: 2,
+            rewriter_version: 3,
             forwards_queries: true,
             ..Profile::PLAIN
         };
