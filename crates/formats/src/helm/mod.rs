@@ -34,8 +34,8 @@ use larder_core::{BuiltIn, Repository};
 use crate::generic::{file, subject};
 use crate::{
     Claim, Document, DocumentFormat, Form, Format, Links, Malformed, MergeFault, MergeMember,
-    Merged, Meter, Naming, NamingDocuments, Offering, Operation, PathFacts, Pieces, Profile,
-    Protocol, Read, RequestParts, Rewritten, SourceBase, SourceSpec,
+    Merged, Meter, Naming, NamingDocuments, Offering, OfferingIndex, Operation, PathFacts, Pieces,
+    Profile, Protocol, Read, RequestParts, Rewritten, SourceBase, SourceSpec,
 };
 
 /// Helm chart repositories.
@@ -116,13 +116,14 @@ impl DocumentFormat for Helm {
         rewrite::claims(document, links, sink)
     }
 
-    fn offering(&self, _repository: &Repository, _name: Option<&str>) -> Offering {
-        Offering::at("index.yaml")
-    }
-
     /// A name is a chart's.
-    fn is_offered(&self, _index: &str, name: Option<&str>, path: &str) -> bool {
-        name.is_none_or(|name| self.is_named(path, name))
+    fn offering(&self, _repository: &Repository, _name: Option<&str>) -> Offering {
+        Offering::In(vec![OfferingIndex {
+            path: "index.yaml".to_owned(),
+            accept: None,
+            in_folder: false,
+            is_of_all: true,
+        }])
     }
 
     fn rewrite<'d>(
