@@ -28,7 +28,7 @@ impl Browsed for Pypi {
     fn releases(
         &self,
         document: &Document<'_>,
-        name: &str,
+        _name: &str,
         links: &Links<'_>,
     ) -> Result<Option<Releases>, Malformed> {
         let Ok(Subject::Project(project)) = subject(document.key_path) else {
@@ -41,7 +41,7 @@ impl Browsed for Pypi {
                 let resolver = Resolver::new(links, document.url, None);
                 simple_json::read_project(utf8(document.body)?, links.meter(), &mut |file| {
                     let target = target_of_file(&file, project, &resolver);
-                    let mut release = release(&file.url, target, name);
+                    let mut release = release(&file.url, target, project);
                     release.published = file.upload_time.as_deref().and_then(instant);
                     release.yanked = file.yanked.as_deref().map(str::to_owned);
                     found.releases.push(release);
@@ -53,13 +53,13 @@ impl Browsed for Pypi {
                 let resolver = Resolver::new(links, document.url, base.as_deref());
                 simple_html::read(&html, links.meter(), &mut |anchor| {
                     let target = target_of_anchor(&anchor, project, &resolver);
-                    let mut release = release(&anchor.href, target, name);
+                    let mut release = release(&anchor.href, target, project);
                     release.yanked = anchor.attribute("data-yanked").map(str::to_owned);
                     found.releases.push(release);
                 })?;
             }
         }
-        // A page has other links, too: to the list of all projects, and the like.
+        // A page has other links, too: to the list of all projects, to other projects' files.
         let is_file = |release: &Release| !(release.version.is_empty() && release.path.is_empty());
         found.releases.retain(is_file);
         links.end()?;
@@ -67,13 +67,15 @@ impl Browsed for Pypi {
     }
 }
 
-/// A file of the project `name` by its link, and by where that leads.
-fn release(url: &str, target: Option<Target<'_>>, name: &str) -> Release {
+/// A file of a project by its link, and by where that leads.
+fn release(url: &str, target: Option<Target<'_>>, project: &str) -> Release {
     let plain = url.split(['?', '#']).next().unwrap_or_default();
     let file = percent_decode(file_name(plain)).unwrap_or_default();
-    let path = target.and_then(|target| percent_decode(&target.path));
+    let path = target
+        .filter(|target| names::may_belong_to(&target.file_name, project))
+        .and_then(|target| percent_decode(&target.path));
     Release {
-        version: version_of(&file, name).unwrap_or_default().to_owned(),
+        version: version_of(&file, project).unwrap_or_default().to_owned(),
         path: path.unwrap_or_default(),
         ..Release::default()
     }
@@ -113,7 +115,7 @@ mod tests {
     fn pages_of_both_kinds_say_what_is_yanked() {
         let html = releases(
             "text/html",
-            r#"<a href="../../foo_bar-1.0.tar.gz#sha256=00" data-yanked="bro&lt;ken">x</a><a href="/">home</a><a href="foo%5Fbar-1.1-py3-none-any.whl">y</a>"#,
+            r#"<a href="../../foo_bar-1.0.tar.gz#sha256=00" data-yanked="bro&lt;ken">x</a><a href="/">home</a><a href="other-1.0.tar.gz">z</a><a href="foo%5Fbar-1.1-py3-none-any.whl">y</a>"#,
         );
         let json = releases(
             "application/vnd.pypi.simple.v1+json",
