@@ -91,7 +91,7 @@ impl Reading<'_> {
                 claim.url
             );
         });
-        show(format, &document);
+        show(format, &document, &links());
         for form in self.forms {
             let derived = format.derive(&document, form, &links());
             // What was checked is refused later for its budget only.
@@ -114,8 +114,8 @@ impl Reading<'_> {
 }
 
 /// Reads what people are shown of a document.
-fn show(format: &'static dyn Format, document: &Document<'_>) {
-    let _ = format.releases(document, "jam", &document.meter());
+fn show(format: &'static dyn Format, document: &Document<'_>, links: &Links<'_>) {
+    let _ = format.releases(document, "jam", links);
     let _ = format.image_config(document.body);
     let Ok(Some(manifest)) = format.manifest(document, 20) else {
         return;

@@ -1,5 +1,7 @@
 //! What a document says of the files that it names: a sorted table, derived once, looked up by path.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use larder_core::{Digest, UnixMillis};
 use larder_formats::Claim;
@@ -93,6 +95,19 @@ impl ClaimTable {
         let line = self.from(path).split(|&byte| byte == b'\n').next()?;
         let (found, claim) = parse(std::str::from_utf8(line).ok()?)?;
         (found == path).then_some(claim)
+    }
+
+    /// The claims for these paths alone.
+    pub(crate) fn only(&self, paths: &BTreeSet<String>) -> Self {
+        let mut lines = Vec::new();
+        for path in paths {
+            let from = self.from(path);
+            let line = from.split_inclusive(|&byte| byte == b'\n').next();
+            let line =
+                line.filter(|line| line.split(|&b| b == b'\t').next() == Some(path.as_bytes()));
+            lines.extend_from_slice(line.unwrap_or_default());
+        }
+        Self(lines.into())
     }
 
     /// The claims for paths behind this one, sorted by path; all of them behind the empty path.

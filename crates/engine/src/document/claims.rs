@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Fault};
-use larder_formats::{LinkBase, Links};
+use larder_formats::{LinkBase, Links, Releases};
 use larder_storage::{Change, DerivedRecord};
 
 use crate::claim::StoredClaim;
@@ -78,10 +78,7 @@ impl Documents {
         let (repository, bytes) = (source.repository().clone(), source.length());
         let parsed = self.parse_blocking(&repository, bytes, move || {
             let document = source.load()?;
-            let repository = Arc::clone(&document.wanted().entry.repository);
-            let query = document.wanted().spec.query.as_deref();
-            let links = Links::new(&repository, &engine.link_key, LinkBase(String::new()))
-                .asked_with(query);
+            let links = engine.links_of(document.wanted());
             // What they weigh in all is bounded by the format's budget.
             let mut claims = Vec::new();
             let read = document
@@ -98,6 +95,31 @@ impl Documents {
             Ok(ClaimTable::build(claims))
         });
         parsed.await?.map(Arc::new)
+    }
+
+    /// Links of what a document names, without a client that they would be for.
+    fn links_of<'t>(&self, wanted: &'t Target) -> Links<'t> {
+        let base = LinkBase(String::new());
+        Links::new(&wanted.entry.repository, &self.link_key, base)
+            .asked_with(wanted.spec.query.as_deref())
+    }
+
+    /// What a document says of the versions of `name`; `None` where it does not tell its packages.
+    pub(crate) async fn releases(
+        self: &Arc<Self>,
+        source: DocumentSource,
+        name: String,
+    ) -> Result<Option<Releases>, Fault> {
+        let engine = Arc::clone(self);
+        let (repository, bytes) = (source.repository().clone(), source.length());
+        let read = self.parse_blocking(&repository, bytes, move || {
+            let document = source.load()?;
+            let wanted = document.wanted();
+            let links = engine.links_of(wanted);
+            let releases = wanted.format.releases(&document.view(), &name, &links);
+            releases.map_err(|error| malformed(wanted, &error))
+        });
+        read.await?
     }
 
     fn keep_claims(

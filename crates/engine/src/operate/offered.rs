@@ -1,6 +1,7 @@
 //! What upstreams offer, by their own indexes (`GET /api/v1/artifacts/{repo}?source=upstream`). An index is obtained as a client's request
 //! would obtain it, and what it names is shown as far as the same client would get it: the rules and quarantine are asked of each file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -18,6 +19,7 @@ use crate::catalog::Catalog;
 use crate::claim::StoredClaim;
 use crate::document::Documents;
 use crate::document::claim_table::ClaimTable;
+use crate::document::load::DocumentSource;
 use crate::fault::{internal, refused, storage_fault};
 use crate::operate::held::{HeldCursor, compiled};
 use crate::origin::remote::{self, Remote};
@@ -142,7 +144,7 @@ impl Offers {
             let Some(claim) = claim else {
                 return Ok(page);
             };
-            let named = entry.format.is_offered(&index.path, name, path);
+            let named = entry.format.is_offered(&index.path, path);
             let shown = path.split('?').next().unwrap_or_default();
             let matches = |pattern: &Pattern| pattern.matches(shown) == Ok(true);
             if named && pattern.as_ref().is_none_or(matches) {
@@ -205,7 +207,7 @@ impl Offers {
         };
         let mut missing = None;
         for place in places {
-            match self.tables(entry, &place).await {
+            match self.tables(entry, &place, name).await {
                 Ok(tables) => {
                     let path = place.path;
                     return Ok(Index { path, tables });
@@ -230,7 +232,9 @@ impl Offers {
         &self,
         entry: &Arc<RepositoryState>,
         place: &OfferingIndex,
+        name: Option<&str>,
     ) -> Result<Vec<Arc<ClaimTable>>, Fault> {
+        let name = name.filter(|_| place.is_of_all);
         let (mut tables, mut query) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             let wanted = self.admit(entry, place, query.as_deref())?;
@@ -250,7 +254,10 @@ impl Offers {
             if wanted.heads_generation() {
                 tables.extend(self.of_generation(&wanted, &table).await?);
             } else {
-                tables.push(table);
+                tables.push(match name {
+                    Some(name) => self.of_name(&wanted, &settled, &table, name).await?,
+                    None => table,
+                });
             }
             if next.is_none() || next == query {
                 break;
@@ -258,6 +265,21 @@ impl Offers {
             query = next;
         }
         Ok(tables)
+    }
+
+    /// What an index of everything names of one thing.
+    async fn of_name(
+        &self,
+        index: &Arc<Target>,
+        settled: &Settled,
+        table: &ClaimTable,
+        name: &str,
+    ) -> Result<Arc<ClaimTable>, Fault> {
+        let source = DocumentSource::settled(index, settled);
+        let told = self.documents.releases(source, name.to_owned()).await?;
+        let files = told.unwrap_or_default().releases.into_iter();
+        let paths: BTreeSet<String> = files.map(|file| file.path).collect();
+        Ok(Arc::new(table.only(&paths)))
     }
 
     /// What those files of a generation name that name files.

@@ -2,7 +2,6 @@
 //! is one that no client has wanted yet.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, Digest, DigestAlgorithm, Fault, UnixMillis};
@@ -144,14 +143,13 @@ impl Views {
         request: &PackageRequest,
     ) -> Result<OfOne, Fault> {
         let index = self.index(entry, request).await?;
-        let name = request.name.clone();
-        let format = entry.format;
-        let releases = self
-            .read(&index.target, &index.record, move |document| {
-                format.releases(document, &name, &document.meter())
-            })
-            .await?;
-        let tags = releases.tags.clone();
+        let source = self.documents.held_source(&index.target, &index.record);
+        let (source, name) = (source.await?, request.name.clone());
+        let releases = self.documents.releases(source, name).await?;
+        let tags = releases
+            .iter()
+            .flat_map(|told| told.tags.clone())
+            .collect::<Vec<_>>();
         let named = self.named(entry, request, &index, releases).await?;
         // An index of one package is that package's, though it has no files.
         let of_index = entry.format.part_of(index.key_path());
@@ -241,7 +239,7 @@ impl Views {
         entry: &Arc<RepositoryState>,
         request: &PackageRequest,
         index: &Index,
-        releases: Releases,
+        releases: Option<Releases>,
     ) -> Result<Vec<Named>, Fault> {
         let table = self
             .documents
@@ -252,43 +250,35 @@ impl Views {
             .nested_claims(&index.target, &table, &[])
             .await;
         tables.push(table);
-        let mut by_file: HashMap<String, Release> = releases
-            .releases
-            .into_iter()
-            .map(|release| (release.file.clone(), release))
-            .collect();
-        let is_told = !by_file.is_empty();
-        let mut named = Vec::new();
-        for (path, claim) in tables.iter().flat_map(|table| table.iter()) {
-            let own = path.split('?').next().unwrap_or_default();
-            let file = own.rsplit('/').next().unwrap_or_default();
-            let release = by_file.remove(file);
-            let version = entry.format.version_of(own, &request.name);
-            let is_sidecar = entry.facts(own).is_sidecar();
-            if is_sidecar || (release.is_none() && (is_told || version.is_none())) {
-                continue;
-            }
-            let mut release = release.unwrap_or_default();
-            if release.version.is_empty() {
-                version.unwrap_or_default().clone_into(&mut release.version);
-            }
-            named.push(Named {
-                entry: Arc::clone(entry),
-                path: path.to_owned(),
-                claim: Some(claim),
-                release,
-            });
-            if named.len() >= MOST_FILES {
-                return Ok(named);
-            }
-        }
-        named.extend(by_file.into_values().map(|release| Named {
+        let named = |path: &str, claim, release| Named {
             entry: Arc::clone(entry),
-            path: String::new(),
-            claim: None,
+            path: path.to_owned(),
+            claim,
             release,
-        }));
-        Ok(named)
+        };
+        if let Some(told) = releases {
+            let files = told.releases.into_iter().map(|release| {
+                let claim = tables.iter().find_map(|table| table.find(&release.path));
+                // What no claim names is a version without a file.
+                let path = claim
+                    .as_ref()
+                    .map_or_else(String::new, |_| release.path.clone());
+                named(&path, claim, release)
+            });
+            let files = files.filter(|file| !entry.facts(&file.path).is_sidecar());
+            return Ok(files.take(MOST_FILES).collect());
+        }
+        let claims = tables.iter().flat_map(|table| table.iter());
+        let files = claims.filter_map(|(path, claim)| {
+            let own = path.split('?').next().unwrap_or_default();
+            let version = entry.format.version_of(own, &request.name)?;
+            let release = Release {
+                version: version.to_owned(),
+                ..Release::default()
+            };
+            (!entry.facts(own).is_sidecar()).then(|| named(path, Some(claim), release))
+        });
+        Ok(files.take(MOST_FILES).collect())
     }
 
     /// A file that an index names, with what is held of it.

@@ -117,7 +117,7 @@ impl DocumentFormat for Alpine {
     }
 
     /// Clients that are given a repository's root ask for a package in the folder of its architecture, which is the index's own.
-    fn is_offered(&self, index: &str, _name: Option<&str>, path: &str) -> bool {
+    fn is_offered(&self, index: &str, path: &str) -> bool {
         path.starts_with(&path::beside(index, ""))
     }
 

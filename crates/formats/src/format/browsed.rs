@@ -3,7 +3,7 @@
 use larder_core::{Digest, UnixMillis};
 
 use super::{Document, Malformed};
-use crate::Meter;
+use crate::Links;
 
 /// What a file is a part of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +38,8 @@ pub struct Releases {
 pub struct Release {
     /// The version.
     pub version: String,
-    /// The file's name: what the last segment of its path is.
-    pub file: String,
+    /// Decoded path below the repository with its query, as the index's claims have it; empty for a file that larder does not carry.
+    pub path: String,
     /// When it was published.
     pub published: Option<UnixMillis>,
     /// It was withdrawn, and why; the reason may be empty.
@@ -102,7 +102,8 @@ pub trait Browsed: Send + Sync + std::fmt::Debug {
         None
     }
 
-    /// What an index says of the versions of `name`. What it takes is counted on `meter`.
+    /// What an index says of the versions of `name`; `None` of a document that does not tell its packages, so that only its files' own names
+    /// do. What it takes is counted on the meter of `links`.
     ///
     /// # Errors
     /// What is wrong with the document.
@@ -110,12 +111,13 @@ pub trait Browsed: Send + Sync + std::fmt::Debug {
         &self,
         _document: &Document<'_>,
         _name: &str,
-        _meter: &Meter,
-    ) -> Result<Releases, Malformed> {
-        Ok(Releases::default())
+        _links: &Links<'_>,
+    ) -> Result<Option<Releases>, Malformed> {
+        Ok(None)
     }
 
-    /// The version of the package `name` that the file at a decoded path is, by its own name; `None` if it is of another package.
+    /// Where nothing else tells it: the version of the package `name` that the file at a decoded path is, by its own name; `None` if it is
+    /// of another package.
     fn version_of<'p>(&self, _path: &'p str, _name: &str) -> Option<&'p str> {
         None
     }

@@ -210,9 +210,8 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
         Offering::Nowhere("a plain file server has no index")
     }
 
-    /// Whether a file that is named by the index at `index`, which was asked for what `name` names, is part of the offer: not the same
-    /// file by another name, and, of an index of everything, what was asked for.
-    fn is_offered(&self, _index: &str, _name: Option<&str>, _path: &str) -> bool {
+    /// Whether a file that is named by the index at `index` is part of the offer, and not the same file by another name.
+    fn is_offered(&self, _index: &str, _path: &str) -> bool {
         true
     }
 

@@ -1,16 +1,26 @@
 //! The versions of a chart with what people are told of them: dates, and which are deprecated.
 
+use super::entries::{self, Entries, Entry};
+use super::rewrite::{Resolver, instant};
 use super::scan::Span;
-use super::{Helm, entries, is_index};
+use super::{Helm, is_index};
 use crate::format::browsed::file_name;
-use crate::{Browsed, Document, DocumentFormat as _, Malformed, Meter, PartOf, Release, Releases};
+use crate::{Browsed, Document, DocumentFormat as _, Links, Malformed, PartOf, Release, Releases};
 
 impl Browsed for Helm {
+    /// By the file's name, in which the version is what looks like one: `kube-1password-1.0.0.tgz` is of `kube-1password`.
     fn part_of(&self, path: &str) -> Option<PartOf> {
-        let name = *self.possible_names(path).first()?;
-        file_name(path).strip_suffix(".tgz")?;
+        let file = file_name(path).strip_suffix(".tgz")?;
+        let names = self.possible_names(path);
+        let likely = names.iter().find(|name| {
+            let version = file.get(name.len() + 1..).unwrap_or_default();
+            let number = version.strip_prefix('v').unwrap_or(version);
+            let after = number.trim_start_matches(|c: char| c.is_ascii_digit());
+            after.starts_with('.')
+        });
+        let name = likely.or(names.first())?;
         Some(PartOf::Package {
-            name: name.to_owned(),
+            name: (*name).to_owned(),
             folder: None,
         })
     }
@@ -19,69 +29,81 @@ impl Browsed for Helm {
         &self,
         document: &Document<'_>,
         name: &str,
-        meter: &Meter,
-    ) -> Result<Releases, Malformed> {
-        let mut found = Releases::default();
+        links: &Links<'_>,
+    ) -> Result<Option<Releases>, Malformed> {
         if !is_index(document.key_path) {
-            return Ok(found);
+            return Ok(None);
         }
+        let resolver = Resolver::new(document, links);
         let entries = entries::of(document.body)?;
-        let text = |span: Option<Span>| {
-            let (_, text) = span?.decode(&entries.text)?;
-            Some(text.into_owned())
-        };
+        let mut found = Releases::default();
         for entry in &entries.versions {
-            meter.count()?;
-            if text(entry.name).as_deref() != Some(name) {
-                continue;
+            links.meter().count()?;
+            if text(&entries, entry.name).as_deref() == Some(name) {
+                found.releases.extend(files(&entries, entry, &resolver));
             }
-            let Some(version) = text(entry.version) else {
-                continue;
-            };
-            let lines = entries.text.get(entry.lines()).unwrap_or_default();
-            let created = text(entry.created).and_then(|at| at.parse::<jiff::Timestamp>().ok());
-            found.releases.push(Release {
-                file: format!("{name}-{version}.tgz"),
-                version,
-                published: created.map(|at| larder_core::UnixMillis(at.as_millisecond())),
-                yanked: None,
-                deprecated: is_deprecated(lines, entry.column as usize + 2).then(String::new),
-            });
         }
-        Ok(found)
-    }
-
-    fn version_of<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
-        let version = file_name(path)
-            .strip_suffix(".tgz")?
-            .strip_prefix(name)?
-            .strip_prefix('-')?;
-        let first = version.strip_prefix('v').unwrap_or(version);
-        first
-            .starts_with(|c: char| c.is_ascii_digit())
-            .then_some(version)
+        links.end()?;
+        Ok(Some(found))
     }
 }
 
-/// Whether the lines of a version, whose keys stand in this column, say `deprecated: true`.
-fn is_deprecated(lines: &str, column: usize) -> bool {
-    lines.lines().any(|line| {
-        let own = line.get(column..).unwrap_or_default();
-        let is_key = line.bytes().take(column).all(|b| matches!(b, b' ' | b'-'));
-        let value = own.strip_prefix("deprecated:").map(str::trim);
-        is_key && value == Some("true")
-    })
+fn text(entries: &Entries<'_>, span: Option<Span>) -> Option<String> {
+    let (_, text) = span?.decode(&entries.text)?;
+    Some(text.into_owned())
+}
+
+/// The files of one version: what its links lead to, as far as larder carries them.
+fn files(entries: &Entries<'_>, entry: &Entry, resolver: &Resolver<'_>) -> Vec<Release> {
+    let Some(version) = text(entries, entry.version) else {
+        return Vec::new();
+    };
+    let release = |path| Release {
+        version: version.clone(),
+        path,
+        published: text(entries, entry.created).and_then(|at| instant(&at)),
+        yanked: None,
+        deprecated: entry.is_deprecated.then(String::new),
+    };
+    let edits = entry.edits.start as usize..entry.edits.end as usize;
+    let links = entries.edits.get(edits).unwrap_or_default().iter();
+    let files: Vec<Release> = links
+        .filter(|edit| edit.is_link)
+        .filter_map(|edit| resolver.url_and_key(&text(entries, Some(edit.span))?))
+        .map(|(_, path)| release(path))
+        .collect();
+    if files.is_empty() {
+        return vec![release(String::new())];
+    }
+    files
 }
 
 #[cfg(test)]
 mod tests {
+    use larder_core::PackageType;
     use url::Url;
 
     use super::*;
+    use crate::testing::{links, remote};
+
+    fn releases(body: &str, name: &str) -> Vec<Release> {
+        let repository = remote("all", PackageType::Helm, "https://charts.example.com/");
+        let url = Url::parse("https://charts.example.com/index.yaml").unwrap();
+        let document = Document {
+            body: body.as_bytes(),
+            content_type: "text/yaml",
+            url: &url,
+            key_path: "index.yaml",
+            variant: "",
+            memo: None,
+        };
+        let found = Helm.releases(&document, name, &links(&repository));
+        found.unwrap().unwrap().releases
+    }
 
     #[test]
     fn an_index_says_what_is_deprecated() {
-        let body = br#"apiVersion: v1
+        let body = r#"apiVersion: v1
 entries:
   jam:
   - apiVersion: v2
@@ -105,26 +127,13 @@ entries:
     urls: [tea-1.0.0.tgz]
 generated: "2020-01-01T00:00:00Z"
 "#;
-        let url = Url::parse("https://charts.example.com/index.yaml").unwrap();
-        let document = Document {
-            body,
-            content_type: "text/yaml",
-            url: &url,
-            key_path: "index.yaml",
-            variant: "",
-            memo: None,
-        };
-        let found = Helm.releases(&document, "jam", &document.meter()).unwrap();
+        let found = releases(body, "jam");
         let told: Vec<_> = found
-            .releases
             .iter()
             .map(|release| (&*release.version, release.deprecated.is_some()))
             .collect();
         assert_eq!(told, [("1.0.0", true), ("2.0.0", false)]);
-        assert_eq!(
-            found.releases[0].published.map(|at| at.0),
-            Some(1_577_836_800_000)
-        );
+        assert_eq!(found[0].published.map(|at| at.0), Some(1_577_836_800_000));
     }
 
     #[test]
@@ -136,11 +145,49 @@ generated: "2020-01-01T00:00:00Z"
                 folder: None
             })
         );
-        assert_eq!(
-            Helm.version_of("charts/jam-pot-1.0.0.tgz", "jam-pot"),
-            Some("1.0.0")
-        );
-        assert_eq!(Helm.version_of("charts/jam-pot-1.0.0.tgz", "jam"), None);
+        for (path, chart) in [
+            ("kube-1password-1.0.0.tgz", "kube-1password"),
+            ("jam-v1.0.0-2024.tgz", "jam"),
+            ("jam-20240102.tgz", "jam"),
+        ] {
+            let Some(PartOf::Package { name, .. }) = Helm.part_of(path) else {
+                panic!("{path} is of no chart");
+            };
+            assert_eq!(name, chart, "{path}");
+        }
         assert_eq!(Helm.part_of("index.yaml"), None);
+    }
+
+    /// Whatever its files are called.
+    #[test]
+    fn a_version_has_the_files_that_its_links_lead_to() {
+        let body = "apiVersion: v1
+entries:
+  kube:
+  - {name: kube, version: v1.0.0, urls: [rel/v1/chart.tgz, 'https://cdn.example.net/kube%2B.tgz']}
+  -   version: 0.9.0+b
+      name: kube
+      deprecated: yes
+      urls: ['oci://charts.example.com/kube']
+  kube-1password:
+  - {name: kube-1password, version: 1.0.0, urls: [kube-1password-1.0.0.tgz]}
+";
+        let found = releases(body, "kube");
+        let told: Vec<(&str, &str)> = found
+            .iter()
+            .map(|release| (&*release.version, file_name(&release.path)))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("v1.0.0", "chart.tgz"),
+                ("v1.0.0", "kube+.tgz"),
+                ("0.9.0+b", "")
+            ]
+        );
+        assert_eq!(found[0].path, "rel/v1/chart.tgz");
+        assert!(found[2].deprecated.is_some() && found[0].deprecated.is_none());
+        assert!(found[1].path.starts_with("_ext/"), "{}", found[1].path);
+        assert_eq!(releases(body, "kube-1"), []);
     }
 }

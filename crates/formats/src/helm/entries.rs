@@ -8,9 +8,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
+use super::scalar::has_slash_escape;
 use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
-use super::shape::{CREATED, NAME, Shape, VERSION, is_instant, is_no_text, is_null, is_truth};
-use super::{index, json, lines, normal};
+use super::shape::{
+    CREATED, DEPRECATED, NAME, Shape, VERSION, is_endless, is_no_text, is_null, truth,
+};
+use super::{index, instant, json, lines, normal};
 use crate::Malformed;
 
 /// The chart versions of one index.
@@ -34,6 +37,7 @@ pub(super) struct Entry {
     pub(super) name: Option<Span>,
     pub(super) version: Option<Span>,
     pub(super) created: Option<Span>,
+    pub(super) is_deprecated: bool,
     /// Its part of [`Entries::edits`].
     pub(super) edits: Range<u32>,
     /// Its lines, from the one with its dash to before what follows.
@@ -243,16 +247,22 @@ impl<'a> Reader<'a> {
         } else {
             (NO_FIELD, Shape::Any)
         };
+        // However it is written, a truth value is one key to Helm.
+        let same = truth(raw).map_or_else(|| key.as_bytes().to_vec(), |truth| vec![truth.into()]);
         let is_new = self.open.last_mut().is_none_or(|open| {
             open.awaited = Some(awaited);
             if awaited.0 != NO_FIELD {
                 open.fields |= 1 << awaited.0;
             }
-            shape.has_fields() || open.keys.insert(key.as_bytes().to_vec())
+            shape.has_fields() || open.keys.insert(same)
         });
         if !is_new {
             self.fault(|| format!("the key {} stands twice", shown(&key)));
         }
+        if span.style == Style::Plain && is_null(raw) {
+            self.fault(|| "a key is null".to_owned());
+        }
+        self.check_escapes(span);
         if key == normal::ALIAS || key == "<<" {
             self.fault(|| {
                 "it is written with YAML aliases, which larder does not follow".to_owned()
@@ -260,14 +270,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn check_escapes(&mut self, span: Span) {
+        let raw = self.raw(span);
+        if span.style == Style::Double && has_slash_escape(raw) {
+            self.fault(|| format!("{} has an escape that Helm does not know", shown(raw)));
+        }
+    }
+
     /// A key outside of all versions.
     fn outer_key(&mut self, shape: Shape, span: Span) {
         let awaited = match shape {
-            Shape::Root => match self.decoded(span).as_deref() {
-                Some("entries") => Shape::Entries,
-                Some("generated") => Shape::Instant,
-                _ => Shape::Any,
-            },
+            Shape::Root => self
+                .decoded(span)
+                .and_then(|key| Shape::of_root(&key))
+                .unwrap_or(Shape::Any),
             Shape::Entries => Shape::Versions,
             _ => Shape::Any,
         };
@@ -287,16 +303,20 @@ impl<'a> Reader<'a> {
             }
             return;
         };
+        let raw = self.text.get(span.range()).unwrap_or_default();
+        let is_plain = span.style == Style::Plain;
         if parent == Shape::Entry {
             match field {
                 NAME => entry.name = Some(span),
                 VERSION => entry.version = Some(span),
                 CREATED => entry.created = Some(span),
+                DEPRECATED => entry.is_deprecated = is_plain && truth(raw) == Some(true),
                 _ => {}
             }
         }
-        let raw = self.raw(span);
-        let is_plain = span.style == Style::Plain;
+        // Without a line break at its end its text has none, whatever its header says; in another place it would get one.
+        self.is_unusual |= span.style == Style::Block && span.end as usize == self.text.len();
+        self.check_escapes(span);
         if raw.contains(normal::ALIAS) && self.decoded(span).as_deref() == Some(normal::ALIAS) {
             self.fault(|| {
                 "it is written with YAML aliases, which larder does not follow".to_owned()
@@ -313,9 +333,11 @@ impl<'a> Reader<'a> {
                 }
                 true
             }
-            Shape::Flag => is_plain && is_truth(raw),
-            Shape::Instant => self.decoded(span).is_some_and(|text| is_instant(&text)),
-            Shape::Any => true,
+            Shape::Flag => is_plain && truth(raw).is_some(),
+            Shape::Instant => self
+                .decoded(span)
+                .is_some_and(|text| instant::of(&text).is_some()),
+            Shape::Any => !(is_plain && is_endless(raw)),
             _ => false,
         };
         if !fits {
@@ -362,6 +384,7 @@ impl Sink for Reader<'_> {
                 name: None,
                 version: None,
                 created: None,
+                is_deprecated: false,
                 edits: first..first,
                 start: UNKNOWN,
                 end: UNKNOWN,

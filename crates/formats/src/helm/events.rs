@@ -3,6 +3,7 @@
 //! The parser counts characters; a cursor that only moves forward turns its positions into byte offsets. Only the first
 //! document of a stream is read, as Helm does.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -36,6 +37,8 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
     let mut parser = Parser::new_from_iter(leash.hold(content));
     let mut cursor = Cursor::new(content);
     let mut aliases = Aliases::default();
+    let last = content.rsplit(['\n', '\r']).next().unwrap_or_default();
+    let ends_line = last.trim_start_matches(' ').is_empty();
     while let Some(event) = parser.next_event() {
         sink.tick()?;
         if leash.is_taut.get() {
@@ -72,8 +75,12 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
                 } else {
                     tighten(content, from..to, style, has_properties)
                 };
+                let value = with_tabs(content.get(range.clone()).unwrap_or_default(), value, style);
+                // The parser ends a block scalar with a line break where the document has none.
+                let is_cut = style == Style::Block && range.end == content.len() && !ends_line;
+                let text = value.strip_suffix('\n').filter(|_| is_cut);
                 let span = Span::new(skipped + range.start..skipped + range.end, style);
-                sink.scalar_value(span, &value);
+                sink.scalar_value(span, text.unwrap_or(&value));
             }
             Event::Alias(anchor) => {
                 aliases.expand(anchor)?;
@@ -125,6 +132,32 @@ fn tighten(text: &str, range: Range<usize>, style: Style, has_properties: bool) 
     start..end
 }
 
+/// The value of a scalar with the tabs behind colons that its text has and the parser did not see. A colon that is written as an escape
+/// leaves a space.
+fn with_tabs<'v>(text: &str, value: Cow<'v, str>, style: Style) -> Cow<'v, str> {
+    if style == Style::Plain || !text.contains(":\t") {
+        return value;
+    }
+    let colons = |text: &str| -> Vec<usize> { text.match_indices(':').map(|(at, _)| at).collect() };
+    let (of_text, of_value) = (colons(text), colons(&value));
+    if of_text.len() != of_value.len() {
+        return value;
+    }
+    let mut value = value.into_owned();
+    for (colon, at) in of_text.into_iter().zip(of_value) {
+        let after = text.get(colon + 1..).unwrap_or_default();
+        // Blanks at the end of a line between quotes are no text.
+        let is_text = style == Style::Block
+            || !after
+                .trim_start_matches([' ', '\t'])
+                .starts_with(['\n', '\r']);
+        if after.starts_with('\t') && is_text && value.get(at + 1..at + 2) == Some(" ") {
+            value.replace_range(at + 1..at + 2, "\t");
+        }
+    }
+    Cow::Owned(value)
+}
+
 /// Skips `&anchor`, `!tag`, white space and comments.
 fn after_properties(bytes: &[u8], mut at: usize) -> usize {
     while let Some(&byte) = bytes.get(at) {
@@ -162,14 +195,18 @@ impl Default for Leash {
 }
 
 impl Leash {
-    /// The characters of `text`, up to the end of the leash at the time they are asked for.
+    /// The characters of `text`, up to the end of the leash at the time they are asked for. A tab behind a colon comes as a space, for
+    /// there the parser refuses it (YAML 1.2 section 6.1 and Helm do not); [`with_tabs`] puts it back where it is text.
     fn hold(&self, text: &str) -> impl Iterator<Item = char> {
-        text.chars().enumerate().map_while(|(at, character)| {
+        let mut before = '\0';
+        text.chars().enumerate().map_while(move |(at, character)| {
             let within = at < self.end.get();
             if !within {
                 self.is_taut.set(true);
             }
-            within.then_some(character)
+            let is_tab = before == ':' && character == '\t';
+            before = character;
+            within.then_some(if is_tab { ' ' } else { character })
         })
     }
 }

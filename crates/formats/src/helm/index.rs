@@ -100,6 +100,8 @@ enum Key {
     Urls,
     Digest,
     Created,
+    /// `<<`, whose mapping, or each of a list of them, has keys of the mapping that it stands in.
+    Merge,
     Other,
 }
 
@@ -107,6 +109,8 @@ enum Key {
 struct Open {
     part: Part,
     is_mapping: bool,
+    /// What a merge key brings.
+    is_merged: bool,
     /// In a mapping: the key that was read, its value being awaited.
     key: Option<Key>,
 }
@@ -154,18 +158,39 @@ impl<'a, 'm> Builder<'a, 'm> {
         Err(Malformed(problem.to_owned()))
     }
 
-    /// The value that starts now takes the awaited key with it.
-    fn take_key(&mut self) -> (Part, Option<Key>) {
-        self.open
-            .last_mut()
-            .map_or((Part::Other, None), |open| (open.part, open.key.take()))
+    /// Which part of the index a collection is that starts now, and whether a merge key brings it. It takes the awaited key with it.
+    fn part(&mut self, is_mapping: bool) -> (Part, bool) {
+        let Some(parent) = self.open.last_mut() else {
+            self.is_mapping = is_mapping;
+            return (Part::Root, false);
+        };
+        let key = parent.key.take();
+        let is_list_of_merged = parent.is_merged && !parent.is_mapping;
+        if key == Some(Key::Merge) || (is_list_of_merged && is_mapping) {
+            return (parent.part, true);
+        }
+        let part = match (parent.part, key, is_mapping) {
+            (Part::Root, Some(Key::Entries), true) => Part::Entries,
+            (Part::Root, Some(Key::Entries), false) => {
+                self.bad_entries = true;
+                Part::Other
+            }
+            (Part::Entries, Some(_), false) => Part::Versions,
+            (Part::Versions, _, true) => Part::Version,
+            (Part::Version, Some(Key::Urls), false) => Part::Urls,
+            _ => Part::Other,
+        };
+        (part, false)
     }
 
     fn key(&self, part: Part, span: Span) -> Key {
-        if !matches!(part, Part::Root | Part::Version) {
+        if !matches!(part, Part::Root | Part::Entries | Part::Version) {
             return Key::Other;
         }
         let raw = self.text.as_bytes().get(span.range()).unwrap_or_default();
+        if span.style == Style::Plain && raw == b"<<" {
+            return Key::Merge;
+        }
         let decoded;
         let name = if span.style == Style::Plain {
             raw
@@ -173,17 +198,19 @@ impl<'a, 'm> Builder<'a, 'm> {
             decoded = span.decode(self.text).map(|(_, value)| value);
             decoded.as_deref().unwrap_or_default().as_bytes()
         };
-        match (part, name) {
-            (Part::Root, b"apiVersion") => Key::ApiVersion,
-            (Part::Root, b"entries") => Key::Entries,
-            (Part::Version, b"urls") => Key::Urls,
-            (Part::Version, b"digest") => Key::Digest,
-            (Part::Version, b"created") => Key::Created,
+        // Helm does not tell upper from lower case.
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match part {
+            Part::Root if is(b"apiVersion") => Key::ApiVersion,
+            Part::Root if is(b"entries") => Key::Entries,
+            Part::Version if is(b"urls") => Key::Urls,
+            Part::Version if is(b"digest") => Key::Digest,
+            Part::Version if is(b"created") => Key::Created,
             _ => Key::Other,
         }
     }
 
-    fn value(&mut self, key: Key, span: Span) {
+    fn value(&mut self, key: Key, span: Span, is_merged: bool) {
         let given = !matches!(
             self.text.get(span.range()),
             None | Some("" | "~" | "null" | "\"\"" | "''")
@@ -191,9 +218,12 @@ impl<'a, 'm> Builder<'a, 'm> {
         match key {
             Key::ApiVersion => self.has_api_version = given,
             Key::Entries => self.bad_entries = given,
+            // What stands in the mapping itself has priority.
+            Key::Digest if is_merged && self.digest.is_some() => {}
+            Key::Created if is_merged && self.created.is_some() => {}
             Key::Digest => self.digest = given.then_some(span),
             Key::Created => self.created = given.then_some(span),
-            Key::Urls | Key::Other => {}
+            Key::Urls | Key::Merge | Key::Other => {}
         }
     }
 }
@@ -206,29 +236,15 @@ impl Sink for Builder<'_, '_> {
             )));
         }
         let is_mapping = kind == Kind::Mapping;
-        let part = if self.open.is_empty() {
-            self.is_mapping = is_mapping;
-            Part::Root
-        } else {
-            match (self.take_key(), is_mapping) {
-                ((Part::Root, Some(Key::Entries)), true) => Part::Entries,
-                ((Part::Root, Some(Key::Entries)), false) => {
-                    self.bad_entries = true;
-                    Part::Other
-                }
-                ((Part::Entries, Some(_)), false) => Part::Versions,
-                ((Part::Versions, _), true) => Part::Version,
-                ((Part::Version, Some(Key::Urls)), false) => Part::Urls,
-                _ => Part::Other,
-            }
-        };
-        if part == Part::Version {
+        let (part, is_merged) = self.part(is_mapping);
+        if part == Part::Version && !is_merged {
             (self.digest, self.created, self.first_url) =
                 (None, None, self.index.urls.len() as u32);
         }
         self.open.push(Open {
             part,
             is_mapping,
+            is_merged,
             key: None,
         });
         Ok(())
@@ -239,6 +255,7 @@ impl Sink for Builder<'_, '_> {
             return;
         };
         if closed.part == Part::Version
+            && !closed.is_merged
             && self.meter.entry()
             && self.meter.hold(size_of::<Version>())
         {
@@ -255,6 +272,7 @@ impl Sink for Builder<'_, '_> {
         let Some(&Open {
             part,
             is_mapping,
+            is_merged,
             key,
         }) = self.open.last()
         else {
@@ -268,8 +286,10 @@ impl Sink for Builder<'_, '_> {
                 }
             }
             Some(key) => {
-                self.take_key();
-                self.value(key, span);
+                if let Some(open) = self.open.last_mut() {
+                    open.key = None;
+                }
+                self.value(key, span, is_merged);
             }
             None if part == Part::Urls
                 && self.meter.entry()

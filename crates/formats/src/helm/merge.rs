@@ -316,8 +316,7 @@ impl<'a> Copier<'a> {
 fn generated(read: &[Entries<'_>]) -> Option<String> {
     let stated = read.iter().filter_map(|entries| {
         let text = text_of(entries, entries.generated)?;
-        super::shape::is_instant(&text).then_some(())?;
-        Some((instant(&text)?, text.into_owned()))
+        Some((super::instant::of(&text)?, text.into_owned()))
     });
     stated
         .max_by(|(one, text), (other, other_text)| {

@@ -7,6 +7,7 @@
 //! | `events` | any YAML, by a real parser |
 //! | `json` | an index in JSON |
 //! | `index` | where in an index the URLs, digests and dates stand |
+//! | `instant` | what a point in time may look like |
 //! | `scalar` | what a scalar's text means, and how to write another in its place |
 //! | `entries`, `normal`, `shape`, `semver`, `merge` | the indexes of several repositories as one: each version's lines, and what Helm expects in them |
 //! | `rewrite` | which URL leads where: derivation and claims |
@@ -15,6 +16,7 @@ mod browsed;
 mod entries;
 mod events;
 mod index;
+mod instant;
 mod json;
 mod lines;
 mod merge;
@@ -32,8 +34,8 @@ use larder_core::{BuiltIn, Repository};
 use crate::generic::{file, subject};
 use crate::{
     Claim, Document, DocumentFormat, Form, Format, Links, Malformed, MergeFault, MergeMember,
-    Merged, Meter, Naming, NamingDocuments, Offering, Operation, PathFacts, Pieces, Profile,
-    Protocol, Read, RequestParts, Rewritten, SourceBase, SourceSpec,
+    Merged, Meter, Naming, NamingDocuments, Offering, OfferingIndex, Operation, PathFacts, Pieces,
+    Profile, Protocol, Read, RequestParts, Rewritten, SourceBase, SourceSpec,
 };
 
 /// Helm chart repositories.
@@ -69,7 +71,7 @@ impl Format for Helm {
             absolute_links: true,
             links_elsewhere: true,
             merges: true,
-            rewriter_version: 2,
+            rewriter_version: 3,
             forwards_queries: true,
             ..Profile::PLAIN
         };
@@ -114,13 +116,14 @@ impl DocumentFormat for Helm {
         rewrite::claims(document, links, sink)
     }
 
-    fn offering(&self, _repository: &Repository, _name: Option<&str>) -> Offering {
-        Offering::at("index.yaml")
-    }
-
     /// A name is a chart's.
-    fn is_offered(&self, _index: &str, name: Option<&str>, path: &str) -> bool {
-        name.is_none_or(|name| self.possible_names(path).contains(&name))
+    fn offering(&self, _repository: &Repository, _name: Option<&str>) -> Offering {
+        Offering::In(vec![OfferingIndex {
+            path: "index.yaml".to_owned(),
+            accept: None,
+            in_folder: false,
+            is_of_all: true,
+        }])
     }
 
     fn rewrite<'d>(

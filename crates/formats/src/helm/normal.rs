@@ -129,11 +129,7 @@ impl<'a> Writer<'a> {
             return;
         };
         let expected = match open.shape {
-            Shape::Root => match value {
-                "entries" => Some(Shape::Entries),
-                "generated" => Some(Shape::Instant),
-                _ => None,
-            },
+            Shape::Root => Shape::of_root(value),
             Shape::Entries => Some(Shape::Versions),
             Shape::Labels => Some(Shape::Text),
             shape if shape.has_fields() => match shape.field(value.as_bytes()) {

@@ -146,7 +146,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The URL that a link means, and the name of its file in the cache.
-    fn url_and_key(&self, reference: &str) -> Option<(String, String)> {
+    pub(super) fn url_and_key(&self, reference: &str) -> Option<(String, String)> {
         if let Some(path) = self.links.plain_path_of(reference) {
             return Some((reference.to_owned(), path.to_owned()));
         }
@@ -218,11 +218,12 @@ fn digest(text: &str) -> Option<Digest> {
     Digest::from_hex(DigestAlgorithm::Sha256, hex).ok()
 }
 
-/// An RFC 3339 time.
+/// An RFC 3339 time, as Helm reads it or as the standard does.
 pub(super) fn instant(text: &str) -> Option<UnixMillis> {
-    text.parse::<jiff::Timestamp>()
-        .ok()
-        .map(|time| UnixMillis(time.as_millisecond()))
+    super::instant::of(text).or_else(|| {
+        let time = text.parse::<jiff::Timestamp>().ok()?;
+        Some(UnixMillis(time.as_millisecond()))
+    })
 }
 
 #[cfg(test)]

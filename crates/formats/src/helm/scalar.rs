@@ -75,6 +75,16 @@ fn block_line(text: &str, range: Range<usize>) -> Option<(Range<usize>, Cow<'_, 
     (strips && single).then(|| (start..start + line.len(), Cow::Borrowed(line)))
 }
 
+/// Whether a text in double quotes has the escape `\/`, which JSON and YAML 1.2 know and Helm's reader of YAML refuses.
+pub(super) fn has_slash_escape(raw: &str) -> bool {
+    let mut is_escaped = false;
+    raw.bytes().any(|byte| {
+        let found = is_escaped && byte == b'/';
+        is_escaped = byte == b'\\' && !is_escaped;
+        found
+    })
+}
+
 /// Undoes the escapes of a double-quoted scalar on one line (YAML 1.2 section 5.7), JSON's surrogate pairs included.
 fn unescape(raw: &str) -> Option<String> {
     let mut value = String::with_capacity(raw.len());
@@ -126,10 +136,12 @@ fn code_point(digits: &str, width: char) -> Option<(char, usize)> {
             .flatten()
     };
     let high = hex(digits.get(..length)?)?;
-    if width == 'u' && (0xd800..0xdc00).contains(&high) {
-        let low = hex(digits.get(4..)?.strip_prefix("\\u")?.get(..4)?)?;
-        let pair = char::decode_utf16([high as u16, low as u16]).next()?.ok()?;
-        return (low <= 0xffff).then_some((pair, 10));
+    if width == 'u' && (0xd800..0xe000).contains(&high) {
+        let second = digits.get(4..).and_then(|rest| rest.strip_prefix("\\u"));
+        let low = second.and_then(|rest| hex(rest.get(..4)?));
+        let pair = low.and_then(|low| char::decode_utf16([high as u16, low as u16]).next()?.ok());
+        // In JSON alone, for no reader of YAML takes either half. What is none of a pair is a mark there, as it is to Helm.
+        return Some(pair.map_or((char::REPLACEMENT_CHARACTER, 4), |pair| (pair, 10)));
     }
     Some((char::from_u32(high)?, length))
 }
@@ -155,6 +167,14 @@ mod tests {
         assert_eq!(
             value(r#""\ud83d\ude00""#, Style::Double).as_deref(),
             Some("\u{1f600}")
+        );
+        // Halves of pairs, as Go's reader of JSON takes them.
+        for text in [r#""a\ud83d""#, r#""a\ude00""#, r#""a\uDFFF""#] {
+            assert_eq!(value(text, Style::Double).as_deref(), Some("a\u{fffd}"));
+        }
+        assert_eq!(
+            value(r#""\ud83d\ud83d\ude00\ud83dx\ud83d\u0041""#, Style::Double).as_deref(),
+            Some("\u{fffd}\u{1f600}\u{fffd}x\u{fffd}A")
         );
     }
 
@@ -186,7 +206,6 @@ mod tests {
             ("~", Style::Plain),
             ("null", Style::Plain),
             ("a\n  b", Style::Plain),
-            (r#""\ud83d""#, Style::Double),
             (r#""\.tgz""#, Style::Double),
             (r#""\x2""#, Style::Double),
             (r#""\x+2""#, Style::Double),
@@ -194,6 +213,14 @@ mod tests {
         ] {
             assert_eq!(value(text, style), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_escaped_slash_is_told_from_one_behind_a_backslash() {
+        assert!(has_slash_escape(r#""a\/b""#));
+        assert!(has_slash_escape(r#""\\\/""#));
+        assert!(!has_slash_escape(r#""a\\/b""#));
+        assert!(!has_slash_escape(r#""a/b\n""#));
     }
 
     #[test]

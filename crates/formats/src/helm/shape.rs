@@ -30,6 +30,8 @@ pub(super) enum Shape {
     Maintainer,
     Dependencies,
     Dependency,
+    /// A list of whatever it is.
+    List,
     /// Whatever it is.
     Any,
 }
@@ -38,6 +40,7 @@ pub(super) enum Shape {
 pub(super) const NAME: u8 = 0;
 pub(super) const VERSION: u8 = 1;
 pub(super) const CREATED: u8 = 2;
+pub(super) const DEPRECATED: u8 = 21;
 
 impl Shape {
     /// The number of a key in a mapping of this shape, and what its value is expected to be; `None` for a key that Helm does not know.
@@ -48,6 +51,16 @@ impl Shape {
             Self::Maintainer => maintainer(key).or_else(|| maintainer(&key.to_ascii_lowercase())),
             Self::Dependency => dependency(key).or_else(|| dependency(&key.to_ascii_lowercase())),
             _ => None,
+        }
+    }
+
+    /// What the value of a key of the index itself is expected to be; `None` for one that does not matter.
+    pub(super) fn of_root(key: &str) -> Option<Self> {
+        if key.eq_ignore_ascii_case("entries") {
+            Some(Self::Entries)
+        } else {
+            key.eq_ignore_ascii_case("generated")
+                .then_some(Self::Instant)
         }
     }
 
@@ -71,9 +84,12 @@ impl Shape {
     pub(super) fn takes(self, kind: Kind) -> bool {
         match self {
             Self::Any => true,
-            Self::Versions | Self::Texts | Self::Urls | Self::Maintainers | Self::Dependencies => {
-                kind == Kind::Sequence
-            }
+            Self::Versions
+            | Self::Texts
+            | Self::Urls
+            | Self::Maintainers
+            | Self::Dependencies
+            | Self::List => kind == Kind::Sequence,
             Self::Root
             | Self::Entries
             | Self::Entry
@@ -90,9 +106,13 @@ impl Shape {
             Self::Text => "a text",
             Self::Flag => "true or false",
             Self::Instant => "a time (RFC 3339)",
-            Self::Texts | Self::Urls | Self::Versions | Self::Maintainers | Self::Dependencies => {
-                "a list"
-            }
+            Self::Texts
+            | Self::Urls
+            | Self::Versions
+            | Self::Maintainers
+            | Self::Dependencies
+            | Self::List => "a list",
+            Self::Any => "a finite value",
             _ => "a mapping",
         }
     }
@@ -121,7 +141,7 @@ fn entry(key: &[u8]) -> Option<(u8, Shape)> {
         b"sources" => (18, Shape::Texts),
         b"keywords" => (19, Shape::Texts),
         b"annotations" => (20, Shape::Labels),
-        b"deprecated" => (21, Shape::Flag),
+        b"deprecated" => (DEPRECATED, Shape::Flag),
         b"removed" => (22, Shape::Flag),
         b"maintainers" => (23, Shape::Maintainers),
         b"dependencies" => (24, Shape::Dependencies),
@@ -146,7 +166,7 @@ fn dependency(key: &[u8]) -> Option<(u8, Shape)> {
         b"condition" => (3, Shape::Text),
         b"tags" => (4, Shape::Texts),
         b"enabled" => (5, Shape::Flag),
-        b"import-values" => (6, Shape::Any),
+        b"import-values" => (6, Shape::List),
         b"alias" => (7, Shape::Text),
         _ => return None,
     })
@@ -157,8 +177,27 @@ pub(super) fn is_null(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
-/// Whether a plain scalar is a truth value to Helm's reader (YAML 1.1).
-pub(super) fn is_truth(text: &str) -> bool {
+/// The truth value that a plain scalar is to Helm's reader, which knows these spellings and no others.
+pub(super) fn truth(text: &str) -> Option<bool> {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "true" | "True" | "TRUE" => {
+            Some(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "false" | "False" | "FALSE" => {
+            Some(false)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a plain scalar is a number to Helm's reader that it cannot write as JSON, into which it turns the whole index.
+pub(super) fn is_endless(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN")
+}
+
+/// Whether a plain scalar is a truth value to some reader, in whichever case.
+fn is_truth(text: &str) -> bool {
     matches!(
         text.to_ascii_lowercase().as_str(),
         "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false"
@@ -219,35 +258,6 @@ fn is_time(text: &str) -> bool {
         && parts
             .next()
             .is_some_and(|day| day.starts_with(|c: char| c.is_ascii_digit()))
-}
-
-/// Whether Go's reader takes a text for a time: RFC 3339 with a capital `T` and `Z`.
-pub(super) fn is_instant(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let Some((date_time, rest)) = bytes.split_at_checked(19) else {
-        return false;
-    };
-    let shape = b"0000-00-00T00:00:00";
-    let fits = date_time.iter().zip(shape).all(|(byte, form)| {
-        if *form == b'0' {
-            byte.is_ascii_digit()
-        } else {
-            byte == form
-        }
-    });
-    let fraction = rest.strip_prefix(b".").map_or(0, |rest| {
-        1 + rest.iter().take_while(|b| b.is_ascii_digit()).count()
-    });
-    let zone = rest.get(fraction..).unwrap_or_default();
-    let has_zone = match zone {
-        b"Z" => true,
-        [b'+' | b'-', h1, h2, b':', m1, m2] => [h1, h2, m1, m2].iter().all(|b| b.is_ascii_digit()),
-        _ => false,
-    };
-    fits && fraction != 1
-        && has_zone
-        && date_time.get(17..) < Some(b"60")
-        && text.parse::<jiff::Timestamp>().is_ok()
 }
 
 #[cfg(test)]
@@ -318,28 +328,27 @@ mod tests {
         }
     }
 
+    /// The lists of yaml.org/type/bool.html, which Helm's reader takes by the letter.
     #[test]
-    fn times_are_rfc_3339() {
-        for text in [
-            "2024-01-02T03:04:05Z",
-            "2024-01-02T03:04:05.123456789+01:00",
-            "2020-02-29T23:59:59-07:00",
-        ] {
-            assert!(is_instant(text), "{text}");
+    fn truth_values_have_three_cases_each() {
+        for text in ["y", "Yes", "ON", "true", "TRUE"] {
+            assert_eq!(truth(text), Some(true), "{text}");
         }
-        for text in [
-            "",
-            "2024-01-02",
-            "2024-01-02 03:04:05Z",
-            "2024-01-02T03:04:05",
-            "2024-13-02T03:04:05Z",
-            "2023-02-29T00:00:00Z",
-            "2024-01-02t03:04:05Z",
-            "2024-01-02T03:04:60Z",
-            "2024-01-02T03:04:05.Z",
-            "yesterday",
-        ] {
-            assert!(!is_instant(text), "{text}");
+        for text in ["N", "no", "Off", "FALSE"] {
+            assert_eq!(truth(text), Some(false), "{text}");
+        }
+        for text in ["tRue", "yEs", "YeS", "oN", "1", "", "yess"] {
+            assert_eq!(truth(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_without_an_end_are_known_in_each_spelling() {
+        for text in [".nan", ".NaN", ".NAN", ".inf", "+.Inf", "-.INF"] {
+            assert!(is_endless(text), "{text}");
+        }
+        for text in ["+.nan", ".nAn", ".iNf", "inf", "nan", "1e999"] {
+            assert!(!is_endless(text), "{text}");
         }
     }
 }

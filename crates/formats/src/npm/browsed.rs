@@ -10,8 +10,7 @@ use super::Npm;
 use super::claims::parse_time;
 use super::name::PackageName;
 use super::path::Route;
-use crate::format::browsed::file_name;
-use crate::{Browsed, Document, Malformed, Meter, PartOf, Release, Releases};
+use crate::{Browsed, Document, Links, Malformed, PartOf, Release, Releases};
 
 #[derive(Deserialize)]
 struct Packument<'d> {
@@ -27,14 +26,6 @@ struct Packument<'d> {
 struct Version<'d> {
     #[serde(borrow, default)]
     deprecated: Option<&'d RawValue>,
-    #[serde(borrow, default)]
-    dist: Option<Dist<'d>>,
-}
-
-#[derive(Deserialize)]
-struct Dist<'d> {
-    #[serde(borrow, default)]
-    tarball: Option<&'d RawValue>,
 }
 
 /// The text of a value, if it is one.
@@ -69,11 +60,13 @@ impl Browsed for Npm {
         &self,
         document: &Document<'_>,
         _name: &str,
-        meter: &Meter,
-    ) -> Result<Releases, Malformed> {
+        links: &Links<'_>,
+    ) -> Result<Option<Releases>, Malformed> {
         let Ok(Route::Packument(package)) = Route::parse(document.key_path) else {
-            return Ok(Releases::default());
+            return Ok(None);
         };
+        let meter = links.meter();
+        links.begin(document.body.len());
         let read: Packument<'_> = serde_json::from_slice(document.body)
             .map_err(|error| Malformed(format!("the packument cannot be read: {error}")))?;
         let mut found = Releases::default();
@@ -88,14 +81,7 @@ impl Browsed for Npm {
             meter.count()?;
             found.releases.push(release(package, &version, raw, &times));
         }
-        Ok(found)
-    }
-
-    fn version_of<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
-        match Route::parse(path).ok()? {
-            Route::Tarball(package, version) if package.as_str() == name => Some(version),
-            _ => None,
-        }
+        Ok(Some(found))
     }
 }
 
@@ -106,22 +92,16 @@ fn release(
     times: &BTreeMap<Cow<'_, str>, &RawValue>,
 ) -> Release {
     let read: Option<Version<'_>> = serde_json::from_str(raw.get()).ok();
-    let (deprecated, tarball) = read.map_or((None, None), |read| {
-        let tarball = read.dist.and_then(|dist| dist.tarball).and_then(text);
-        (read.deprecated.and_then(deprecation), tarball)
-    });
-    // The name that the claims give it, where the link leads below the registry.
-    let own = file_name(&package.tarball(version)).to_owned();
-    let linked = tarball.filter(|url| !file_name(url).starts_with(&*own));
     Release {
         version: version.to_owned(),
-        file: linked.map_or(own, |url| file_name(&url).to_owned()),
+        // Wherever its link leads, this is where larder has it.
+        path: package.tarball(version),
         published: times
             .get(version)
             .and_then(|raw| text(raw))
             .and_then(|time| parse_time(&time)),
         yanked: None,
-        deprecated,
+        deprecated: read.and_then(|read| read.deprecated.and_then(deprecation)),
     }
 }
 
@@ -129,12 +109,13 @@ fn release(
 mod tests {
     use url::Url;
 
+    use super::super::fixture::{links, remote};
     use super::*;
 
     #[test]
     fn a_packument_has_tags_dates_and_deprecations() {
         let body = br#"{"name":"n","dist-tags":{"latest":"2.0.0","odd":7},
-            "versions":{"1.0.0":{"deprecated":"use 2","dist":{"tarball":"https://r.example.com/n/-/n-1.0.0.tgz"}},
+            "versions":{"1.0.0":{"deprecated":"use 2","dist":{"tarball":"https://r.example.com/download/n/1.0.0/0123abcd"}},
                         "1.1.0":{"deprecated":true},"1.2.0":{"deprecated":""},"2.0.0":7},
             "time":{"1.0.0":"2020-01-01T00:00:00.000Z","modified":"2021-01-01T00:00:00.000Z","1.1.0":3}}"#;
         let url = Url::parse("https://r.example.com/n").unwrap();
@@ -146,7 +127,9 @@ mod tests {
             variant: "",
             memo: None,
         };
-        let found = Npm.releases(&document, "n", &document.meter()).unwrap();
+        let repository = remote("https://r.example.com/");
+        let found = Npm.releases(&document, "n", &links(&repository));
+        let found = found.unwrap().unwrap();
         assert_eq!(found.tags, [("latest".to_owned(), "2.0.0".to_owned())]);
         let deprecated: Vec<_> = found
             .releases
@@ -154,7 +137,7 @@ mod tests {
             .map(|release| release.deprecated.as_deref())
             .collect();
         assert_eq!(deprecated, [Some("use 2"), Some(""), None, None]);
-        assert_eq!(found.releases[0].file, "n-1.0.0.tgz");
+        assert_eq!(found.releases[0].path, "n/-/n-1.0.0.tgz");
         // date -u -d 2020-01-01 +%s
         assert_eq!(
             found.releases[0].published.map(|at| at.0),
@@ -172,7 +155,5 @@ mod tests {
         assert_eq!(name("@a/b/-/b-1.0.0.tgz").as_deref(), Some("@a/b"));
         assert_eq!(name("n").as_deref(), Some("n"));
         assert_eq!(name("-/ping"), None);
-        assert_eq!(Npm.version_of("@a/b/-/b-1.0.0.tgz", "@a/b"), Some("1.0.0"));
-        assert_eq!(Npm.version_of("@a/b/-/b-1.0.0.tgz", "b"), None);
     }
 }

@@ -169,6 +169,7 @@ impl DocumentFormat for Npm {
             path: name.to_owned(),
             accept: is_abbreviated.then_some(accept::ABBREVIATED),
             in_folder: false,
+            is_of_all: false,
         }])
     }
 

@@ -2,13 +2,14 @@
 
 use super::Pypi;
 use super::claims::instant;
-use super::derive::{text_of, utf8};
+use super::derive::{target_of_anchor, target_of_file, text_of, utf8};
 use super::names;
 use super::page::{Subject, Syntax, subject, syntax};
+use super::target::{Resolver, Target};
 use super::{simple_html, simple_json};
 use crate::format::browsed::file_name;
 use crate::links::percent_decode;
-use crate::{Browsed, Document, Malformed, Meter, PartOf, Release, Releases};
+use crate::{Browsed, Document, Links, Malformed, PartOf, Release, Releases};
 
 impl Browsed for Pypi {
     fn part_of(&self, path: &str) -> Option<PartOf> {
@@ -27,52 +28,73 @@ impl Browsed for Pypi {
     fn releases(
         &self,
         document: &Document<'_>,
-        name: &str,
-        meter: &Meter,
-    ) -> Result<Releases, Malformed> {
-        let mut found = Releases::default();
-        let release = |url: &str, published, yanked: Option<&str>| {
-            let plain = url.split(['?', '#']).next().unwrap_or_default();
-            let file = percent_decode(file_name(plain))?;
-            Some(Release {
-                version: self.version_of(&file, name).unwrap_or_default().to_owned(),
-                file,
-                published,
-                yanked: yanked.map(str::to_owned),
-                deprecated: None,
-            })
+        _name: &str,
+        links: &Links<'_>,
+    ) -> Result<Option<Releases>, Malformed> {
+        let Ok(Subject::Project(project)) = subject(document.key_path) else {
+            return Ok(None);
         };
+        links.begin(document.body.len());
+        let mut found = Releases::default();
         match syntax(document)? {
             Syntax::Json => {
-                simple_json::read_project(utf8(document.body)?, meter, &mut |file| {
-                    let published = file.upload_time.as_deref().and_then(instant);
-                    let file = release(&file.url, published, file.yanked.as_deref());
-                    found.releases.extend(file);
+                let resolver = Resolver::new(links, document.url, None);
+                simple_json::read_project(utf8(document.body)?, links.meter(), &mut |file| {
+                    let target = target_of_file(&file, project, &resolver);
+                    let mut release = release(&file.url, target, project);
+                    release.published = file.upload_time.as_deref().and_then(instant);
+                    release.yanked = file.yanked.as_deref().map(str::to_owned);
+                    found.releases.push(release);
                 })?;
             }
             Syntax::Html => {
-                simple_html::read(&text_of(document), meter, &mut |anchor| {
-                    let yanked = anchor.attribute("data-yanked");
-                    found.releases.extend(release(&anchor.href, None, yanked));
+                let html = text_of(document);
+                let base = simple_html::base(&html)?;
+                let resolver = Resolver::new(links, document.url, base.as_deref());
+                simple_html::read(&html, links.meter(), &mut |anchor| {
+                    let target = target_of_anchor(&anchor, project, &resolver);
+                    let mut release = release(&anchor.href, target, project);
+                    release.yanked = anchor.attribute("data-yanked").map(str::to_owned);
+                    found.releases.push(release);
                 })?;
             }
         }
-        Ok(found)
+        // A page has other links, too: to the list of all projects, to other projects' files.
+        let is_file = |release: &Release| !(release.version.is_empty() && release.path.is_empty());
+        found.releases.retain(is_file);
+        links.end()?;
+        Ok(Some(found))
     }
+}
 
-    fn version_of<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
-        let file = file_name(path);
-        let file = names::subject_of(file).unwrap_or(file);
-        let (project, rest) = names::split_version(file)?;
-        (names::normalize(project) == names::normalize(name)).then_some(rest)
+/// A file of a project by its link, and by where that leads.
+fn release(url: &str, target: Option<Target<'_>>, project: &str) -> Release {
+    let plain = url.split(['?', '#']).next().unwrap_or_default();
+    let file = percent_decode(file_name(plain)).unwrap_or_default();
+    let path = target
+        .filter(|target| names::may_belong_to(&target.file_name, project))
+        .and_then(|target| percent_decode(&target.path));
+    Release {
+        version: version_of(&file, project).unwrap_or_default().to_owned(),
+        path: path.unwrap_or_default(),
+        ..Release::default()
     }
+}
+
+/// The version that a file of the project `name` is, by the file's own name; `None` if it is of another project.
+fn version_of<'p>(file: &'p str, name: &str) -> Option<&'p str> {
+    let file = names::subject_of(file).unwrap_or(file);
+    let (project, rest) = names::split_version(file)?;
+    (names::normalize(project) == names::normalize(name)).then_some(rest)
 }
 
 #[cfg(test)]
 mod tests {
+    use larder_core::PackageType;
     use url::Url;
 
     use super::*;
+    use crate::testing::{links, remote};
 
     fn releases(content_type: &str, body: &str) -> Vec<Release> {
         let url = Url::parse("https://index.example.com/simple/foo-bar/").unwrap();
@@ -84,15 +106,16 @@ mod tests {
             variant: "",
             memo: None,
         };
-        let found = Pypi.releases(&document, "foo-bar", &document.meter());
-        found.unwrap().releases
+        let repository = remote("all", PackageType::Pypi, "https://index.example.com/");
+        let found = Pypi.releases(&document, "foo-bar", &links(&repository));
+        found.unwrap().unwrap().releases
     }
 
     #[test]
     fn pages_of_both_kinds_say_what_is_yanked() {
         let html = releases(
             "text/html",
-            r#"<a href="../../foo_bar-1.0.tar.gz#sha256=00" data-yanked="bro&lt;ken">x</a><a href="foo%5Fbar-1.1-py3-none-any.whl">y</a>"#,
+            r#"<a href="../../foo_bar-1.0.tar.gz#sha256=00" data-yanked="bro&lt;ken">x</a><a href="/">home</a><a href="other-1.0.tar.gz">z</a><a href="foo%5Fbar-1.1-py3-none-any.whl">y</a>"#,
         );
         let json = releases(
             "application/vnd.pypi.simple.v1+json",
@@ -104,9 +127,10 @@ mod tests {
             assert_eq!(found[0].yanked.as_deref(), Some("bro<ken"));
             assert_eq!(found[0].version, "1.0");
             assert_eq!(
-                (found[1].file.as_str(), found[1].version.as_str()),
-                ("foo_bar-1.1-py3-none-any.whl", "1.1")
+                (found[1].path.as_str(), found[1].version.as_str()),
+                ("simple/foo-bar/foo_bar-1.1-py3-none-any.whl", "1.1")
             );
+            assert_eq!(found.len(), 2);
             assert_eq!(found[1].yanked, None);
         }
         assert_eq!(json[0].published.map(|at| at.0), Some(1_577_836_800_500));
@@ -132,8 +156,12 @@ mod tests {
             ("p/torch-1.0.tar.gz", "1.0"),
             ("p/torch-1.0-py3-none-any.whl.metadata", "1.0"),
         ] {
-            assert_eq!(Pypi.version_of(path, "Torch"), Some(version), "{path}");
+            assert_eq!(
+                version_of(file_name(path), "Torch"),
+                Some(version),
+                "{path}"
+            );
         }
-        assert_eq!(Pypi.version_of("p/torch-1.0.tar.gz", "touch"), None);
+        assert_eq!(version_of("torch-1.0.tar.gz", "touch"), None);
     }
 }

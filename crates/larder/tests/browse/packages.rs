@@ -55,6 +55,72 @@ async fn a_package_has_its_versions_tags_and_deprecations() {
     );
 }
 
+/// Whatever the registry calls its files: each version is held under the path that clients have it by.
+#[tokio::test]
+async fn tarballs_of_any_name_are_those_of_their_versions() {
+    let origin = Origin::start().await;
+    let version = |version: &str, path: &str| {
+        origin.put(path, Resource::new(format!("tarball of {version}")));
+        serde_json::json!({"name": "jam", "version": version, "dist": {"tarball": origin.url(path)}})
+    };
+    let document = serde_json::json!({
+        "name": "jam", "dist-tags": {"latest": "1.2.0"},
+        "versions": {
+            "1.0.0": version("1.0.0", "/jam/1.0.0/package.tgz"),
+            "1.1.0": version("1.1.0", "/jam/1.1.0/package.tgz"),
+            "1.2.0": version("1.2.0", "/download/jam/1.2.0/0123abcd"),
+            "1.3.0+b": version("1.3.0+b", "/jam/-/jam-1.3.0%2Bb.tgz"),
+        },
+    });
+    let document = Resource::new(document.to_string()).content_type("application/json");
+    origin.put("/jam", document);
+    let larder = larder(&origin, "npm", "").await;
+    fetch(&larder, "all", "jam").await;
+    for version in ["1.0.0", "1.2.0", "1.3.0+b"] {
+        fetch(&larder, "all", &format!("jam/-/jam-{version}.tgz")).await;
+    }
+    let shown = json(&larder, "ui/repositories/all/package?name=jam").await;
+    let files = &shown["files"];
+    assert_eq!(
+        each(files, "version"),
+        ["1.3.0+b", "1.2.0", "1.1.0", "1.0.0"]
+    );
+    let paths = ["1.3.0+b", "1.2.0", "1.1.0", "1.0.0"].map(|of| format!("jam/-/jam-{of}.tgz"));
+    assert_eq!(each(files, "path"), paths);
+    let held = [0, 1, 2, 3].map(|at| files[at]["cached_at"].is_string());
+    assert_eq!(held, [true, true, false, true]);
+}
+
+#[tokio::test]
+async fn charts_are_told_by_the_index_and_not_by_their_files_names() {
+    let origin = Origin::start().await;
+    let far = origin.url("/dl/app-3.0.0.tgz");
+    let index = format!(
+        "apiVersion: v1\nentries:\n  app:\n  - {{name: app, version: v1.2.3, urls: [app-1.2.3.tgz]}}\n  - {{name: app, version: 2.0.0+b, urls: [rel/v2/chart.tgz]}}\n  - {{name: app, version: 3.0.0, urls: ['{far}']}}\n  - {{name: app, version: 4.0.0, urls: ['oci://charts.example.com/app']}}\n  app-1more:\n  - {{name: app-1more, version: 1.0.0, urls: [app-1more-1.0.0.tgz]}}\n"
+    );
+    origin.put("/index.yaml", Resource::new(index));
+    let files = ["app-1.2.3.tgz", "rel/v2/chart.tgz", "dl/app-3.0.0.tgz"];
+    let larder = larder(&origin, "helm", "").await;
+    fetch(&larder, "all", "index.yaml").await;
+    for path in files {
+        origin.put(&format!("/{path}"), Resource::new("a chart"));
+        fetch(&larder, "all", path).await;
+    }
+    let shown = json(&larder, "ui/repositories/all/package?name=app").await;
+    assert_eq!(
+        each(&shown["files"], "version"),
+        ["4.0.0", "3.0.0", "2.0.0+b", "v1.2.3"]
+    );
+    assert_eq!(
+        each(&shown["files"], "path"),
+        ["", files[2], files[1], files[0]]
+    );
+    let held = [0, 1, 2, 3].map(|at| shown["files"][at]["cached_at"].is_string());
+    assert_eq!(held, [false, true, true, true]);
+    let none = page(&larder, "ui/repositories/all/package?name=chart").await;
+    assert_eq!(none.status, 404);
+}
+
 #[tokio::test]
 async fn files_that_quarantine_holds_back_say_so() {
     let origin = Origin::start().await;

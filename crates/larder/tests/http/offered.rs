@@ -168,6 +168,29 @@ async fn the_charts_of_a_helm_index_all_or_of_one_name() {
     );
 }
 
+/// A name is that of an index's entries, whatever their files are called.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_chart_are_those_that_its_entries_name() {
+    let origin = Origin::start().await;
+    let index = "apiVersion: v1\nentries:\n  app:\n  - {name: app, version: 1.0.0, urls: [rel/v1/chart.tgz]}\n  - {name: app, version: 2.0.0, urls: [rel/v2/chart.tgz]}\n  kube:\n  - {name: kube, version: 1.0.0, urls: [kube-1.0.0.tgz]}\n  kube-1password:\n  - {name: kube-1password, version: 1.0.0, urls: [kube-1password-1.0.0.tgz]}\n";
+    origin.put("/index.yaml", Resource::new(index));
+    let larder = TestLarder::start(&remote("helm", &origin, "")).await;
+    for (name, expected) in [
+        ("app", &["rel/v1/chart.tgz", "rel/v2/chart.tgz"][..]),
+        ("kube", &["kube-1.0.0.tgz"]),
+        ("kube-1password", &["kube-1password-1.0.0.tgz"]),
+        ("chart", &[]),
+    ] {
+        let offered = offers(&larder, &format!("helm?source=upstream&name={name}")).await;
+        assert_eq!(paths(&offered), expected, "{name}");
+    }
+    let first = ask(&larder, "helm?source=upstream&name=app&limit=1").await;
+    let next = first.json()["next"].as_str().map(str::to_owned);
+    let cursor = next.expect("a cursor");
+    let target = format!("helm?source=upstream&name=app&cursor={cursor}");
+    assert_eq!(paths(&offers(&larder, &target).await), ["rel/v2/chart.tgz"]);
+}
+
 /// A repository as createrepo_c writes it (`repomd.xml`, `primary.xml`).
 fn rpm(origin: &Origin, folder: &str) -> String {
     let package = b"not a package, and long enough";

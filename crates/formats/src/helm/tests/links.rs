@@ -128,6 +128,33 @@ fn hazard_x8_links_are_read_as_clients_read_them_and_never_left_relative() {
     }
 }
 
+/// What a merge key brings, and what is written in another case, is the version's own to Helm.
+#[test]
+fn links_that_a_merge_key_brings_are_links_of_the_version() {
+    let digests = ["1", "2", "3"].map(|digit| digit.repeat(64));
+    let [one, two, three] = &digests;
+    let body = format!(
+        "apiVersion: v1\nentries:\n  foo:\n  - <<: {{urls: [a.tgz], digest: {one}}}\n    name: foo\n  - digest: {two}\n    <<:\n    - urls:\n      - b.tgz\n      digest: {one}\n    - <<: {{URLs: ['c.tgz']}}\n  - Digest: {three}\n    Urls: [d.tgz]\n    annotations: {{<<: {{urls: [e.tgz]}}}}\n  - \"<<\": {{urls: [f.tgz]}}\n"
+    );
+    let mut want = body.clone();
+    for name in ["a.tgz", "b.tgz", "c.tgz", "d.tgz"] {
+        want = want.replace(name, &format!("{LARDER}{name}"));
+    }
+    assert_eq!(derive(&body), want);
+    let found: Vec<_> = claims(&body)
+        .iter()
+        .map(|claim| (claim.path.clone(), claim.digests[0].to_hex()))
+        .collect();
+    let expected = [
+        ("a.tgz", one),
+        ("b.tgz", two),
+        ("c.tgz", two),
+        ("d.tgz", three),
+    ]
+    .map(|(path, digest)| (path.to_owned(), digest.clone()));
+    assert_eq!(found, expected);
+}
+
 /// Helm would resolve them against larder's address, where they lead into another repository.
 #[test]
 fn hazard_x8_what_may_not_be_carried_is_written_as_the_url_that_it_means() {

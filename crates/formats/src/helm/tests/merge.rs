@@ -327,6 +327,44 @@ fn an_entry_that_helm_would_refuse_is_left_out_with_a_remark() {
             "a text should be",
         ),
         ("    description: [a]\n", "a text should be"),
+        ("    deprecated: oN\n", "is no true or false"),
+        ("    removed: tRue\n", "is no true or false"),
+        (
+            "    dependencies:\n    - name: x\n      enabled: YeS\n",
+            "is no true or false",
+        ),
+        (
+            "    dependencies:\n    - name: x\n      import-values:\n        child: a\n        parent: b\n",
+            "a list should be",
+        ),
+        (
+            "    dependencies: [{name: x, import-values: {child: a, parent: b}}]\n",
+            "a list should be",
+        ),
+        (
+            "    dependencies:\n    - name: x\n      import-values: a\n",
+            "is no list",
+        ),
+        (
+            "    dependencies:\n    - name: x\n      import-values: 5\n",
+            "is no list",
+        ),
+        (
+            "    dependencies:\n    - name: x\n      import-values:\n      - .NaN\n",
+            "\".NaN\" is no finite value",
+        ),
+        (
+            "    dependencies: [{name: x, import-values: [[{a: -.inf}]]}]\n",
+            "\"-.inf\" is no",
+        ),
+        ("    created: 2024-01-02T03:04:05+25:00\n", "is no time"),
+        ("    annotations:\n      ~: a\n", "a key is null"),
+        (
+            "    annotations:\n      yes: a\n      True: b\n",
+            "\"True\" stands twice",
+        ),
+        ("    home: \"a\\/b\"\n", "escape"),
+        ("    annotations:\n      \"a\\/b\": c\n", "escape"),
     ] {
         let body = format!(
             "apiVersion: v1\nentries:\n  a:\n{}{}",
@@ -353,6 +391,97 @@ fn an_entry_that_helm_would_refuse_is_left_out_with_a_remark() {
         "{:?}",
         merged.remarks
     );
+}
+
+/// Each of these `helm repo add` takes (3 and 4).
+#[test]
+fn what_helm_takes_is_in_the_merged_index() {
+    for fields in [
+        "    created: 2024-01-02T03:04:05.1234567890123Z\n",
+        "    created: \"2024-01-02T3:04:05,5Z\"\n",
+        "    created: 9999-12-31T23:59:59Z\n",
+        "    created: 2024-01-02T03:04:05+24:60\n",
+        "    deprecated: y\n",
+        "    annotations:\n      yes: a\n      no: b\n",
+        "    home: a\\/b\n",
+        "    dependencies:\n    - name: x\n      import-values:\n      - null\n      - a\n      - child: 1.5\n",
+        "    dependencies:\n    - name: x\n      import-values:\n",
+    ] {
+        let body = format!(
+            "apiVersion: v1\nentries:\n  a:\n{}",
+            version("a", "1.0.0", fields)
+        );
+        let merged = merged(&[member("one", &body)]).unwrap();
+        assert_eq!(merged.remarks, [], "{fields}");
+        let text = String::from_utf8(merged.derived.body).unwrap();
+        assert_eq!(names_and_versions(&text), ["a 1.0.0"], "{fields}");
+    }
+}
+
+/// YAML 1.2 section 6.1: a tab separates as a space does. Within texts it is a tab.
+#[test]
+fn a_tab_may_follow_a_colon() {
+    let body = "apiVersion:\tv1\nEntries:\n  a:\n  - name:\ta\n    version:\t\t1.0.0\n    home: \"h:\tx:\t\n      y: z\"\n    description: |\n      make:\tall:\t\n        x: y\n    annotations: {k:\tv, 'q:\tr':\ts}\n    urls:\n    - a.tgz\n";
+    let want = "\
+apiVersion: v1
+entries:
+  a:
+  - name: a
+    version: 1.0.0
+    home: \"h:\\tx: y: z\"
+    description: \"make:\\tall:\\t\\n  x: y\\n\"
+    annotations:
+      k: v
+      \"q:\\tr\": s
+    urls:
+    - https://l.example/one/a.tgz
+";
+    assert_eq!(text(&[member("one", body)]), want);
+    assert_eq!(
+        derive(body),
+        body.replace("- a.tgz", &format!("- {LARDER}a.tgz"))
+    );
+}
+
+/// YAML 1.1 and 1.2: clipping and keeping leave the line breaks that are there.
+#[test]
+fn a_text_that_ends_the_index_without_a_line_break_gets_none() {
+    for header in ["|", ">", "|+", "|-"] {
+        let body = format!(
+            "apiVersion: v1\nentries:\n  a:\n{}    description: {header}\n      end",
+            version("a", "1.0.0", "")
+        );
+        for index in [
+            body.clone(),
+            body.replacen("  - name", "  - &x\n    name", 1),
+        ] {
+            let text = text(&[member("one", &index)]);
+            assert!(
+                text.ends_with("    description: \"end\"\n"),
+                "{header}: {text}"
+            );
+        }
+    }
+    let ended = format!(
+        "apiVersion: v1\nentries:\n  a:\n{}    description: |\n      end\n",
+        version("a", "1.0.0", "")
+    );
+    assert!(text(&[member("one", &ended)]).ends_with("    description: |\n      end\n"));
+}
+
+/// As Go's reader of JSON does.
+#[test]
+fn halves_of_pairs_in_json_are_marks() {
+    let json = r#"{"apiVersion": "v1", "entries": {"a": [{"name": "a", "version": "1.0.0", "description": "\ud800x",
+        "appVersion": "1\udc00", "annotations": {"k\udfff": "\ud83d\ud83d\ude00"}, "urls": ["a.tgz"]}]}}"#;
+    let text = text(&[member("one", json)]);
+    for want in [
+        "    description: \"\u{fffd}x\"\n",
+        "    appVersion: \"1\u{fffd}\"\n",
+        "      \"k\u{fffd}\": \"\u{fffd}\u{1f600}\"\n",
+    ] {
+        assert!(text.contains(want), "{want}{text}");
+    }
 }
 
 #[test]
