@@ -154,7 +154,7 @@ impl Engine {
         let archive = Archive::new(&base, Arc::clone(&pipeline.local));
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
-        operator.keep_origins();
+        operator.note_held();
         let ledger = Ledger::new(&operator);
         Arc::new(Self {
             registry,

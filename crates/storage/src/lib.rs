@@ -36,6 +36,7 @@ pub use blob::{Source as ObjectSource, Staged};
 pub use body::{Body, Chunks, Source, StreamBody};
 pub use error::{StorageError, StorageErrorKind};
 pub use lock::DataDirectoryLock;
+pub use meta::Age;
 pub use meta::{
     AskedFor, AskedRow, BlobName, BlobUsers, Change, CollectReport, ConnectError, CopyCounts,
     Counts, DamageReport, DamagedBlob, DerivedRecord, Durability, Expected, FigureRow, Figures,

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use larder_core::{Content, Digest, StoredHeaders, UnixMillis, sha256};
+use larder_core::{BlobDescriptor, Content, Digest, SourceKey, StoredHeaders, UnixMillis, sha256};
 use larder_storage::{
-    BlobStore, Change, LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalUsage,
+    Age, BlobStore, Change, LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalUsage,
     MemoryBlobStore, MetadataStore, NamedBlobs, RowTally, RowsCopied, StorageErrorKind,
 };
 use larder_testkit::servers::postgres::Postgres;
@@ -55,6 +55,20 @@ async fn upload(meta: &MetadataStore, blobs: &Arc<dyn BlobStore>, path: &str, by
     assert!(matches!(outcome, Ok(LocalOutcome::Changed(_))));
 }
 
+/// A file that went, and how old it is.
+fn aged() -> (SourceKey, Age) {
+    let age = Age {
+        blob: Some(BlobDescriptor {
+            digest: sha256(b"gone"),
+            size: 4,
+        }),
+        published_at: Some(UnixMillis(-10)),
+        first_seen_at: UnixMillis(20),
+        contacted_at: UnixMillis(30),
+    };
+    (key("r", "gone"), age)
+}
+
 async fn filled(meta: &MetadataStore, blobs: &Arc<dyn BlobStore>) {
     let mut changes = Vec::new();
     for number in 0..RECORDS {
@@ -66,6 +80,8 @@ async fn filled(meta: &MetadataStore, blobs: &Arc<dyn BlobStore>) {
         record: record(Content::HeadOnly),
         blob: None,
     });
+    let (key, age) = aged();
+    changes.push(Change::NoteAge { key, age });
     meta.apply(changes).await.unwrap();
     upload(meta, blobs, "a", b"uploaded").await;
     upload(meta, blobs, "b", b"also uploaded").await;
@@ -213,6 +229,8 @@ async fn rows_go_to_a_server_and_back_and_only_what_differs_is_written() {
     let newer = again.record(&key("r", &path(4))).await.unwrap().unwrap();
     assert_eq!(newer.blob().unwrap().digest, sha256(b"newer"));
     assert_eq!(again.record(&key("r", &path(3))).await.unwrap(), None);
+    let (gone, age) = aged();
+    assert_eq!(again.age(&gone).await.unwrap(), Some(age));
     let named = again
         .named_blobs(NamedBlobs::Copied, None, 5_000)
         .await

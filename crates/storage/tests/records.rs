@@ -9,10 +9,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::{Content, UnixMillis, sha256};
+use larder_core::{BlobDescriptor, Content, SourceKey, UnixMillis, sha256};
 use larder_storage::{
-    BlobStore, Change, DerivedRecord, FsBlobStore, MemoryBlobStore, MemoryObjects, MetadataStore,
-    ObjectBlobStore, StorageErrorKind, conformance,
+    Age, BlobStore, Change, DerivedRecord, Expected, FsBlobStore, MemoryBlobStore, MemoryObjects,
+    MetadataStore, ObjectBlobStore, StorageErrorKind, Writer, conformance,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
@@ -335,7 +335,102 @@ async fn hazard_l2_a_renewal_cannot_bring_back_a_row_without_a_blob(place: Place
     assert!(meta.record(&key("r", "other")).await.unwrap().is_some());
 }
 
+fn age(blob: Option<&BlobDescriptor>, [published, first, contact]: [i64; 3]) -> Age {
+    Age {
+        blob: blob.cloned(),
+        published_at: Some(UnixMillis(published)),
+        first_seen_at: UnixMillis(first),
+        contacted_at: UnixMillis(contact),
+    }
+}
+
+fn note(key: &SourceKey, age: Age) -> Change {
+    let key = key.clone();
+    Change::NoteAge { key, age }
+}
+
+/// Neither a flush nor a restart changes how old a file is (docs/adr/0110).
+async fn hazard_s20_ages_stay_when_records_go(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
+    let file = key("r", "file");
+    let info = blobs.put_bytes(b"one").await.unwrap();
+    let one = info.descriptor.clone();
+    let noted = age(Some(&one), [-10, 20, 30]);
+    let changes = vec![put(&file, info), note(&file, noted.clone())];
+    meta.apply(changes).await.unwrap();
+    let repository = repository("r");
+    meta.apply(vec![Change::InvalidateRepository { repository }])
+        .await
+        .unwrap();
+    let mut sweep = meta.sweep_invalid(&blobs);
+    while sweep.next().await.unwrap().is_some() {}
+    assert_eq!(meta.record(&file).await.unwrap(), None);
+    meta.close().await;
+    let meta = place.open().await;
+    assert_eq!(meta.age(&file).await.unwrap(), Some(noted.clone()));
+    assert_eq!(meta.age(&key("other", "file")).await.unwrap(), None);
+    let two = store(&meta, &blobs, &file, b"two").await;
+    for (news, expected) in [
+        // Nothing is known of its bytes.
+        (age(None, [1, 2, 3]), noted.clone()),
+        (age(Some(&one), [1, 2, 40]), age(Some(&one), [-10, 20, 40])),
+        (age(Some(&two), [1, 2, 50]), age(Some(&two), [1, 2, 50])),
+    ] {
+        meta.apply(vec![note(&file, news)]).await.unwrap();
+        assert_eq!(meta.age(&file).await.unwrap(), Some(expected));
+    }
+    // What is left out takes its age along.
+    let late = Change::If {
+        expected: Expected::Bytes(vec![sha256(b"three")]),
+        change: Box::new(Change::DeleteRecord { key: file.clone() }),
+    };
+    let stale = note(&file, noted.clone());
+    let left = meta.apply_by(Writer::unique(), vec![late, stale], Vec::new());
+    assert_eq!(left.await.unwrap().left.len(), 1);
+    let known = age(Some(&two), [1, 2, 50]);
+    assert_eq!(meta.age(&file).await.unwrap(), Some(known));
+}
+
+async fn ages_are_added_once_and_forgotten_when_nobody_asks(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
+    let held = store(&meta, &blobs, &key("r", "held"), b"held").await;
+    let row = |path: &str, age: Age| (path.to_owned(), String::new(), age);
+    let first = age(Some(&held), [10, 20, 30]);
+    let undated = Age {
+        published_at: None,
+        ..age(None, [0, 1, 5_000])
+    };
+    for rows in [
+        vec![row("held", first.clone()), row("gone", first.clone())],
+        vec![
+            row("held", age(None, [1, 1, 1])),
+            row("undated", undated.clone()),
+        ],
+    ] {
+        meta.add_ages(&repository("r"), &rows).await.unwrap();
+    }
+    let many: Vec<_> = (0..500)
+        .map(|n| row(&format!("gone/{n}"), first.clone()))
+        .collect();
+    meta.add_ages(&repository("r"), &many).await.unwrap();
+    let known = async |path: &str| meta.age(&key("r", path)).await.unwrap();
+    assert_eq!(known("held").await, Some(first.clone()));
+    assert_eq!(known("gone").await, Some(first.clone()));
+    let (before, now) = (UnixMillis(1_000), UnixMillis(9_000));
+    meta.forget_ages(before, now).await.unwrap();
+    assert_eq!(known("gone").await, None);
+    assert_eq!(known("gone/499").await, None);
+    assert_eq!(known("undated").await, Some(undated));
+    let looked_at = Age {
+        contacted_at: now,
+        ..first
+    };
+    assert_eq!(known("held").await, Some(looked_at), "it is there");
+}
+
 on_both_engines!(
+    hazard_s20_ages_stay_when_records_go,
+    ages_are_added_once_and_forgotten_when_nobody_asks,
     what_is_put_comes_out_again_after_a_restart,
     hazard_s22_a_name_may_be_file_and_directory,
     hazard_s21_long_names_are_data,

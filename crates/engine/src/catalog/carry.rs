@@ -1,7 +1,7 @@
 //! Records that come out of an archive: written as they were where nothing newer is known, in one transaction.
 
 use larder_core::{ArtifactRecord, SourceKey, UnixMillis};
-use larder_storage::{BlobInfo, Change, Expected, StorageError};
+use larder_storage::{Age, BlobInfo, Change, Expected, StorageError};
 
 use super::bounds::Coming;
 use super::state::{Catalog, bytes_of, superseded};
@@ -16,6 +16,8 @@ pub(crate) struct Carried {
     pub(crate) blob: Option<BlobInfo>,
     /// When it expires, if it does.
     pub(crate) expires: Option<UnixMillis>,
+    /// How old it is, where quarantine judges it by that.
+    pub(crate) age: Option<Age>,
 }
 
 /// What became of records.
@@ -94,6 +96,7 @@ fn changes_of(one: Carried) -> impl Iterator<Item = Change> {
         record,
         blob,
         expires,
+        age,
     } = one;
     let expected = Expected::NotLater {
         heard_of: record.contacted_at,
@@ -103,10 +106,14 @@ fn changes_of(one: Carried) -> impl Iterator<Item = Change> {
         key: key.clone(),
         at,
     });
+    let age = age.map(|age| Change::NoteAge {
+        key: key.clone(),
+        age,
+    });
     let put = Change::PutRecord { key, record, blob };
     let put = Change::If {
         expected,
         change: Box::new(put),
     };
-    std::iter::once(put).chain(expires)
+    std::iter::once(put).chain(expires).chain(age)
 }

@@ -7,6 +7,7 @@ use larder_storage::{BlobInfo, Change, Expected, Receipt, SealedSpool, StorageEr
 use tokio::sync::MutexGuard;
 
 use super::commits::{Batch, Commit, Landing, RecordChange};
+use super::noted::{noted, noted_by_digest};
 use super::state::{Catalog, superseded};
 use crate::counters::count;
 use crate::target::Target;
@@ -30,7 +31,7 @@ struct Prepared {
     landing: Arc<dyn Landing>,
     replaces: Option<Arc<ArtifactRecord>>,
     key: SourceKey,
-    also: Option<SourceKey>,
+    also: Option<(SourceKey, Arc<ArtifactRecord>)>,
     record: Option<Arc<ArtifactRecord>>,
     blob: Option<BlobInfo>,
     is_new: bool,
@@ -314,15 +315,15 @@ impl Catalog {
         &self,
         key: &SourceKey,
         record: Option<&Arc<ArtifactRecord>>,
-        also: Option<SourceKey>,
+        also: Option<(SourceKey, Arc<ArtifactRecord>)>,
     ) {
         let Some(record) = record else {
             self.records.remove(key);
             return;
         };
-        if let Some(also) = also {
+        if let Some((also, record)) = also {
             self.absences.remove(&also);
-            self.records.put(also, Arc::new(by_digest(record)));
+            self.records.put(also, record);
         }
         self.absences.remove(key);
         self.records.put(key.clone(), Arc::clone(record));
@@ -372,18 +373,23 @@ fn changes_of(prepared: &Prepared) -> impl Iterator<Item = Change> {
         let key = prepared.key.clone();
         Some(Change::Expires { key, at })
     });
-    let (change, also) = match (&prepared.record, &prepared.also) {
-        (Some(record), also) => (
-            Change::If {
-                expected: expected(prepared, record),
-                change: Box::new(put(key, ArtifactRecord::clone(record))),
-            },
-            also.as_ref()
-                .map(|also| put(also.clone(), by_digest(record))),
-        ),
-        (None, _) => (Change::DeleteRecord { key }, None),
+    let change = match &prepared.record {
+        Some(record) => Change::If {
+            expected: expected(prepared, record),
+            change: Box::new(put(key, ArtifactRecord::clone(record))),
+        },
+        None => Change::DeleteRecord { key },
     };
-    [Some(change), also, expires].into_iter().flatten()
+    let age = |record: &Arc<ArtifactRecord>| noted(&prepared.wanted, record);
+    let age = prepared.record.as_ref().and_then(age);
+    let also = prepared.also.as_ref().map(|(key, record)| {
+        let age = noted_by_digest(&prepared.wanted, key, record);
+        (put(key.clone(), ArtifactRecord::clone(record)), age)
+    });
+    let (also, age_also) = also.unzip();
+    [Some(change), also, expires, age, age_also.flatten()]
+        .into_iter()
+        .flatten()
 }
 
 /// What a record may replace. New bytes replace those that were there when they were asked for, and any that were heard of before; news
@@ -401,13 +407,5 @@ fn expected(prepared: &Prepared, record: &ArtifactRecord) -> Expected {
         }
     } else {
         Expected::Bytes(known)
-    }
-}
-
-/// The same bytes under their digest's name, which they have just been found to have.
-fn by_digest(record: &ArtifactRecord) -> ArtifactRecord {
-    ArtifactRecord {
-        verified: true,
-        ..record.clone()
     }
 }

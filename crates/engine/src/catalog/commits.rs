@@ -46,8 +46,8 @@ pub(crate) enum RecordChange {
     Store {
         record: Arc<ArtifactRecord>,
         spool: SealedSpool,
-        /// The source that names the same bytes by their digest, to be remembered along with this one.
-        also: Option<SourceKey>,
+        /// The source that names the same bytes by their digest, to be remembered along with this one, and its record.
+        also: Option<(SourceKey, Arc<ArtifactRecord>)>,
     },
     /// A record about bytes that are held already, or about none.
     Renew {

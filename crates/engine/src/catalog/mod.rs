@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `state.rs` | reading and amending single records, absences, derivations |
 //! | `records.rs` | the in-process copy of records |
+//! | `ages.rs`, `noted.rs` | how old files are that quarantine judges, held or not |
 //! | `absences.rs` | what an upstream has said is not there |
 //! | `commits.rs`, `queue.rs`, `commit.rs` | blob, then record, then the in-process copy, in groups |
 //! | `epochs.rs` | when what was made of records before is void |
@@ -22,6 +23,7 @@
 //! longer what is known: news of a record never brings back the bytes of before (docs/adr/0057).
 
 mod absences;
+mod ages;
 mod asked;
 mod bounds;
 mod bus;
@@ -33,6 +35,7 @@ mod evict;
 mod figures;
 mod listing;
 mod local;
+mod noted;
 mod queue;
 mod records;
 mod room;
@@ -64,6 +67,7 @@ pub(crate) use carry::Carried;
 pub(crate) use commits::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
 pub use evict::DiskUse;
+pub(crate) use noted::is_asked_in;
 pub(crate) use state::Catalog;
 pub(crate) use trouble::Trouble;
 pub use uses::Reading;

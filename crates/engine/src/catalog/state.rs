@@ -13,6 +13,7 @@ use super::absences::{Absence, Absences};
 use super::asked::Asked;
 use super::bounds::Eviction;
 use super::commits::CommitQueue;
+use super::noted::noted;
 use super::records::Records;
 use super::trouble::Trouble;
 use super::uses::{Use, Uses, upload_key};
@@ -99,12 +100,17 @@ impl Catalog {
     /// The database does not take it.
     pub(crate) async fn remember(
         &self,
-        key: &SourceKey,
+        wanted: &Target,
         record: Arc<ArtifactRecord>,
     ) -> Result<(), StorageError> {
+        let key = &wanted.key;
         if !self.is_disk_low() {
-            let amended = vec![(key.clone(), ArtifactRecord::clone(&record))];
-            if !self.write_amended(amended).await?.is_empty() {
+            let change = amended(key.clone(), ArtifactRecord::clone(&record));
+            let changes = std::iter::once(change).chain(noted(wanted, &record));
+            let applied = self
+                .metadata
+                .apply_by(self.writer, changes.collect(), Vec::new());
+            if !applied.await?.left.is_empty() {
                 self.records.remove(key);
                 return Ok(());
             }

@@ -184,6 +184,7 @@ impl Operator {
         self.remote.refusals.forget(flushed);
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
         self.catalog.barrier().await;
+        self.note_ages_first(entry).await?;
         let used = self.used_lately(entry).await;
         let dropped = self.drop_records(&flush, report).await;
         let dropped = dropped.map_err(|error| storage_fault(entry, &error))?;

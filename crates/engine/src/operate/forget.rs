@@ -64,6 +64,7 @@ impl Operator {
         self.remote.refusals.forget(is_meant);
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
         self.catalog.barrier().await;
+        self.note_ages_first(&entry).await?;
         let mut forgotten = landing + self.delete(&entry, &keys).await?;
         if let Some(document) = document.filter(|_| forgotten > 0) {
             self.doubt_what_it_names(&entry, format, &document).await?;

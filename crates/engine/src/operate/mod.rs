@@ -1,6 +1,7 @@
 //! The operator's verbs and views: flush, explanations, the collection of what nothing refers to, what is held, and how all is doing. Nothing here is
 //! on the way of a request for an artifact.
 
+mod ages;
 mod archive;
 mod condition;
 mod explain;

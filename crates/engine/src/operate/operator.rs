@@ -1,11 +1,13 @@
 //! What the operator's verbs and views need.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::{ErrorCode, Fault, FaultKind};
+use larder_core::{ErrorCode, Fault, FaultKind, RepositoryName};
 use larder_storage::{BlobStore, StorageError};
 use larder_upstream::Upstream;
+use tokio::sync::Mutex;
 
 use crate::catalog::Catalog;
 use crate::counters::Counters;
@@ -26,6 +28,8 @@ pub(crate) struct Operator {
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) cache: Caches,
+    /// Repositories of which it is noted how old all is that they hold.
+    pub(super) aged: Mutex<HashSet<RepositoryName>>,
 }
 
 /// What was looked at last.
@@ -53,6 +57,7 @@ impl Operator {
             upstream: base.upstream,
             counters,
             cache: Caches::default(),
+            aged: Mutex::default(),
         })
     }
 }

@@ -24,7 +24,13 @@ impl Operator {
     pub(crate) fn reconfigured(self: &Arc<Self>) {
         self.remote.refusals.forget(|_| true);
         self.catalog.bound_each(self.registry.load().all());
+        self.note_held();
+    }
+
+    /// Notes behind the scenes what is to outlive what is held, and the configuration: whose it is, and how old.
+    pub(crate) fn note_held(self: &Arc<Self>) {
         self.keep_origins();
+        self.keep_ages();
     }
 }
 

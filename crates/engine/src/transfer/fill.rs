@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_core::ArtifactRecord;
+use larder_core::{ArtifactRecord, UnixMillis};
 use larder_storage::{End, GrowingSpool, Progress, Withheld};
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ pub(crate) enum Release {
 pub(crate) struct Fill {
     /// Headers and dates as the upstream's head gave them; content is not final.
     pub(crate) draft: ArtifactRecord,
+    /// When the registry states that the file was published, as far as it was asked.
+    pub(crate) stated: Option<UnixMillis>,
     /// Whether a digest is expected: then a range, too, ends only after verification.
     pub(crate) expects_digest: bool,
     release: Release,
@@ -60,6 +62,7 @@ impl Fill {
         };
         Self {
             draft,
+            stated: None,
             expects_digest,
             release,
             will_be_kept,
@@ -67,10 +70,16 @@ impl Fill {
         }
     }
 
+    /// The same, of which a registry states when it was published.
+    pub(crate) fn stated(self, stated: Option<UnixMillis>) -> Self {
+        Self { stated, ..self }
+    }
+
     /// A body that is complete and in memory.
     pub(crate) fn complete(draft: ArtifactRecord, body: Bytes) -> Self {
         Self {
             draft,
+            stated: None,
             expects_digest: false,
             release: Release::AtOnce,
             will_be_kept: true,

@@ -74,11 +74,10 @@ pub(crate) fn finished_record(
             Some(prior) => prior.published_at,
             // Other bytes under an old name start their quarantine anew.
             None if first_body => draft.published_at,
-            None => draft
-                .headers
-                .last_modified
-                .as_deref()
-                .and_then(UnixMillis::from_http_date),
+            None => fill.stated.or_else(|| {
+                let modified = draft.headers.last_modified.as_deref();
+                modified.and_then(UnixMillis::from_http_date)
+            }),
         },
         first_seen_at: if same.is_some() || first_body {
             draft.first_seen_at

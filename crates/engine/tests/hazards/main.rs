@@ -5,6 +5,7 @@
     reason = "a test program: its helpers panic to report"
 )]
 
+mod ages;
 mod answers;
 mod denied;
 mod flush;

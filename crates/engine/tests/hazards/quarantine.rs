@@ -15,12 +15,12 @@ use crate::support::{Bench, FORMATS, Got, START, days_ago, publish, pypi_page, u
 
 const THREE_DAYS: u64 = 3 * 86_400;
 
-fn three_days(repository: &mut Repository) {
+pub(crate) fn three_days(repository: &mut Repository) {
     repository.quarantine.hold = Some(Duration::from_secs(THREE_DAYS));
 }
 
 #[track_caller]
-fn assert_held(result: Result<Got, Fault>) {
+pub(crate) fn assert_held(result: Result<Got, Fault>) {
     match result {
         Err(fault) => {
             assert_eq!(
@@ -372,7 +372,7 @@ async fn mutable_paths_are_never_held() {
 }
 
 /// A simple page that states when its one wheel was uploaded.
-fn dated_page(bench: &Bench, body: &Payload, uploaded: &str) {
+pub(crate) fn dated_page(bench: &Bench, body: &Payload, uploaded: &str) {
     let file = "packages/demo-1.0-py3-none-any.whl";
     let digest = larder_core::sha256(&body.slice(0, body.length())).to_hex();
     let page = format!(
@@ -384,7 +384,7 @@ fn dated_page(bench: &Bench, body: &Payload, uploaded: &str) {
 }
 
 /// A time before [`START`] as indexes state it.
-fn stated(days: i64) -> String {
+pub(crate) fn stated(days: i64) -> String {
     UnixMillis(START.0 - days * 86_400_000).to_rfc3339()
 }
 

@@ -266,7 +266,7 @@ pub(super) async fn add(
     Ok(tx.execute(ADD, &values_of(key, record)).await? > 0)
 }
 
-fn key_length(key: &SourceKey) -> usize {
+pub(super) fn key_length(key: &SourceKey) -> usize {
     key.repository.as_str().len() + key.path.len() + key.variant.len()
 }
 

@@ -2,7 +2,7 @@
 
 use larder_core::{ArtifactRecord, BlobDescriptor, Digest, RepositoryName, SourceKey, UnixMillis};
 
-use super::db::DbError;
+use super::ages::{self, Age};
 use super::feed::{self, Notice, Writer};
 use super::invalid::{self, RecordKey};
 use super::patience::{Obstacle, Patience};
@@ -39,6 +39,13 @@ pub enum Change {
         key: SourceKey,
         /// When.
         at: UnixMillis,
+    },
+    /// Writes down how old a file is, apart from its record, which has just been written; left out with that.
+    NoteAge {
+        /// Which.
+        key: SourceKey,
+        /// How old.
+        age: Age,
     },
     /// Forgets many of one repository. What nothing refers to any more then may be deleted at once
     /// ([`free_due`](MetadataStore::free_due)).
@@ -120,6 +127,7 @@ impl Change {
             Self::DeleteRecord { key } => Some((key, None)),
             Self::If { change, .. } => change.record(),
             Self::Expires { .. }
+            | Self::NoteAge { .. }
             | Self::DeleteRecords { .. }
             | Self::InvalidateRecords { .. }
             | Self::InvalidateRepository { .. }
@@ -161,7 +169,10 @@ impl Change {
             | Self::InvalidateRepository { .. }
             | Self::DeleteDerivation { .. } => true,
             Self::If { change, .. } => change.only_deletes(),
-            Self::PutRecord { .. } | Self::Expires { .. } | Self::PutDerivation { .. } => false,
+            Self::PutRecord { .. }
+            | Self::Expires { .. }
+            | Self::NoteAge { .. }
+            | Self::PutDerivation { .. } => false,
         }
     }
 }
@@ -320,6 +331,11 @@ impl MetadataStore {
         change: &'a Change,
         receipt: &mut Receipt,
     ) -> Result<(), Obstacle<'a>> {
+        if let Change::NoteAge { key, .. } = change
+            && receipt.left.contains(key)
+        {
+            return Ok(());
+        }
         let Change::If { expected, change } = change else {
             return apply_one(tx, change, Before::Any).await;
         };
@@ -428,10 +444,14 @@ async fn apply_one<'a>(
             let written = uses::expires(tx, key, *at).await;
             written.map_err(|error| Obstacle::of("write a record", error))?;
         }
+        Change::NoteAge { key, age } => {
+            let noted = ages::note(tx, key, age).await;
+            noted.map_err(|error| Obstacle::of("write how old a file is", error))?;
+        }
         Change::DeleteRecords { .. }
         | Change::InvalidateRecords { .. }
         | Change::InvalidateRepository { .. } => {
-            let dropped = drop_many(tx, change).await;
+            let dropped = invalid::drop_many(tx, change).await;
             dropped.map_err(|error| Obstacle::of("drop records", error))?;
         }
         Change::PutDerivation {
@@ -453,22 +473,6 @@ async fn apply_one<'a>(
         Change::If { change, .. } => Box::pin(apply_one(tx, change, before)).await?,
     }
     Ok(())
-}
-
-/// The changes of many records at once; others are left to [`apply_one`].
-async fn drop_many(tx: &mut Tx, change: &Change) -> Result<(), DbError> {
-    match change {
-        Change::DeleteRecords { repository, keys } => {
-            invalid::delete(tx, repository.as_str(), keys).await
-        }
-        Change::InvalidateRecords { repository, keys } => {
-            invalid::invalidate(tx, repository.as_str(), keys).await
-        }
-        Change::InvalidateRepository { repository } => {
-            invalid::invalidate_all(tx, repository.as_str()).await
-        }
-        _ => Ok(()),
-    }
 }
 
 pub(super) async fn put_blob<'a>(tx: &mut Tx, info: &'a BlobInfo) -> Result<(), Obstacle<'a>> {

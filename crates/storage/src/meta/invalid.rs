@@ -8,6 +8,7 @@
 
 use larder_core::RepositoryName;
 
+use super::change::Change;
 use super::db::{DbError, Row, Sql, Value, list_of};
 use super::{MetadataStore, Tx, freed};
 use crate::error::StorageError;
@@ -258,23 +259,29 @@ impl MetadataStore {
     }
 }
 
+/// The changes of many records at once; of others there is nothing to do.
+pub(super) async fn drop_many(tx: &mut Tx, change: &Change) -> Result<(), DbError> {
+    match change {
+        Change::DeleteRecords { repository, keys } => delete(tx, repository.as_str(), keys).await,
+        Change::InvalidateRecords { repository, keys } => {
+            invalidate(tx, repository.as_str(), keys).await
+        }
+        Change::InvalidateRepository { repository } => {
+            invalidate_all(tx, repository.as_str()).await
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Deletes the rows of these keys.
-pub(super) async fn delete(
-    tx: &mut Tx,
-    repository: &str,
-    keys: &[RecordKey],
-) -> Result<(), DbError> {
+async fn delete(tx: &mut Tx, repository: &str, keys: &[RecordKey]) -> Result<(), DbError> {
     let values = [repository.into(), as_list(keys).into()];
     let rows = tx.all(DELETE_LISTED, &values).await?;
     freed::note(tx, &rows).await
 }
 
 /// Makes the records of these keys invalid.
-pub(super) async fn invalidate(
-    tx: &mut Tx,
-    repository: &str,
-    keys: &[RecordKey],
-) -> Result<(), DbError> {
+async fn invalidate(tx: &mut Tx, repository: &str, keys: &[RecordKey]) -> Result<(), DbError> {
     tx.execute(BEGIN_EPOCH, &[repository.into()]).await?;
     let values = [repository.into(), as_list(keys).into()];
     tx.execute(INVALIDATE_LISTED, &values).await?;
@@ -282,7 +289,7 @@ pub(super) async fn invalidate(
 }
 
 /// Makes all records of a repository invalid.
-pub(super) async fn invalidate_all(tx: &mut Tx, repository: &str) -> Result<(), DbError> {
+async fn invalidate_all(tx: &mut Tx, repository: &str) -> Result<(), DbError> {
     tx.execute(INVALIDATE_ALL, &[repository.into()]).await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::secrets::to_hex;
 use crate::error::{StorageError, StorageErrorKind};
 
 /// Script `n` (counted from 1) leads from version `n - 1` to version `n`. Scripts are never edited, only added.
-const MIGRATIONS: [&str; 13] = [
+const MIGRATIONS: [&str; 14] = [
     include_str!("migrations/0001_artifacts.sql"),
     include_str!("migrations/0002_origins.sql"),
     include_str!("migrations/0003_held.sql"),
@@ -23,6 +23,7 @@ const MIGRATIONS: [&str; 13] = [
     include_str!("migrations/0011_figures.sql"),
     include_str!("migrations/0012_scrubs.sql"),
     include_str!("migrations/0014_served.sql"),
+    include_str!("migrations/0015_ages.sql"),
 ];
 
 const CREATE: &str =
@@ -34,7 +35,7 @@ const SCHEMA_NAME: &str = "schema";
 const NOTED_SCHEMA: &str = "SELECT value FROM secrets WHERE name = $1";
 const NOTE_SCHEMA: &str = "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 /// A row of each table.
-const LOOKS: [&str; 18] = [
+const LOOKS: [&str; 19] = [
     "SELECT * FROM artifacts LIMIT 1",
     "SELECT * FROM blobs LIMIT 1",
     "SELECT * FROM derivations LIMIT 1",
@@ -53,6 +54,7 @@ const LOOKS: [&str; 18] = [
     "SELECT * FROM asked LIMIT 1",
     "SELECT * FROM scrubs LIMIT 1",
     "SELECT * FROM scrub_findings LIMIT 1",
+    "SELECT * FROM ages LIMIT 1",
 ];
 
 /// Brings the database up to date. `Unavailable` if a newer version of larder has written it, `Corrupt` if it is not what a version of

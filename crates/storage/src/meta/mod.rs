@@ -15,6 +15,7 @@ use crate::error::{StorageError, StorageErrorKind};
 use crate::shared::Bells;
 use crate::spare::Spare;
 
+mod ages;
 mod artifacts;
 mod asked;
 mod blobs;
@@ -50,6 +51,7 @@ mod takeover;
 mod uploads;
 mod uses;
 
+pub use ages::Age;
 pub use artifacts::PageRow;
 pub use asked::{AskedFor, AskedRow};
 pub use by_blob::{BlobHolder, HolderRange};

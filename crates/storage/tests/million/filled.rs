@@ -108,6 +108,8 @@ pub(crate) async fn fill_all(place: &Place) {
                SELECT 'r' || (i % 20), '300/' || i, 300, i, 1, 1, 0, 0, 0, 0, 1, 1, 0 FROM {numbers}; \
              {with} INSERT INTO asked (repository, path, variant, requests, first_at, last_at, why) \
                SELECT 'r' || (i % 20), 'gone/' || i, '', 1, i, i, 'absent' FROM {numbers}; \
+             {with} INSERT INTO ages (repository, path, variant, digest, size, published_at, first_seen_at, contacted_at) \
+               SELECT 'r' || (i % 20), 'file/' || i, '', {digest}, 1, i, i, i FROM {numbers}; \
              INSERT INTO epochs (repository, epoch, invalid_before, swept_before) VALUES ('files', 1, 0, 0); {feed} COMMIT"
         ))
         .await;

@@ -18,6 +18,7 @@ use super::{Archive, ArchiveRow, ArchiveTaken, RULE, storage_unavailable};
 use crate::catalog::Carried;
 use crate::fault::internal;
 use crate::keys;
+use crate::operate::ages::age_of;
 use crate::origin::local::Restored;
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
@@ -124,6 +125,7 @@ impl Archive {
             let expires = class
                 .filter(|_| blob.is_some())
                 .and_then(|class| fresh_until(&record, class, &entry.repository.cache));
+            let age = age_of(entry, &path, &variant, &record);
             carried.push(Carried {
                 key: SourceKey {
                     repository: entry.repository.name.clone(),
@@ -133,6 +135,7 @@ impl Archive {
                 record,
                 blob,
                 expires,
+                age,
             });
         }
         let came = self.catalog.carry_in(entry, carried).await;

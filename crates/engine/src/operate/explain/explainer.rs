@@ -51,6 +51,8 @@ impl Explainer {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     record: Option<Arc<ArtifactRecord>>,
+    /// How old it is, where it is not held.
+    age: Option<ArtifactRecord>,
     absence: Option<Remembered>,
     pub(super) claim: Option<StoredClaim>,
 }
@@ -58,8 +60,9 @@ pub(super) struct Known {
 impl Known {
     /// Whether there is something that quarantine can judge.
     fn dated(&self) -> Option<&ArtifactRecord> {
-        let record = self.record.as_deref()?;
-        (!matches!(record.content, Content::Negative { .. })).then_some(record)
+        let record = self.record.as_deref();
+        let record = record.filter(|record| !matches!(record.content, Content::Negative { .. }));
+        record.or(self.age.as_ref())
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -141,6 +144,10 @@ impl Explainer {
         {
             record = Some(held);
         }
+        let age = match &record {
+            Some(record) if record.has_body() => None,
+            _ => self.catalog.age(target).await.map_err(storage)?,
+        };
         let is_named = !target.spec.is_document && target.facts.naming != Naming::Nobody;
         let claim = if is_named {
             self.documents.held_claim(target).await
@@ -153,6 +160,7 @@ impl Explainer {
         };
         Ok(Known {
             record,
+            age,
             absence,
             claim,
         })

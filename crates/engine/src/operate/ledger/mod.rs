@@ -120,6 +120,9 @@ impl Ledger {
                 catalog.forget_figures(step, span.first_of(now)).await?;
             }
             catalog.forget_asked(Span::Month.first_of(now)).await?;
+            let all = self.operator.registry.load().all();
+            let holds = all.iter().filter_map(|one| one.repository.quarantine.hold);
+            catalog.forget_ages(holds.max().unwrap_or_default()).await?;
         }
         Ok(())
     }

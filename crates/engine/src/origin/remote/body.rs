@@ -67,18 +67,14 @@ impl Bodies<'_> {
         arrival: Arrival,
         mut expectation: Expectation,
     ) -> Result<FetchedBody, Stopped> {
-        let stated = if prior.is_none_or(|prior| prior.published_at.is_none()) {
-            stated_date(self.inquiry, wanted).await
-        } else {
-            None
-        };
+        let stated = self.stated(wanted, prior).await;
         let response = &arrival.response;
         let draft = draft(wanted, response, prior, stated, self.now);
         expectation.learn_from_head(&draft.headers);
         let total = response.body.declared_length();
         self.judge_head(wanted, &draft, total)?;
         self.transfers.refuse_oversized(wanted, total)?;
-        let whole_only = self.is_whole_only(wanted, &draft, prior);
+        let whole_only = self.is_whole_only(wanted, (&draft, stated), prior);
         let limits = self.transfers.limits();
         let ring_capacity = if whole_only {
             limits.document_size as usize
@@ -86,14 +82,15 @@ impl Bodies<'_> {
             limits.ring_bytes
         };
         let expects_digest = expectation.expects_digest();
-        let fill = Arc::new(Fill::new(
+        let fill = Fill::new(
             draft,
             total,
             expects_digest,
             self.release(wanted, &arrival, whole_only, expects_digest),
             response.body.framing() != Framing::ConnectionClose || expects_digest,
             ring_capacity,
-        ));
+        );
+        let fill = Arc::new(fill.stated(stated));
         let download = Download {
             wanted,
             flight,
@@ -123,6 +120,20 @@ impl Bodies<'_> {
         Ok(fetched)
     }
 
+    /// When the registry states that the file was published, where that may count: for bytes that are not those of before it always does.
+    async fn stated(
+        &self,
+        wanted: &Arc<Target>,
+        prior: Option<&ArtifactRecord>,
+    ) -> Option<UnixMillis> {
+        let may_count =
+            prior.is_none_or(|prior| prior.published_at.is_none() || prior.blob().is_some());
+        if !may_count {
+            return None;
+        }
+        stated_date(self.inquiry, wanted).await
+    }
+
     /// From when on bytes of the body may leave.
     fn release(
         &self,
@@ -146,13 +157,13 @@ impl Bodies<'_> {
     fn is_whole_only(
         &self,
         wanted: &Target,
-        draft: &ArtifactRecord,
+        (draft, stated): (&ArtifactRecord, Option<UnixMillis>),
         prior: Option<&ArtifactRecord>,
     ) -> bool {
         let labelled =
             draft.headers.content_encoding.is_some() && !wanted.format.profile().keeps_coding;
         let is_checked = self.transfers.check_limit(wanted).is_some();
-        is_checked || labelled || self.may_be_held(wanted, draft, prior)
+        is_checked || labelled || self.may_be_held(wanted, (draft, stated), prior)
     }
 
     /// Whether what the head shows may come in, before any of the body does.
@@ -185,13 +196,13 @@ impl Bodies<'_> {
     fn may_be_held(
         &self,
         wanted: &Target,
-        draft: &ArtifactRecord,
+        (draft, stated): (&ArtifactRecord, Option<UnixMillis>),
         prior: Option<&ArtifactRecord>,
     ) -> bool {
         let modified = draft.headers.last_modified.as_deref();
         let facts = Facts {
             dates: Dates {
-                stated: None,
+                stated,
                 last_modified: modified.and_then(UnixMillis::from_http_date),
                 first_seen_at: draft.contacted_at,
             },

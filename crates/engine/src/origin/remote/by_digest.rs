@@ -27,18 +27,28 @@ impl Target {
 }
 
 impl Copies {
-    /// The name by digest under which new bytes are to be remembered too, unless they are already.
+    /// The name by digest under which new bytes are to be remembered too, unless they are already, and what is to be remembered: they are as
+    /// old there as they have been under that name.
     pub(super) async fn unheld_by_digest(
         &self,
         wanted: &Target,
         record: &ArtifactRecord,
-    ) -> Option<SourceKey> {
+    ) -> Option<(SourceKey, Arc<ArtifactRecord>)> {
         let blob = record.blob()?;
         // The name that clients are told: the upstream's, where it states one.
         let named = wanted.by_digest(record.headers.digest.as_ref().unwrap_or(&blob.digest))?;
         let held = self.catalog.known(&named.key).await;
-        held.is_none_or(|held| held.blob().is_none())
-            .then_some(named.key)
+        if held.is_some_and(|held| held.blob().is_some()) {
+            return None;
+        }
+        let mut also = ArtifactRecord {
+            verified: true,
+            ..record.clone()
+        };
+        if let Some(age) = self.catalog.age(&named).await.ok()? {
+            (also.published_at, also.first_seen_at) = (age.published_at, age.first_seen_at);
+        }
+        Some((named.key, Arc::new(also)))
     }
 
     /// The bytes with that digest, if they are held under their name by digest.
@@ -130,10 +140,7 @@ impl Copies {
             content: Content::Pointer(named.spec.key_path),
             ..told.clone()
         });
-        self.catalog
-            .remember(&wanted.key, record)
-            .await
-            .map_err(storage)
+        self.catalog.remember(wanted, record).await.map_err(storage)
     }
 }
 

@@ -162,10 +162,7 @@ impl Copies {
             ..ArtifactRecord::clone(&record)
         });
         // If this fails, it is compared again.
-        let _ = self
-            .catalog
-            .remember(&wanted.key, Arc::clone(&verified))
-            .await;
+        let _ = self.catalog.remember(wanted, Arc::clone(&verified)).await;
         Some(verified)
     }
 }

@@ -25,7 +25,7 @@ use crate::catalog::{Catalog, RecordChange};
 use crate::counters::count;
 use crate::document::expectation::Expectation;
 use crate::document::inquiry::Inquiry;
-use crate::fault::{FetchError, NOT_ASKED, gave_way, nothing_left, status_outcome};
+use crate::fault::{FetchError, NOT_ASKED, gave_way, nothing_left, status_outcome, storage_fault};
 use crate::repositories::mirror::Mirror;
 use crate::target::Target;
 use crate::transfer::Transfers;
@@ -206,8 +206,9 @@ impl Fetcher {
         if let Some(fault) = self.refusals.told_to_wait(wanted, self.now()) {
             return self.left_alone(wanted, copy, fault);
         }
+        let prior = self.with_age(wanted, prior).await;
         let mut fetching = Fetching {
-            prior,
+            prior: prior.map_err(|fault| (fault, None))?,
             copy,
             conditional,
             flushes: wanted.entry.flushes.load(Ordering::Acquire),
@@ -220,6 +221,20 @@ impl Fetcher {
                 return result;
             }
         }
+    }
+
+    /// What was remembered before. Of what is not held that is how old it is: neither a flush nor an eviction changes it.
+    async fn with_age(
+        &self,
+        wanted: &Target,
+        prior: Option<Arc<ArtifactRecord>>,
+    ) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
+        if prior.as_ref().is_some_and(|prior| prior.blob().is_some()) {
+            return Ok(prior);
+        }
+        let age = self.catalog.age(wanted).await;
+        let age = age.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        Ok(age.map(Arc::new).or(prior))
     }
 
     /// Tries once, wherever the body may still be.

@@ -23,13 +23,15 @@ pub(super) fn draft(
         .last_modified
         .as_deref()
         .and_then(UnixMillis::from_http_date);
+    let dated_before = prior.and_then(|prior| prior.published_at);
     ArtifactRecord {
         content: Content::HeadOnly,
         source_url: without_secrets(&response.final_url),
-        published_at: prior
-            .and_then(|prior| prior.published_at)
-            .or(stated)
-            .or(modified),
+        // Of bytes that may come again the date that counted counts, and that there was none.
+        published_at: match prior {
+            Some(prior) if prior.blob().is_some() => prior.published_at,
+            _ => dated_before.or(stated).or(modified),
+        },
         first_seen_at: prior.map_or(now, |prior| prior.first_seen_at),
         contacted_at: now,
         fresh_since: now,

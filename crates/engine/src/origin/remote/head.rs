@@ -215,8 +215,8 @@ impl Remote {
             Some(response) => response,
             None => self.ask_head(wanted).await?,
         };
-        let stated = stated_date(&self.inquiry(), wanted).await;
-        let record = self.head_only(wanted, &response, stated);
+        let dates = self.dates_beside(wanted).await?;
+        let record = self.head_only(wanted, &response, dates);
         if tells_everything(&record.headers) {
             self.copies.remember_digest(wanted, &record, &epoch).await?;
         }
@@ -228,12 +228,27 @@ impl Remote {
         Ok(Arc::new(record))
     }
 
+    /// When a file was published and seen first, as far as that is known beside what its upstream's head says.
+    async fn dates_beside(
+        self: &Arc<Self>,
+        wanted: &Arc<Target>,
+    ) -> Result<(Option<UnixMillis>, UnixMillis), Fault> {
+        let known = self.catalog.age(wanted).await;
+        let known = known.map_err(|error| storage_fault(&wanted.entry, &error))?;
+        let published = match known.as_ref().and_then(|known| known.published_at) {
+            Some(published) => Some(published),
+            None => stated_date(&self.inquiry(), wanted).await,
+        };
+        let first_seen = known.map_or(self.now(), |known| known.first_seen_at);
+        Ok((published, first_seen))
+    }
+
     /// What an answer to HEAD tells, as far as it will hold for GET.
     fn head_only(
         &self,
         wanted: &Target,
         response: &UpstreamResponse,
-        stated: Option<UnixMillis>,
+        (published, first_seen_at): (Option<UnixMillis>, UnixMillis),
     ) -> ArtifactRecord {
         // Servers that do not count what they do not send say 0.
         let length = response.declared_length().filter(|length| *length > 0);
@@ -250,11 +265,11 @@ impl Remote {
         ArtifactRecord {
             content: Content::HeadOnly,
             source_url: String::new(),
-            published_at: stated.or_else(|| {
+            published_at: published.or_else(|| {
                 let modified = headers.last_modified.as_deref();
                 modified.and_then(UnixMillis::from_http_date)
             }),
-            first_seen_at: now,
+            first_seen_at,
             contacted_at: now,
             fresh_since: now,
             served_since: now,
@@ -317,10 +332,10 @@ impl Remote {
         {
             return Ok(record);
         }
-        let stated = stated_date(&self.inquiry(), wanted).await;
-        let record = Arc::new(self.head_only(wanted, &response, stated));
+        let dates = self.dates_beside(wanted).await?;
+        let record = Arc::new(self.head_only(wanted, &response, dates));
         self.catalog
-            .remember(&wanted.key, Arc::clone(&record))
+            .remember(wanted, Arc::clone(&record))
             .await
             .map_err(storage)?;
         Ok(record)

@@ -281,8 +281,35 @@ const ASKED: Table = Table {
     blob: None,
 };
 
+const AGES_PAGE: &str = "SELECT repository, path, variant, digest, size, published_at, first_seen_at, contacted_at FROM ages \
+     WHERE (repository, path, variant) > ($1, $2, $3) ORDER BY repository, path, variant LIMIT $4";
+/// Their bytes need not be there.
+const AGES: Table = Table {
+    name: "ages",
+    keys: 3,
+    kinds: &[
+        Kind::Text,
+        Kind::Text,
+        Kind::Text,
+        Kind::MaybeText,
+        Kind::MaybeInteger,
+        Kind::MaybeInteger,
+        Kind::Integer,
+        Kind::Integer,
+    ],
+    page: AGES_PAGE,
+    source_page: AGES_PAGE,
+    put: "INSERT INTO ages (repository, path, variant, digest, size, published_at, first_seen_at, contacted_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (repository, path, variant) DO UPDATE SET digest = excluded.digest, \
+         size = excluded.size, published_at = excluded.published_at, first_seen_at = excluded.first_seen_at, \
+         contacted_at = excluded.contacted_at",
+    delete: "DELETE FROM ages WHERE repository = $1 AND path = $2 AND variant = $3",
+    count: "SELECT COUNT(*) FROM ages",
+    blob: None,
+};
+
 /// The tables in the order in which their rows may be written: who refers to a row comes after it.
-pub(super) const TABLES: [&Table; 10] = [
+pub(super) const TABLES: [&Table; 11] = [
     &BLOBS,
     &SECRETS,
     &ORIGINS,
@@ -293,6 +320,7 @@ pub(super) const TABLES: [&Table; 10] = [
     &JOB_ITEMS,
     &FIGURES,
     &ASKED,
+    &AGES,
 ];
 
 impl Table {

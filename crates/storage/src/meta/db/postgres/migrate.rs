@@ -17,7 +17,7 @@ pub(super) const SCRIPT: Duration = Duration::from_mins(10);
 
 /// Script `n`, counted from 1, and the oldest version that a process must know of to work with what it leaves. Scripts are never edited,
 /// only added.
-const SCRIPTS: [(i64, &str); 9] = [
+const SCRIPTS: [(i64, &str); 10] = [
     (1, include_str!("0001.sql")),
     (1, include_str!("0002.sql")),
     (1, include_str!("0003.sql")),
@@ -27,6 +27,7 @@ const SCRIPTS: [(i64, &str); 9] = [
     (1, include_str!("0007.sql")),
     (1, include_str!("0008.sql")),
     (1, include_str!("0010.sql")),
+    (1, include_str!("0011.sql")),
 ];
 
 const EXISTS: &str = "SELECT COALESCE(to_regclass('schema_version')::text, '')";
