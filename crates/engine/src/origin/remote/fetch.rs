@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use larder_core::{
-    ArtifactRecord, Clock, ErrorCode, Fault, FaultKind, ForwardReason, HeadVerdict, Outcome,
-    RevalidateWith, UnixMillis, fresh_until,
+    ArtifactRecord, Clock, ErrorCode, Fault, ForwardReason, HeadVerdict, Outcome, RevalidateWith,
+    UnixMillis, fresh_until,
 };
 use url::Url;
 
@@ -204,7 +204,7 @@ impl Fetcher {
             return self.copies.settle_failure(wanted, copy, &no_body);
         }
         if let Some(fault) = self.refusals.told_to_wait(wanted, self.now()) {
-            return self.left_alone(wanted, copy, fault);
+            return self.copies.left_alone(wanted, copy, fault);
         }
         let prior = self.with_age(wanted, prior).await;
         let mut fetching = Fetching {
@@ -295,25 +295,6 @@ impl Fetcher {
             };
         }
         self.refused(job, fetching, arrival, is_final, before).await
-    }
-
-    /// The upstream has said of this path when to come back: the copy, or its refusal once more.
-    fn left_alone(&self, wanted: &Target, copy: Option<Copy>, fault: Fault) -> FetchResult {
-        let FaultKind::Upstream(status) = fault.kind else {
-            return Err((fault, None));
-        };
-        let no_body = FetchError {
-            outcome: Outcome::Refused {
-                status,
-                retry_after: fault.retry_after,
-            },
-            message: fault.message.clone(),
-            code: NOT_ASKED,
-            status: None,
-            brief: "",
-        };
-        let settled = self.copies.settle_failure(wanted, copy, &no_body);
-        settled.map_err(|(_, change)| (fault, change))
     }
 
     /// Nothing new comes: the end.

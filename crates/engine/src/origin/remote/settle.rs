@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{StatusCode, header};
 use larder_core::{
     ArtifactRecord, CacheStatus, Content, ErrorCode, Fault, FaultKind, ForwardReason, HeadVerdict,
-    Settlement, Source, UnixMillis, confirms, field_text, judge_head, settle,
+    Outcome, Settlement, Source, UnixMillis, confirms, field_text, judge_head, settle,
 };
 use larder_upstream::UpstreamResponse;
 
@@ -16,7 +16,7 @@ use super::outcome::{FetchResult, Fetched};
 use crate::catalog::RecordChange;
 use crate::causes::warn_once;
 use crate::counters::count;
-use crate::fault::{FetchError, failed, passed_on};
+use crate::fault::{FetchError, NOT_ASKED, failed, passed_on};
 use crate::target::Target;
 use crate::transfer::flight::Settled;
 use crate::transfer::received::FetchedBody;
@@ -75,6 +75,30 @@ impl Copies {
             );
         }
         unchanged.map(|copy| self.renew(wanted, copy, response))
+    }
+
+    /// The upstream has said of this path when to come back: the copy, or its refusal once more.
+    pub(super) fn left_alone(
+        &self,
+        wanted: &Target,
+        copy: Option<Copy>,
+        fault: Fault,
+    ) -> FetchResult {
+        let FaultKind::Upstream(status) = fault.kind else {
+            return Err((fault, None));
+        };
+        let no_body = FetchError {
+            outcome: Outcome::Refused {
+                status,
+                retry_after: fault.retry_after,
+            },
+            message: fault.message.clone(),
+            code: NOT_ASKED,
+            status: None,
+            brief: "",
+        };
+        let settled = self.settle_failure(wanted, copy, &no_body);
+        settled.map_err(|(_, change)| (fault, change))
     }
 
     /// Nothing new came: serve the copy, pass the status on, or fail, as `settle` says.
