@@ -1,12 +1,13 @@
 //! The rows of local repositories' files, and what becomes of the bytes that they no longer refer to.
 
-use larder_core::{BlobDescriptor, RepositoryName};
+use larder_core::{BlobDescriptor, Dates, RepositoryName};
 use larder_storage::{
     HeldSize, LocalChange, LocalChild, LocalDecision, LocalFile, LocalOutcome, LocalState,
     StorageError,
 };
 
 use super::state::Catalog;
+use crate::repositories::RepositoryState;
 
 impl Catalog {
     /// The file under a path of a local repository.
@@ -19,6 +20,32 @@ impl Catalog {
         path: &str,
     ) -> Result<Option<LocalFile>, StorageError> {
         self.metadata.local_file(repository, path).await
+    }
+
+    /// By which dates quarantine clears an uploaded file: a sidecar by those of its subject, if that is there.
+    ///
+    /// # Errors
+    /// The database does not answer, or the subject's row is damaged.
+    pub(crate) async fn dates_of_upload(
+        &self,
+        entry: &RepositoryState,
+        path: &str,
+        file: &LocalFile,
+    ) -> Result<Dates, StorageError> {
+        let repository = &entry.repository;
+        let facts = entry.facts(path);
+        let subject = match facts.subject(path) {
+            Some(subject) if repository.quarantine.hold.is_some() => {
+                self.local_file(&repository.name, subject).await?
+            }
+            _ => None,
+        };
+        let at = subject.map_or(file.uploaded_at, |subject| subject.uploaded_at);
+        Ok(Dates {
+            stated: Some(at),
+            last_modified: Some(at),
+            first_seen_at: at,
+        })
     }
 
     /// What there is under a path, and in the repository.

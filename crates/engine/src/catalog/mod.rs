@@ -68,6 +68,7 @@ pub(crate) use commits::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
 pub use evict::DiskUse;
 pub(crate) use noted::is_asked_in;
+pub(crate) use room::DISK_IS_LOW;
 pub(crate) use state::Catalog;
 pub(crate) use trouble::Trouble;
 pub use uses::Reading;

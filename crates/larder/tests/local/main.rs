@@ -18,6 +18,7 @@ mod operate;
 mod races;
 mod refused;
 mod secure;
+mod sidecars;
 
 use support::client::client;
 use support::{Answer, TestLarder, send};

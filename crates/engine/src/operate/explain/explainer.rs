@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use larder_core::{
-    Access, AccessDenied, ArtifactPath, ArtifactRecord, Clock, Content, Dates, Decision, Digest,
-    Fault, Mutability, UnixMillis, Verdict, decide, fresh_until, shown,
+    Access, AccessDenied, ArtifactPath, ArtifactRecord, Clock, Content, Decision, Digest, Fault,
+    Mutability, UnixMillis, Verdict, decide, fresh_until, shown,
 };
 use larder_formats::Naming;
+use larder_storage::LocalFile;
 
 use crate::catalog::Catalog;
 use crate::claim::StoredClaim;
@@ -265,45 +266,30 @@ impl Explainer {
         path: &ArtifactPath,
     ) -> Result<Explanation, Fault> {
         let repository = &entry.repository;
-        let built_in = entry.facts(path.as_str()).built_in;
+        let kind = entry.facts(path.as_str());
         let file = self
             .catalog
             .local_file(&repository.name, path.as_str())
             .await
             .map_err(|error| storage_fault(entry, &error))?;
-        let facts = file.as_ref().map(|file| Facts {
-            dates: Dates {
-                stated: Some(file.uploaded_at),
-                last_modified: Some(file.uploaded_at),
-                first_seen_at: file.uploaded_at,
-            },
-            now: self.now(),
-        });
-        let (access, ruling) = match judge(repository, path.as_str(), built_in, facts.as_ref()) {
+        let facts = match &file {
+            Some(file) => {
+                let dates = self.catalog.dates_of_upload(entry, path.as_str(), file);
+                Some(Facts {
+                    dates: dates.await.map_err(|error| storage_fault(entry, &error))?,
+                    now: self.now(),
+                })
+            }
+            None => None,
+        };
+        let policy_path = kind.policy_path(path.as_str());
+        let (access, ruling) = match judge(repository, policy_path, kind.built_in, facts.as_ref()) {
             Ruling::Denied(denied) => return Ok(refused(entry, path, &denied)),
             Ruling::Admitted { access, quarantine } => (access, quarantine),
         };
         let held = ruling.filter(|ruling| ruling.verdict != Verdict::Clear);
         let quarantine = explain::quarantine(repository, access.mutability(), ruling.as_ref());
-        let (freshness, verdict, digest) = match &file {
-            None => {
-                let because = "nothing was uploaded to this path";
-                let none = Point::none(because);
-                (
-                    Point::new("not held", because),
-                    Point::new("refuse", because),
-                    none,
-                )
-            }
-            Some(file) => (
-                Point::new(
-                    "fresh",
-                    "an upload is what it is until it is replaced or deleted",
-                ),
-                Point::new("serve", "it was uploaded, and is held"),
-                explain::digest(&file.blob.digest, "computed of the upload"),
-            ),
-        };
+        let (freshness, verdict, digest) = of_upload(file.as_ref());
         let verdict = match held {
             Some(_) => Point {
                 value: PointValue::Text("hold back".to_owned()),
@@ -361,6 +347,26 @@ pub(super) fn refused(
         pattern,
         ..blank(entry, path)
     }
+}
+
+/// Freshness, verdict and digest of what was uploaded to a path.
+fn of_upload(file: Option<&LocalFile>) -> (Point, Point, Point) {
+    let Some(file) = file else {
+        let because = "nothing was uploaded to this path";
+        return (
+            Point::new("not held", because),
+            Point::new("refuse", because),
+            Point::none(because),
+        );
+    };
+    (
+        Point::new(
+            "fresh",
+            "an upload is what it is until it is replaced or deleted",
+        ),
+        Point::new("serve", "it was uploaded, and is held"),
+        explain::digest(&file.blob.digest, "computed of the upload"),
+    )
 }
 
 /// What is no artifact.

@@ -43,7 +43,8 @@ impl<'a> Place<'a> {
         let (settings, format) = parts(entry)?;
         let path = ArtifactPath::parse(raw_path, entry.format.profile().path_rules)
             .map_err(|error| path_fault(error).in_repository(&entry.repository.name))?;
-        let access = classify(entry, path.as_str(), entry.facts(path.as_str()).built_in)?;
+        let facts = entry.facts(path.as_str());
+        let access = classify(entry, facts.policy_path(path.as_str()), facts.built_in)?;
         Ok(Self {
             entry,
             settings,

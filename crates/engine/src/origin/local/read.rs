@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use larder_core::{
-    CacheStatus, Dates, Digest, ErrorCode, Fault, FaultKind, Source, UnixMillis, shown,
-};
-use larder_storage::{LocalFile, StorageError, StorageErrorKind};
+use larder_core::{CacheStatus, Digest, ErrorCode, Fault, FaultKind, Source, UnixMillis, shown};
+use larder_storage::{LocalFile, StorageErrorKind};
 
 use super::list;
 use super::list::NO_CACHE;
@@ -46,11 +44,11 @@ pub(crate) async fn read(
     let epoch = local.catalog.epoch(entry);
     let (file, body) = find(local, &place).await?;
     let now = local.now();
-    let dates = Dates {
-        stated: Some(file.uploaded_at),
-        last_modified: Some(file.uploaded_at),
-        first_seen_at: file.uploaded_at,
-    };
+    let dates = local
+        .catalog
+        .dates_of_upload(entry, place.path.as_str(), &file)
+        .await
+        .map_err(|error| storage_fault(entry, &error))?;
     let body = clear(&entry.repository, place.class, &Facts { dates, now }, body)
         .inspect_err(|_| count(&entry.counters.quarantined))?;
     let settled = settled_at(file.uploaded_at);
@@ -108,23 +106,27 @@ async fn find(local: &Local, place: &Place<'_>) -> Result<(LocalFile, Body), Fau
         match local.blobs.open(&file.blob).await {
             Ok(body) => return Ok((file, body)),
             Err(error) if error.kind == StorageErrorKind::NotFound && looks < LOOKS => {}
-            Err(error) if error.kind == StorageErrorKind::NotFound => {
-                return Err(lost(place, &error));
+            Err(error) => {
+                // Says it in the log, once in a while.
+                let fault = storage_fault(place.entry, &error);
+                return Err(lost(place, error.kind).unwrap_or(fault));
             }
-            Err(error) => return Err(storage_fault(place.entry, &error)),
         }
     }
 }
 
-/// The row is there and its bytes are not: whoever asks again will not get them either.
-fn lost(place: &Place<'_>, error: &StorageError) -> Fault {
-    // Says it in the log, once in a while.
-    storage_fault(place.entry, error);
+/// The row is there and its bytes are not, or not as they were: whoever asks again will not get them either.
+fn lost(place: &Place<'_>, kind: StorageErrorKind) -> Option<Fault> {
+    let what = match kind {
+        StorageErrorKind::NotFound => "missing from",
+        StorageErrorKind::Corrupt => "damaged in",
+        _ => return None,
+    };
     let message = format!(
-        "the bytes of {} are missing from larder's store: upload the file again, or restore them from a backup",
+        "the bytes of {} are {what} larder's store: upload the file again, or restore them from a backup",
         shown(place.path.as_str())
     );
-    place.fault(FaultKind::Internal, ErrorCode::Storage, message)
+    Some(place.fault(FaultKind::Internal, ErrorCode::Storage, message))
 }
 
 fn representation(place: &Place<'_>, file: LocalFile, now: UnixMillis) -> Representation {
