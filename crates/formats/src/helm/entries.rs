@@ -429,7 +429,7 @@ impl Sink for Reader<'_> {
         }
     }
 
-    fn alias(&mut self) {
+    fn alias(&mut self, _anchor: usize) {
         // The reader of lines knows none.
     }
 }

@@ -51,10 +51,12 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
         match event {
             Event::MappingStart(anchor, _) => {
                 aliases.open(anchor);
+                sink.anchor(anchor);
                 sink.start(Kind::Mapping)?;
             }
             Event::SequenceStart(anchor, _) => {
                 aliases.open(anchor);
+                sink.anchor(anchor);
                 sink.start(Kind::Sequence)?;
             }
             Event::MappingEnd | Event::SequenceEnd => {
@@ -80,11 +82,12 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
                 let is_cut = style == Style::Block && range.end == content.len() && !ends_line;
                 let text = value.strip_suffix('\n').filter(|_| is_cut);
                 let span = Span::new(skipped + range.start..skipped + range.end, style);
+                sink.anchor(anchor);
                 sink.scalar_value(span, text.unwrap_or(&value));
             }
             Event::Alias(anchor) => {
                 aliases.expand(anchor)?;
-                sink.alias();
+                sink.alias(anchor);
             }
             Event::DocumentEnd | Event::StreamEnd => break,
             Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => {}

@@ -4,6 +4,7 @@
 //! The reader is chosen here: Helm takes what is valid JSON as JSON and everything else as YAML; YAML goes to the line scanner,
 //! and to the real parser if there is a line that the scanner does not know.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub(super) struct Index {
     pub(super) versions: Vec<Version>,
     /// The items of all `urls`, in document order.
     pub(super) urls: Vec<Span>,
+    /// How often a YAML alias of something that is not read as links stands where links do.
+    pub(super) elsewhere: u32,
 }
 
 /// One chart version.
@@ -123,6 +126,10 @@ struct Builder<'a, 'm> {
     digest: Option<Span>,
     created: Option<Span>,
     first_url: u32,
+    /// The anchor of the node that begins next.
+    anchor: usize,
+    /// The anchors of what is read as links, or has them.
+    linked: HashSet<usize>,
     has_api_version: bool,
     is_mapping: bool,
     bad_entries: bool,
@@ -138,6 +145,8 @@ impl<'a, 'm> Builder<'a, 'm> {
             digest: None,
             created: None,
             first_url: 0,
+            anchor: 0,
+            linked: HashSet::new(),
             has_api_version: false,
             is_mapping: false,
             bad_entries: false,
@@ -181,6 +190,14 @@ impl<'a, 'm> Builder<'a, 'm> {
             _ => Part::Other,
         };
         (part, false)
+    }
+
+    /// Remembers the anchor of the node that begins, if it is one that links are read of.
+    fn take_anchor(&mut self, is_linked: bool) {
+        let anchor = std::mem::take(&mut self.anchor);
+        if anchor > 0 && is_linked && self.meter.hold(size_of::<[usize; 4]>()) {
+            self.linked.insert(anchor);
+        }
     }
 
     fn key(&self, part: Part, span: Span) -> Key {
@@ -237,6 +254,7 @@ impl Sink for Builder<'_, '_> {
         }
         let is_mapping = kind == Kind::Mapping;
         let (part, is_merged) = self.part(is_mapping);
+        self.take_anchor(!matches!(part, Part::Root | Part::Other));
         if part == Part::Version && !is_merged {
             (self.digest, self.created, self.first_url) =
                 (None, None, self.index.urls.len() as u32);
@@ -278,6 +296,7 @@ impl Sink for Builder<'_, '_> {
         else {
             return;
         };
+        self.take_anchor(part == Part::Urls);
         match key {
             None if is_mapping => {
                 let key = self.key(part, span);
@@ -306,15 +325,26 @@ impl Sink for Builder<'_, '_> {
         self.meter.end()
     }
 
-    fn alias(&mut self) {
+    fn anchor(&mut self, anchor: usize) {
+        self.anchor = anchor;
+    }
+
+    fn alias(&mut self, anchor: usize) {
         // What an alias stands for is not known here: as a key it is none that matters, as a value it is left alone.
-        match self.open.last_mut() {
-            Some(open) if open.is_mapping && open.key.is_none() => open.key = Some(Key::Other),
-            Some(open) => {
+        let stands_for_links = match self.open.last_mut() {
+            Some(open) if open.is_mapping && open.key.is_none() => {
+                open.key = Some(Key::Other);
+                false
+            }
+            Some(open) if open.is_mapping => {
                 let key = open.key.take();
                 self.has_api_version |= key == Some(Key::ApiVersion);
+                matches!(key, Some(Key::Urls | Key::Merge))
             }
-            None => {}
-        }
+            Some(open) => open.part == Part::Urls || open.is_merged,
+            None => false,
+        };
+        let is_news = stands_for_links && !self.linked.contains(&anchor);
+        self.index.elsewhere += u32::from(is_news);
     }
 }

@@ -297,7 +297,7 @@ impl Sink for Writer<'_> {
         }
     }
 
-    fn alias(&mut self) {
+    fn alias(&mut self, _anchor: usize) {
         let stands_for_versions = self.open.last().is_some_and(|open| {
             open.shape == Shape::Versions || open.awaited == Some(Shape::Versions)
         });

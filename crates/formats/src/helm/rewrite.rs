@@ -37,6 +37,9 @@ pub(super) fn rewrite<'d>(
             None => {}
         }
     }
+    for _ in 0..index.elsewhere {
+        links.leave_out(None, NotCarried::Alias);
+    }
     links.end()?;
     Ok(splicer)
 }

@@ -63,8 +63,10 @@ pub(super) trait Sink {
     fn scalar_value(&mut self, span: Span, _value: &str) {
         self.scalar(span);
     }
-    /// A node that stands elsewhere (YAML's `*alias`).
-    fn alias(&mut self);
+    /// The node that begins next has this anchor, by which [`alias`](Sink::alias) names it; none is 0.
+    fn anchor(&mut self, _anchor: usize) {}
+    /// A node that stands elsewhere (YAML's `*alias`): the one with this anchor.
+    fn alias(&mut self, anchor: usize);
     /// Asked now and then: fails once the document has gone beyond its budget.
     fn tick(&mut self) -> Result<(), Malformed> {
         Ok(())

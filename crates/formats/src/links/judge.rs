@@ -41,6 +41,8 @@ pub(crate) enum NotCarried {
     OtherFile,
     /// Its version has no place among a registry's tarballs.
     Version,
+    /// It stands where it is no link.
+    Alias,
 }
 
 impl NotCarried {
@@ -60,6 +62,7 @@ impl NotCarried {
             Self::OtherFile => {
                 "it leads to another file, or another project's, than its entry names"
             }
+            Self::Alias => "it is a YAML alias of what is no link where it stands",
             Self::Version => "its version breaks the grammar of versions",
         }
     }

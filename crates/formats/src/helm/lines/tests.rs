@@ -34,7 +34,7 @@ impl Sink for Recorder<'_> {
         self.seen.push(Seen::Scalar(span.style, text.to_owned()));
     }
 
-    fn alias(&mut self) {
+    fn alias(&mut self, _anchor: usize) {
         self.seen.push(Seen::Alias);
     }
 }

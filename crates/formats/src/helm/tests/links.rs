@@ -155,6 +155,28 @@ fn links_that_a_merge_key_brings_are_links_of_the_version() {
     assert_eq!(found, expected);
 }
 
+/// Helm follows them past larder.
+#[test]
+fn aliases_of_what_is_no_link_are_counted() {
+    let body = "apiVersion: v1\nentries:\n  foo:\n  - &v {name: foo, home: &h 'https://cdn.example.net/a.tgz', urls: &u [&a a.tgz]}\n  - <<: *v\n    version: 1.0.1\n  - urls: *u\n  - urls: [*a]\n  - home: *a\n  - urls: [b.tgz, *h]\n  - {keywords: &k [x.tgz], urls: *k}\n";
+    with_document(
+        "https://charts.example.com/stable/index.yaml",
+        body,
+        |document| {
+            let repository = stable();
+            let links = links(&repository);
+            let derived = Helm.derive(document, "index", &links).unwrap();
+            let want = body
+                .replace("[&a a.tgz", &format!("[&a {LARDER}a.tgz"))
+                .replace("b.tgz", &format!("{LARDER}b.tgz"));
+            assert_eq!(String::from_utf8(derived.body).unwrap(), want);
+            let left = links.left_out();
+            assert_eq!(left.count, 2);
+            assert!(left.first.unwrap().1.contains("alias"));
+        },
+    );
+}
+
 /// Helm would resolve them against larder's address, where they lead into another repository.
 #[test]
 fn hazard_x8_what_may_not_be_carried_is_written_as_the_url_that_it_means() {
