@@ -110,6 +110,8 @@ pub struct FaultDetail {
     pub brief: Option<Cow<'static, str>>,
     /// The upstream document or file concerned, as log lines show keys.
     pub key: Option<String>,
+    /// What it would be called if it were not there.
+    pub missing_code: Option<ErrorCode>,
     /// What the upstream answered: its status, or a few words of larder's own on why there is none.
     pub upstream: Option<Cow<'static, str>>,
 }
@@ -171,6 +173,12 @@ impl Fault {
         self
     }
 
+    /// Says what it would be called if what is asked for were not there: what is held back is told so to clients that know no other word.
+    pub fn missing_as(mut self, code: ErrorCode) -> Self {
+        self.detail_mut().missing_code = Some(code);
+        self
+    }
+
     /// Notes what the upstream answered.
     pub fn upstream_said(mut self, said: impl Into<Cow<'static, str>>) -> Self {
         self.detail_mut().upstream = Some(said.into());
@@ -180,6 +188,11 @@ impl Fault {
     /// The document or file concerned.
     pub fn key(&self) -> Option<&str> {
         self.detail.as_ref()?.key.as_deref()
+    }
+
+    /// What it would be called if what is asked for were not there, as far as that is known.
+    pub fn missing_code(&self) -> Option<ErrorCode> {
+        self.detail.as_ref()?.missing_code
     }
 
     /// What the upstream answered.

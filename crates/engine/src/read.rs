@@ -74,9 +74,9 @@ impl Pipeline {
                     Form::Verbatim => self.serve_verbatim(&admitted, &request).await,
                     Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
                 };
-                let key = &admitted.wanted().key;
+                let Target { key, facts, .. } = &**admitted.wanted();
                 self.catalog.note_asked(key, not_held(&answered));
-                answered.map_err(|fault| fault.about(key))
+                answered.map_err(|fault| fault.about(key).missing_as(facts.missing_code))
             }
             Admission::Local(entry) if !matches!(*request.method, Method::GET | Method::HEAD) => {
                 Err(local::other_method(&entry))
@@ -264,7 +264,7 @@ impl Pipeline {
         representation.served_since = Some(draft.served_since);
         representation.vary = vary;
         let all = Visibility::default();
-        let freshness = freshness(draft, wanted, fill.will_be_kept, &all, self.now());
+        let freshness = freshness(draft, wanted, fill.will_be_kept(), &all, self.now());
         let body = self.clear_artifact(admitted, draft, fill.total(), Body::Growing(body))?;
         let answer = Answer {
             status: StatusCode::OK,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 
-use larder_core::RepositoryName;
+use larder_core::{Repository, RepositoryName};
 use larder_storage::{Change, StorageError};
 use tokio::sync::watch;
 
@@ -73,6 +73,13 @@ impl Catalog {
         let bounds = Bounds { disk, entries };
         self.uses.bound(bounds.is_any());
         self.eviction.bounds.store(Arc::new(bounds));
+    }
+
+    /// The longest blob that is ever kept of a repository: for what is larger than its bound no room is made.
+    pub(crate) fn longest_kept(&self, repository: &Repository) -> u64 {
+        let own = repository.upstream().and_then(|upstream| upstream.max_disk);
+        let all = self.eviction.bounds.load().disk;
+        own.into_iter().chain(all).min().unwrap_or(u64::MAX)
     }
 
     /// Whether blobs of these lengths, which are being committed, may be kept: makes room for them first. A blob that is larger than its

@@ -105,7 +105,17 @@ impl Transfers {
             fetched.detail = Some("not-kept");
             count(&wanted.entry.counters.fills_not_kept);
         }
+        if !self.may_be_kept(wanted, fetched.record.blob().map(|blob| blob.size)) {
+            // The catalog leaves it out, and says so.
+            fetched.detail = Some("not-kept");
+        }
         Ok(fetched)
+    }
+
+    /// Whether a body of this length, as far as it is known, is within all bounds.
+    pub(crate) fn may_be_kept(&self, wanted: &Target, length: Option<u64>) -> bool {
+        let most = self.catalog.longest_kept(&wanted.entry.repository);
+        length.is_none_or(|length| length <= most)
     }
 
     /// Whether a body of this length, as far as it is known, may come in.

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use larder_core::ArtifactRecord;
@@ -31,8 +32,7 @@ pub(crate) struct Fill {
     /// Whether a digest is expected: then a range, too, ends only after verification.
     pub(crate) expects_digest: bool,
     release: Release,
-    /// As far as the upstream's head can tell: a body without a marked end may have been cut (hazard W2), unless a digest is expected.
-    pub(crate) will_be_kept: bool,
+    will_be_kept: AtomicBool,
     spool: Arc<GrowingSpool>,
 }
 
@@ -62,7 +62,7 @@ impl Fill {
             draft,
             expects_digest,
             release,
-            will_be_kept,
+            will_be_kept: AtomicBool::new(will_be_kept),
             spool: Arc::new(GrowingSpool::new(total, withheld, ring_capacity)),
         }
     }
@@ -73,9 +73,20 @@ impl Fill {
             draft,
             expects_digest: false,
             release: Release::AtOnce,
-            will_be_kept: true,
+            will_be_kept: AtomicBool::new(true),
             spool: Arc::new(GrowingSpool::complete(body)),
         }
+    }
+
+    /// Whether it will be kept, as far as that is known.
+    pub(crate) fn will_be_kept(&self) -> bool {
+        self.will_be_kept.load(Ordering::Relaxed)
+    }
+
+    /// From `offset` on its bytes are in memory only, and nothing of it will be kept.
+    pub(crate) fn start_ring(&self, offset: u64) {
+        self.will_be_kept.store(false, Ordering::Relaxed);
+        self.spool.start_ring(offset);
     }
 
     /// Whether bytes may go out before the end.

@@ -161,6 +161,13 @@ async fn files_above_max_size_are_streamed_and_not_kept() {
                 "{format} {size} {behaviour:?}"
             );
             if size > 100 * KIB {
+                if behaviour.is_none() {
+                    let status = &got.answer.cache_status;
+                    assert!(
+                        status.ends_with("; detail=not-kept") && !status.contains("stored"),
+                        "{format} {size}: {status}"
+                    );
+                }
                 assert_nothing_kept(&bench, &file, &body).await;
                 let again = bench.get(format, &file.path).await.unwrap();
                 assert_eq!(

@@ -86,12 +86,14 @@ impl Bodies<'_> {
             limits.ring_bytes
         };
         let expects_digest = expectation.expects_digest();
+        // What has no marked end may have been cut (hazard W2).
+        let has_end = response.body.framing() != Framing::ConnectionClose || expects_digest;
         let fill = Arc::new(Fill::new(
             draft,
             total,
             expects_digest,
             self.release(wanted, &arrival, whole_only, expects_digest),
-            response.body.framing() != Framing::ConnectionClose || expects_digest,
+            has_end && self.transfers.may_be_kept(wanted, total),
             ring_capacity,
         ));
         let download = Download {

@@ -266,8 +266,8 @@ fn arriving(fill: &Fill, flight: &Flight, started: bool) -> CacheStatus {
         forward: Some(flight.reason()),
         forward_status: Some(200),
         collapsed: !started,
-        stored: started && fill.will_be_kept,
-        detail: (!fill.will_be_kept).then_some("not-kept"),
+        stored: started && fill.will_be_kept(),
+        detail: (!fill.will_be_kept()).then_some("not-kept"),
         ..CacheStatus::default()
     }
 }

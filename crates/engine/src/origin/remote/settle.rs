@@ -181,7 +181,7 @@ pub(super) fn arrived(filled: FetchedBody, copy: Option<Copy>, reason: ForwardRe
     let status = CacheStatus {
         forward: Some(reason),
         forward_status: Some(200),
-        stored: filled.change.is_some(),
+        stored: filled.change.is_some() && filled.detail.is_none(),
         detail: filled.detail,
         ..CacheStatus::default()
     };
