@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use larder_core::{
-    AllowPrivate, Credentials, PackageType, PublicUrls, Repository, RepositoryName, Secret, sha256,
+    AllowPrivate, Credentials, ErrorCode, PackageType, PublicUrls, Repository, RepositoryName,
+    Secret, sha256,
 };
 use larder_testkit::{Behaviour, Origin, Payload, Resource};
 
 use crate::images::blob;
-use crate::support::{Bench, repository, upstream};
+use crate::support::{Bench, days_ago, repository, upstream};
 use crate::{field, refusal};
 
 const REPOSITORY: &str = "docker";
@@ -254,4 +256,22 @@ async fn heads_of_blobs_state_digest_and_length() {
         bench.settled().await;
     }
     assert_eq!(bench.origin.requests().len(), 2);
+}
+
+/// Distribution specification, "Error Codes": what is not there is told apart, and what is held back is not there yet.
+#[tokio::test]
+async fn a_blob_that_is_held_back_is_a_blob_that_is_not_there() {
+    let bench = Bench::with(|r| r.quarantine.hold = Some(Duration::from_hours(72))).await;
+    let body = Payload::generated(1_000, 1);
+    let path = blob(&bench.origin, "app", &body);
+    let young = Resource::new(body).last_modified(&days_ago(1));
+    bench.origin.put(&format!("/v2/{path}"), young);
+    for method in [Method::GET, Method::HEAD, Method::GET] {
+        let asked = bench.client(REPOSITORY, &path).method(method).run().await;
+        let fault = asked.unwrap_err();
+        assert_eq!(
+            (fault.code, fault.missing_code()),
+            (ErrorCode::Quarantined, Some(ErrorCode::BlobUnknown))
+        );
+    }
 }

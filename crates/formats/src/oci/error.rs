@@ -5,7 +5,7 @@ use larder_core::{ErrorCode, Fault, FaultKind};
 use crate::ErrorBody;
 
 /// The words that a fault may carry itself, each with the specification's code.
-const CODES: [(ErrorCode, &str); 13] = [
+const CODES: [(ErrorCode, &str); 12] = [
     (ErrorCode::BlobUnknown, "BLOB_UNKNOWN"),
     (ErrorCode::DigestInvalid, "DIGEST_INVALID"),
     (ErrorCode::DigestMismatch, "DIGEST_INVALID"),
@@ -16,7 +16,6 @@ const CODES: [(ErrorCode, &str); 13] = [
     (ErrorCode::NameInvalid, "NAME_INVALID"),
     (ErrorCode::NameUnknown, "NAME_UNKNOWN"),
     (ErrorCode::UnknownRepository, "NAME_UNKNOWN"),
-    (ErrorCode::Quarantined, "MANIFEST_UNKNOWN"),
     (ErrorCode::UpstreamLogin, "UNAUTHORIZED"),
     (ErrorCode::UpstreamUnauthorized, "UNAUTHORIZED"),
 ];
@@ -34,7 +33,12 @@ pub(super) fn body(fault: &Fault) -> ErrorBody {
 }
 
 fn code(fault: &Fault) -> &'static str {
-    let own = CODES.iter().find(|(word, _)| *word == fault.code);
+    // There is no code for what is held back: it is not there yet.
+    let told = match fault.code {
+        ErrorCode::Quarantined => fault.missing_code().unwrap_or(ErrorCode::ManifestUnknown),
+        other => other,
+    };
+    let own = CODES.iter().find(|(word, _)| *word == told);
     own.map_or_else(|| by_kind(fault.kind), |(_, code)| code)
 }
 
@@ -52,6 +56,19 @@ fn by_kind(kind: FaultKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Distribution specification, "Error Codes": a blob's is code-1, a manifest's code-7.
+    #[test]
+    fn what_is_held_back_has_the_code_of_what_is_not_there() {
+        let held = Fault::new(FaultKind::NotFound, ErrorCode::Quarantined, "held");
+        assert_eq!(code(&held), "MANIFEST_UNKNOWN");
+        let manifest = held.clone().missing_as(ErrorCode::ManifestUnknown);
+        assert_eq!(code(&manifest), "MANIFEST_UNKNOWN");
+        assert_eq!(
+            code(&held.missing_as(ErrorCode::BlobUnknown)),
+            "BLOB_UNKNOWN"
+        );
+    }
 
     #[test]
     fn errors_have_the_specification_s_codes() {
