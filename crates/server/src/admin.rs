@@ -47,7 +47,6 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endp
 
 async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<ResponseBody>, Fault> {
     let request = flush_request(exchange.head.uri.query().unwrap_or_default())?;
-    let everywhere = request.remote.is_none();
     let copies = !matches!(request.cache_type, CacheType::Metrics);
     let asked = request.clone();
     let report = exchange
@@ -60,8 +59,8 @@ async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<Respon
             }
             _ => fault,
         })?;
-    if report.metrics && everywhere {
-        exchange.shared.metrics.reset();
+    if report.metrics {
+        exchange.shared.metrics.reset(asked.remote.as_deref());
     }
     if copies {
         exchange.shared.hot.clear();

@@ -122,9 +122,10 @@ impl Refused {
             .collect()
     }
 
-    /// Forgets all counts (`PUT /cache/flush?cache_type=metrics`).
-    pub(crate) fn reset(&self) {
-        self.lock().clear();
+    /// Forgets the counts of one repository, or all (`PUT /cache/flush?cache_type=metrics`).
+    pub(crate) fn reset(&self, repository: Option<&str>) {
+        self.lock()
+            .retain(|(of, _), _| repository.is_some_and(|only| of != only));
     }
 }
 

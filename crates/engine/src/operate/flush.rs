@@ -126,30 +126,38 @@ impl Operator {
         is_to_be_swept: &mut bool,
     ) -> Result<FlushReport, Fault> {
         let mut report = FlushReport::default();
+        // Counters that fall back to zero with every flush of copies would tell nothing (docs/adr/0052).
+        if request.cache_type == CacheType::Metrics {
+            report.metrics = pattern.is_none();
+            if report.metrics {
+                self.reset_counters(entries, request.remote.is_none());
+            }
+            return Ok(report);
+        }
         for entry in entries
             .iter()
             .filter(|entry| entry.repository.kind() != RepositoryKind::Local)
         {
-            if request.cache_type != CacheType::Metrics {
-                *is_to_be_swept |= self
-                    .flush_repository(entry, request.cache_type, pattern, &mut report)
-                    .await?;
-            }
-            // Counters that fall back to zero with every flush of copies would tell nothing (docs/adr/0052).
-            if request.cache_type == CacheType::Metrics && pattern.is_none() {
-                entry.counters.reset();
-                entry.failures.reset();
-                entry
-                    .mirrors
-                    .iter()
-                    .for_each(|mirror| mirror.counters().reset());
-                report.metrics = true;
-            }
-        }
-        if report.metrics && request.remote.is_none() {
-            self.counters.reset();
+            *is_to_be_swept |= self
+                .flush_repository(entry, request.cache_type, pattern, &mut report)
+                .await?;
         }
         Ok(report)
+    }
+
+    /// Sets the counters of repositories to zero, or `all` that there are. Whoever has counters of its own sees to them.
+    fn reset_counters(&self, entries: &[Arc<RepositoryState>], all: bool) {
+        for entry in entries {
+            entry.counters.reset();
+            entry.failures.reset();
+            entry
+                .mirrors
+                .iter()
+                .for_each(|mirror| mirror.counters().reset());
+        }
+        if all {
+            self.counters.reset();
+        }
     }
 
     fn flushable(&self, name: &str) -> Result<Arc<RepositoryState>, Fault> {

@@ -151,6 +151,41 @@ async fn metrics_start_anew() {
     assert_eq!(held(&larder, "a").await.len(), 5);
 }
 
+/// All that is labelled with it, and nothing of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_one_repository_start_anew() {
+    let (_origin, larder) = filled().await;
+    for repository in ["a", "b"] {
+        let nothing = larder.artifact(repository, "..%2fx");
+        assert_eq!(get(&nothing).await.status, 400);
+    }
+    let families = [
+        "larder_repository_misses_total",
+        "larder_requests_total",
+        "larder_sent_bytes_total",
+        "larder_refusals_total",
+    ];
+    let counted = async |repository: &str| {
+        let label = format!("repository=\"{repository}\"");
+        let mut counted = Vec::new();
+        for family in families {
+            counted.push(larder.metric(family, &label).await);
+        }
+        counted
+    };
+    let others = counted("b").await;
+    assert!(others.iter().all(|count| *count >= 1.0), "{others:?}");
+    assert!(flush(&larder, "?remote=a&cache_type=metrics").await.2);
+    assert_eq!(counted("a").await, [0.0; 4]);
+    assert_eq!(counted("b").await, others);
+    let health = get(&larder.url("health")).await.json();
+    let refused = health["refusals"].as_array().expect("a list");
+    assert!(
+        refused.len() == 1 && refused[0]["repository"] == "b",
+        "{refused:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_that_could_be_a_misspelt_restriction_are_refused() {
     let (origin, larder) = filled().await;

@@ -21,6 +21,9 @@ async fn a_flush_touches_no_upload() {
         let answer = send("PUT", &larder.url(&format!("cache/flush{query}")), &[]).await;
         assert_eq!(answer.status, 200, "{query}: {}", answer.text());
         assert_eq!(answer.json()["flushed"]["files"], 0, "{query}");
+        let requests = larder.metric("larder_requests_total", "repository=\"files\"");
+        let is_reset = requests.await < 1.0;
+        assert_eq!(is_reset, query.contains("metrics"), "{query}");
         assert_eq!(
             get(&larder.artifact("files", "a")).await.text(),
             "kept",

@@ -271,15 +271,20 @@ impl Metrics {
         self.connections_stalled.fetch_add(1, Relaxed);
     }
 
-    /// Sets the counters to zero (`PUT /cache/flush?cache_type=metrics`).
-    pub(crate) fn reset(&self) {
-        self.repositories
-            .load()
-            .values()
-            .for_each(|requests| requests.reset());
+    /// Sets the counters to zero (`PUT /cache/flush?cache_type=metrics`): those of one repository, or all.
+    pub(crate) fn reset(&self, repository: Option<&str>) {
+        let is_meant = |name: &String| repository.is_none_or(|only| name == only);
+        for (name, requests) in self.repositories.load().iter() {
+            if is_meant(name) {
+                requests.reset();
+            }
+        }
+        self.refused.reset(repository);
+        if repository.is_some() {
+            return;
+        }
         self.connections_refused.store(0, Relaxed);
         self.connections_stalled.store(0, Relaxed);
-        self.refused.reset();
         self.latency.clear();
     }
 

@@ -161,7 +161,7 @@ fn a_scrape_shows_what_was_counted() {
             && text.ends_with("# EOF\n"),
         "{text}"
     );
-    metrics.reset();
+    metrics.reset(None);
     let text = render(
         &metrics,
         CounterSnapshot::default(),
