@@ -150,9 +150,9 @@ async fn root<B: Backend>(
     rest: &str,
     body: &mut Incoming,
 ) -> Handled {
-    if let Some(page) =
-        root_page::of(exchange, repository).or_else(|| root_page::with_slash(exchange, repository))
-    {
+    let page = root_page::of(exchange, repository)
+        .or_else(|| root_page::with_slash(exchange, repository, rest));
+    if let Some(page) = page {
         return page;
     }
     root_page::instead_of(

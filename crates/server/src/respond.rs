@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::{
@@ -109,7 +110,6 @@ impl Prepared {
         set(CONTENT_LANGUAGE, from.content_language);
         set(ETAG, from.etag);
         set(LAST_MODIFIED, from.last_modified);
-        set(LOCATION, location);
         let vary: Vec<&str> = from
             .vary
             .iter()
@@ -117,6 +117,9 @@ impl Prepared {
             .filter_map(shown_in_vary)
             .collect();
         set(VARY, (!vary.is_empty()).then(|| vary.join(", ")));
+        if let Some(location) = location {
+            insert_location(&mut headers, &location);
+        }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
         Self {
@@ -363,6 +366,20 @@ fn shown_in_vary(name: &str) -> Option<&str> {
         "host" => None,
         other => Some(other),
     }
+}
+
+/// Sets `Location`. Clients may send in a target what no URI has (RFC 3986 section 2), octets above 127 first of all: it is
+/// percent-encoded where their target is told again.
+pub(crate) fn insert_location(headers: &mut HeaderMap, location: &str) {
+    let mut encoded = String::with_capacity(location.len());
+    for byte in location.bytes() {
+        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    insert(headers, LOCATION, encoded);
 }
 
 pub(crate) fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::header::{CONTENT_TYPE, LOCATION, VARY};
+use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use larder_core::{PackageType, Pattern, Repository, RepositoryKind, SafeUrl, fold_segments};
 use larder_engine::UpstreamStanding;
@@ -18,7 +18,7 @@ use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
-use crate::respond::insert;
+use crate::respond::insert_location;
 
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -62,10 +62,14 @@ pub(crate) fn instead_of<B: Backend>(exchange: &Exchange<'_, B>, handled: Handle
     }
 }
 
-/// A folder's links are relative to its slash: a root that is asked for without is redirected to the one with it.
-pub(crate) fn with_slash<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Handled> {
+/// A folder's links are relative to its slash: a root that is asked for without any is redirected to the one with it.
+pub(crate) fn with_slash<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    rest: &str,
+) -> Option<Handled> {
     let uri = &exchange.head.uri;
-    if uri.path().ends_with('/') {
+    if !rest.is_empty() || uri.path().ends_with('/') {
         return None;
     }
     let repository = exchange.backend.repository(name)?;
@@ -73,7 +77,7 @@ pub(crate) fn with_slash<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> 
         .query()
         .map_or_else(String::new, |query| format!("?{query}"));
     let mut response = text(StatusCode::MOVED_PERMANENTLY, TEXT, "");
-    insert(response.headers_mut(), LOCATION, format!("{name}/{query}"));
+    insert_location(response.headers_mut(), &format!("{name}/{query}"));
     Some(Handled {
         response,
         kind: RequestKind::Other,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::header::{ETAG, LOCATION};
+use http::header::ETAG;
 use http::{HeaderName, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -20,7 +20,7 @@ use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
 use crate::problem::{self, Audience};
-use crate::respond::insert;
+use crate::respond::{insert, insert_location};
 use crate::{request_body, unknown};
 
 /// When a client that found no place should ask again.
@@ -130,7 +130,7 @@ fn acknowledged<B>(
         // With the path of the public address, if the client came by it.
         let place = Mount::at(&exchange.client.base, exchange.head.uri.path());
         let live = exchange.shared.live.load();
-        insert(headers, LOCATION, place.path(&live.public_urls));
+        insert_location(headers, &place.path(&live.public_urls));
     }
     response
 }

@@ -1,5 +1,7 @@
 //! Upload, read, overwrite, delete: contract, sections 1 and 7.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use larder_core::sha256;
 
@@ -416,25 +418,67 @@ async fn the_place_of_a_new_file_has_the_path_of_the_public_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_whose_bytes_are_gone_is_said_to_be_lost() {
     let larder = Setup::new(crate::CONFIG).embedded().start().await;
-    let url = larder.artifact("files", "tool.bin");
-    assert_eq!(put(&url, "the bytes", &[]).await.status, 201);
-    for blob in crate::stored(&larder) {
-        std::fs::remove_file(blob).expect("deleted");
+    let gone = |blob: &Path| std::fs::remove_file(blob).expect("deleted");
+    let cut = |blob: &Path| other_length(blob, 4);
+    let lengthened = |blob: &Path| other_length(blob, 40);
+    let harms: [(&str, &str, &dyn Fn(&Path)); 3] = [
+        ("gone", "missing", &gone),
+        ("cut", "damaged", &cut),
+        ("lengthened", "damaged", &lengthened),
+    ];
+    for (name, said, harm) in harms {
+        let url = larder.artifact("files", name);
+        assert_eq!(put(&url, format!("bytes {name}"), &[]).await.status, 201);
+        crate::stored(&larder).iter().for_each(|blob| harm(blob));
+        for method in ["GET", "HEAD"] {
+            let lost = send(method, &url, &[]).await;
+            assert_eq!(
+                (lost.status, lost.header("retry-after")),
+                (500, ""),
+                "{name}"
+            );
+        }
+        let lost = get(&url).await;
+        assert_eq!(lost.json()["code"], "storage", "{name}");
+        let text = lost.text();
+        assert!(
+            text.contains(said) && text.contains("upload the file again"),
+            "{name}: {text}"
+        );
+        // And that helps.
+        assert_eq!(put(&url, format!("bytes {name}"), &[]).await.status, 200);
+        assert_eq!(get(&url).await.text(), format!("bytes {name}"));
+        assert_eq!(delete(&url).await.status, 204);
     }
-    let lost = get(&url).await;
-    assert_eq!(
-        (lost.status, lost.json()["code"].as_str()),
-        (500, Some("storage")),
-        "{}",
-        lost.text()
-    );
-    assert!(
-        lost.text().contains("upload the file again"),
-        "{}",
-        lost.text()
-    );
-    assert_eq!(lost.header("retry-after"), "");
-    // And that helps.
-    assert_eq!(put(&url, "the bytes", &[]).await.status, 200);
-    assert_eq!(get(&url).await.text(), "the bytes");
+}
+
+fn other_length(blob: &Path, length: u64) {
+    let file = std::fs::OpenOptions::new().write(true).open(blob);
+    let set = file.and_then(|file| file.set_len(length));
+    set.expect("another length");
+}
+
+/// A URI is ASCII (RFC 3986 section 2): what a client sends undecoded is told percent-encoded, and leads to the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_place_of_a_new_file_is_a_uri_whatever_the_client_sent() {
+    let larder = start().await;
+    for (sent, told) in [
+        ("\u{e9}0", "%C3%A90"),
+        ("\u{8d44}/\u{1f4e6}|x", "%E8%B5%84/%F0%9F%93%A6%7Cx"),
+        ("a%20b+c", "a%20b+c"),
+    ] {
+        let target = format!("/api/v1/remote/files/{sent}");
+        let head = |method: &str, target: &str, more: &str| {
+            format!(
+                "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n"
+            )
+        };
+        let request = head("PUT", &target, "Content-Length: 5\r\n") + "bytes";
+        let answer = raw(larder.address(), request.as_bytes()).await;
+        assert_eq!(raw_status(&answer), 201, "{answer}");
+        let location = format!("\r\nlocation: /api/v1/remote/files/{told}\r\n");
+        assert!(answer.contains(&location), "{answer}");
+        let answer = get(&larder.artifact("files", told)).await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "bytes"));
+    }
 }

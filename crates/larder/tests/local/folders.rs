@@ -1,5 +1,6 @@
 //! Folders: what is directly in them, as JSON or HTML, a page at a time.
 
+use crate::support::client::{raw, raw_status};
 use crate::support::{Answer, TestLarder, get, send};
 use crate::{delete, put, start};
 
@@ -127,6 +128,15 @@ async fn browsers_get_html_with_links_that_work() {
     );
     let bare = send("GET", &larder.url("api/v1/remote/files"), &[]).await;
     assert_eq!((bare.status, bare.header("location")), (301, "files/"));
+    // Links are relative to these, too (RFC 3986 section 5.2.4).
+    for dots in ["/.", "/./.", "//.", "/./", "/"] {
+        let head = format!(
+            "GET /api/v1/remote/files{dots} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
+        let answer = raw(larder.address(), head.as_bytes()).await;
+        assert_eq!(raw_status(&answer), 200, "{dots}: {answer}");
+        assert!(answer.contains("a.txt"), "{dots}: {answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,8 +173,14 @@ async fn long_folders_come_in_pages() {
         .flat_map(|kind| (0..7).map(move |number| format!("{kind}{number}")))
         .collect();
     assert_eq!(all, expected);
-    assert_eq!(
-        get(&larder.artifact("files", "many/?limit=0")).await.status,
-        400
-    );
+    for (path, status) in [
+        ("many/?limit=0", 400),
+        ("many/?cursor=f9", 200),
+        ("?cursor=z", 200),
+        ("nope/?cursor=x", 404),
+        ("nope/", 404),
+    ] {
+        let answer = get(&larder.artifact("files", path)).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
 }

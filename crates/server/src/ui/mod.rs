@@ -34,7 +34,7 @@ mod visit;
 
 use std::time::Instant;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind, Mount};
@@ -45,7 +45,7 @@ use crate::accept::quality;
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
-use crate::respond::insert;
+use crate::respond::{insert, insert_location};
 
 /// How long larder took for the page, for the browser's own tools.
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -141,7 +141,7 @@ pub(crate) fn from_root<B: Backend>(exchange: &Exchange<'_, B>) -> Handled {
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
-    insert(headers, LOCATION, format!("{place}/"));
+    insert_location(headers, &format!("{place}/"));
     headers.insert(VARY, HeaderValue::from_static("Accept"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Handled::other(response)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use larder_core::{ErrorCode, Fault, FaultKind, Principal, Repository};
 use larder_ui::pages::Message;
@@ -16,7 +16,7 @@ use crate::body::ResponseBody;
 use crate::exchange::Exchange;
 use crate::origin_guard::may_see_configuration;
 use crate::problem::{self, Audience, Said, status_of, whole_seconds};
-use crate::respond::insert;
+use crate::respond::insert_location;
 use crate::settings::LiveSettings;
 use crate::unknown;
 
@@ -169,11 +169,7 @@ impl<'a, B: Backend> Visit<'a, B> {
     pub(crate) fn redirect(&self, to: &str) -> Response<ResponseBody> {
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::SEE_OTHER;
-        insert(
-            response.headers_mut(),
-            LOCATION,
-            format!("{}{to}", self.root),
-        );
+        insert_location(response.headers_mut(), &format!("{}{to}", self.root));
         dressed(response, HTML)
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn folder(
         .local_children(place.repository(), folder, &asked.after, asked.limit + 1)
         .await
         .map_err(|error| storage_fault(place.entry, &error))?;
-    if children.is_empty() && !folder.is_empty() && asked.after.is_empty() {
+    if children.is_empty() && !folder.is_empty() && !is_there(local, place, &asked).await? {
         return Err(place.absent());
     }
     let is_last = children.len() <= asked.limit;
@@ -66,6 +66,19 @@ pub(super) async fn folder(
         ("application/json", page.json().to_string())
     };
     Ok(answer(local, content_type, text))
+}
+
+/// Whether there is a folder that has nothing where it is asked for: what is in it stands before that.
+async fn is_there(local: &Local, place: &Place<'_>, asked: &Asked) -> Result<bool, Fault> {
+    if asked.after.is_empty() {
+        return Ok(false);
+    }
+    let first = local
+        .catalog
+        .local_children(place.repository(), place.path.as_str(), "", 1);
+    let first = first.await;
+    let first = first.map_err(|error| storage_fault(place.entry, &error))?;
+    Ok(!first.is_empty())
 }
 
 fn answer(local: &Local, content_type: &str, text: String) -> Answer {
