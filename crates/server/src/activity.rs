@@ -193,8 +193,8 @@ impl Activity {
 }
 
 fn defect_of(number: u8) -> FramingDefect {
-    use FramingDefect::{BadLength, LengthAndEncoding, RepeatedEncoding, RepeatedLength};
-    [RepeatedLength, LengthAndEncoding, RepeatedEncoding]
+    use FramingDefect::{BadLength, LengthAndEncoding, RepeatedEncoding, RepeatedLength, TooLong};
+    [RepeatedLength, LengthAndEncoding, RepeatedEncoding, TooLong]
         .into_iter()
         .find(|defect| *defect as u8 == number)
         .unwrap_or(BadLength)

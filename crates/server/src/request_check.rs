@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, Version};
 use larder_core::{ErrorCode, Fault, FaultKind};
 
 use crate::forwarded::is_host;
-use crate::framing::FramingDefect;
+use crate::framing::{FramingDefect, LONGEST_BODY};
 
 /// Longest request target, in bytes (contract, section 1).
 const MAX_TARGET: usize = 8 << 10;
@@ -16,8 +16,9 @@ pub(crate) fn check<B: http_body::Body>(
     request: &Request<B>,
     defect: Option<FramingDefect>,
 ) -> Result<(&str, &str), Fault> {
-    if let Some(defect) = defect {
-        return Err(bad_request(defect.message()));
+    let is_too_long = request.body().size_hint().lower() > LONGEST_BODY;
+    if let Some(defect) = defect.or(is_too_long.then_some(FramingDefect::TooLong)) {
+        return Err(defective(defect));
     }
     let http1 = request.version() < Version::HTTP_2;
     let target = check_target(request, http1)?;
@@ -108,6 +109,17 @@ fn check_host<B>(request: &Request<B>, http1: bool) -> Result<&str, Fault> {
         Err(bad_request(
             "the request's Host is not a host name with an optional port",
         ))
+    }
+}
+
+fn defective(defect: FramingDefect) -> Fault {
+    match defect {
+        FramingDefect::TooLong => Fault::new(
+            FaultKind::TooLarge,
+            ErrorCode::BodyTooLarge,
+            defect.message(),
+        ),
+        _ => bad_request(defect.message()),
     }
 }
 

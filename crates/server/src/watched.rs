@@ -1,4 +1,5 @@
-//! The socket as hyper sees it: passes bytes through and notes in [`Activity`] what the time-outs need to know.
+//! The socket as hyper sees it: passes bytes through (but for a length that hyper cannot count to) and notes in [`Activity`] what the
+//! time-outs need to know.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::activity::Activity;
 use crate::corked::Corked;
-use crate::framing::HeadScanner;
+use crate::framing::{FramingDefect, HeadScanner};
 use crate::lingering::Lingering;
 
 /// Gives the socket beneath a transport, for its options.
@@ -95,12 +96,13 @@ impl<T: AsyncRead + Transport + Unpin> AsyncRead for Watched<T> {
         if let (Poll::Ready(Ok(())), Some(bytes @ [_, ..])) = (&poll, buffer.filled().get(before..))
         {
             this.activity.bytes_read();
-            if let Some((number, defect)) = this
-                .scanner
-                .as_mut()
-                .and_then(|scanner| scanner.feed(bytes))
+            if let Some(scanner) = &mut this.scanner
+                && let Some((number, defect)) = scanner.feed(bytes)
             {
                 this.activity.set_defect(number, defect);
+                if defect == FramingDefect::TooLong {
+                    scanner.shorten_length(&mut buffer.filled_mut()[before..]);
+                }
             }
         }
         poll

@@ -64,6 +64,7 @@ pub(crate) use carry::Carried;
 pub(crate) use commits::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
 pub use evict::DiskUse;
+pub(crate) use room::DISK_IS_LOW;
 pub(crate) use state::Catalog;
 pub(crate) use trouble::Trouble;
 pub use uses::Reading;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::Either;
 use larder_core::{ArtifactRecord, BlobDescriptor};
-use larder_storage::{Body, StorageErrorKind};
+use larder_storage::{Body, StorageError, StorageErrorKind};
 use larder_upstream::in_request;
 
 use super::state::Catalog;
@@ -21,6 +21,8 @@ const LOOK_FOR_LEFT: Duration = Duration::from_secs(15);
 const LEFT_AFTER: Duration = Duration::from_secs(75);
 /// How often a nearly full disk makes larder look for what can go, in milliseconds.
 const ROOM_EVERY_MS: i64 = 60_000;
+/// Why nothing more is kept.
+pub(crate) const DISK_IS_LOW: &str = "the disk of larder's data directory is down to its reserve";
 
 impl Catalog {
     /// Deletes blobs and derivations that nothing has referred to for a day.
@@ -65,6 +67,32 @@ impl Catalog {
             let catalog = Arc::clone(self);
             tokio::spawn(async move { catalog.collect_all(Duration::ZERO).await });
         }
+    }
+
+    /// Why the disk has no room for so many bytes more, if it has none. Then garbage goes.
+    ///
+    /// # Errors
+    /// The system does not say how much space there is.
+    pub(crate) fn why_no_room_for(
+        self: &Arc<Self>,
+        bytes: u64,
+    ) -> Result<Option<String>, StorageError> {
+        let space = self.blobs.free_space()?;
+        if space.is_low() {
+            self.make_room();
+            return Ok(Some(DISK_IS_LOW.to_owned()));
+        }
+        let free = space.available - space.reserve;
+        if bytes <= free {
+            return Ok(None);
+        }
+        // What an empty disk would not take either is worth no garbage's grace.
+        if bytes <= space.total - space.reserve {
+            self.make_room();
+        }
+        Ok(Some(format!(
+            "the disk of larder's data directory has room for {free} bytes before it is down to its reserve, and {bytes} were to come"
+        )))
     }
 
     async fn collect_all(&self, grace: Duration) {

@@ -6,7 +6,7 @@ use larder_core::{Digest, DigestAlgorithm, Hasher};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::client::raw_status;
+use crate::support::client::{raw, raw_status};
 use crate::support::{PATIENCE, Setup, TestLarder, get, send};
 use crate::{CONFIG, delete, put, start, stored};
 
@@ -31,7 +31,7 @@ async fn hazard_w5_stated_digests_are_enforced() {
     use DigestAlgorithm::{Md5, Sha1, Sha256, Sha512};
     let larder = start().await;
     let of = |algorithm, bytes: &[u8]| digest(algorithm, bytes);
-    let fields: [Field; 9] = [
+    let fields: [Field; 10] = [
         ("X-Checksum-Sha256", |of| of(Sha256).to_hex()),
         ("X-Checksum-Sha1", |of| of(Sha1).to_hex()),
         ("X-Checksum-Md5", |of| of(Md5).to_hex().to_uppercase()),
@@ -42,6 +42,9 @@ async fn hazard_w5_stated_digests_are_enforced() {
         }),
         ("Repr-Digest", |of| {
             format!("sha-256=:{}:", of(Sha256).to_base64())
+        }),
+        ("Repr-Digest", |of| {
+            format!("sha-256 = :{}:", of(Sha256).to_base64())
         }),
         ("Content-Digest", |of| {
             format!("sha-512=:{}:", of(Sha512).to_base64())
@@ -124,6 +127,87 @@ async fn sizes_and_quotas() {
     assert_eq!(delete(&at("a")).await.status, 204);
     assert_eq!(put(&at("c"), vec![3; 1000], &[]).await.status, 201);
     assert_eq!(get(&at("b")).await.body, vec![4; 500]);
+}
+
+/// Nothing is passed over in silence: neither a name without a digest, nor a digest that comes behind the bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_w5_digests_that_cannot_be_enforced_are_refused() {
+    let larder = start().await;
+    let url = larder.artifact("files", "a");
+    for field in ["Repr-Digest", "Content-Digest", "Digest"] {
+        let refused = put(&url, "bytes", &[(field, "sha-256")]).await;
+        let json = refused.json();
+        assert_eq!(
+            (refused.status, json["rule"].as_str()),
+            (400, Some(&*field.to_ascii_lowercase())),
+            "{json}"
+        );
+    }
+    for field in ["Repr-Digest: sha-256=:AAAA:", "X-Checksum-Sha1: 00"] {
+        let fields = "Transfer-Encoding: chunked\r\nConnection: close\r\n";
+        let body = format!("5\r\nbytes\r\n0\r\n{field}\r\n\r\n");
+        let answer = rest(begin(&larder, "a", fields, &body).await).await;
+        assert_eq!(raw_status(&answer), 400, "{field}: {answer}");
+        assert!(answer.contains("trailer"), "{answer}");
+    }
+    assert_eq!(get(&url).await.status, 404);
+    assert_eq!(stored(&larder).len(), 0, "{:?}", stored(&larder));
+}
+
+/// What may be kept is what may be kept now, not when the upload began.
+#[tokio::test(flavor = "multi_thread")]
+async fn room_that_is_made_during_an_upload_counts() {
+    let larder = start().await;
+    let at = |path: &str| larder.artifact("small", path);
+    assert_eq!(put(&at("a"), vec![1; 1000], &[]).await.status, 201);
+    let mut socket = TcpStream::connect(larder.address())
+        .await
+        .expect("a connection");
+    let head = "PUT /api/v1/remote/small/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.expect("sent");
+    // With this the upload has begun.
+    let mut leave = [0; 25];
+    socket.read_exact(&mut leave).await.expect("leave");
+    assert_eq!(&leave, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(delete(&at("a")).await.status, 204);
+    let chunk = format!("190\r\n{}\r\n", "b".repeat(400));
+    for part in [&*chunk, &*chunk, "0\r\n\r\n"] {
+        socket.write_all(part.as_bytes()).await.expect("sent");
+    }
+    let answer = rest(socket).await;
+    assert_eq!(raw_status(&answer), 201, "{answer}");
+    assert_eq!(get(&at("b")).await.body.len(), 800);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_that_nothing_can_have_are_refused_by_what_is_wrong_with_them() {
+    let larder = start().await;
+    for (repository, length, status, code) in [
+        ("files", "99999999999999", 507, "storage_full"),
+        ("files", "9223372036854775807", 507, "storage_full"),
+        ("small", "9223372036854775807", 413, "body_too_large"),
+        ("files", "9223372036854775808", 413, "body_too_large"),
+        ("files", "18446744073709551615", 413, "body_too_large"),
+        ("small", "18446744073709551615", 413, "body_too_large"),
+        ("files", "18446744073709551616", 413, "body_too_large"),
+    ] {
+        let head = format!(
+            "PUT /api/v1/remote/{repository}/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let answer = raw(larder.address(), head.as_bytes()).await;
+        assert_eq!(raw_status(&answer), status, "{length}: {answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        let told: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(told["code"], code, "{length}: {body}");
+        if status == 507 {
+            let why = told["error"].as_str().expect("a text");
+            assert!(
+                why.contains("has room for") && why.contains(length),
+                "{why}"
+            );
+        }
+    }
 }
 
 fn chunks(bytes: &[u8]) -> reqwest::Body {

@@ -15,7 +15,7 @@ use larder_formats::SIDECAR_SUFFIXES;
 use larder_storage::{BlobInfo, ExpectedBlob, LocalFile, SealedSpool, StorageError};
 
 use super::{Archive, ArchiveRow, ArchiveTaken, RULE, storage_unavailable};
-use crate::catalog::Carried;
+use crate::catalog::{Carried, DISK_IS_LOW};
 use crate::fault::internal;
 use crate::keys;
 use crate::origin::local::Restored;
@@ -219,19 +219,15 @@ impl Archive {
 
     /// Whether the disk has room for so many bytes more.
     fn check_space(&self, bytes: u64) -> Result<(), Fault> {
-        let space = self.blobs.free_space();
-        let space = space.map_err(|error| self.storage_error(&error))?;
-        if space.is_low() || space.available < space.reserve.saturating_add(bytes) {
-            self.catalog.make_room();
-            return Err(no_room());
-        }
-        Ok(())
+        let why = self.catalog.why_no_room_for(bytes);
+        let why = why.map_err(|error| self.storage_error(&error))?;
+        why.map_or(Ok(()), |why| Err(no_room(&why)))
     }
 
     fn storage_error(&self, error: &StorageError) -> Fault {
         if error.is_full() {
             self.catalog.make_room();
-            return no_room();
+            return no_room(DISK_IS_LOW);
         }
         storage_unavailable(error)
     }
@@ -273,8 +269,8 @@ fn other_bytes(blob: &BlobDescriptor) -> Fault {
     Fault::new(FaultKind::BadRequest, ErrorCode::ChecksumMismatch, message).by_rule(RULE)
 }
 
-fn no_room() -> Fault {
-    let message = "the disk of larder's data directory is down to its reserve: nothing was kept; free space, and import again";
+fn no_room(why: &str) -> Fault {
+    let message = format!("{why}: nothing was kept; free space, and import again");
     Fault::new(
         FaultKind::InsufficientStorage,
         ErrorCode::StorageFull,

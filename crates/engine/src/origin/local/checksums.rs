@@ -118,11 +118,14 @@ fn algorithm(name: &str) -> Option<DigestAlgorithm> {
     })
 }
 
-/// `name=value` between commas. Neither form of a value holds a comma.
+/// `name=value` between commas. Neither form of a value holds a comma. What has no value, or parameters in its place, is a member all the
+/// same, with a value that is malformed: what is stated of a known algorithm is not passed over.
 fn members(field: &str) -> impl Iterator<Item = (&str, &str)> {
-    field
-        .split(',')
-        .filter_map(|member| member.trim().split_once('='))
+    field.split(',').map(|member| {
+        let (name, value) = member.split_once('=').unwrap_or((member, ""));
+        let name = name.split(';').next().unwrap_or(name);
+        (name.trim(), value.trim())
+    })
 }
 
 /// The base64 between the colons of a byte sequence (RFC 9651 section 3.3.5), without parameters behind it.
@@ -159,7 +162,7 @@ mod tests {
     /// The representation `{"hello": "world"}` with a line feed, and its digests, from RFC 9530 appendix B; SHA-1,
     /// SHA-512 and MD5 by openssl.
     const BODY: &[u8] = b"{\"hello\": \"world\"}\n";
-    const RIGHT: [(&str, &str); 9] = [
+    const RIGHT: [(&str, &str); 11] = [
         (
             "repr-digest",
             "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:",
@@ -171,6 +174,14 @@ mod tests {
         (
             "repr-digest",
             "unixsum=:AAA=:, sha-512=:YMAam51Jz/jOATT6/zvHrLVgOYTGFy1d6GJiOHTohq4yP+pgk4vf2aCsyRZOtw8MjkM7iw7yZ/WkppmM44T3qg==:",
+        ),
+        (
+            "repr-digest",
+            "sha-256 = :RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:",
+        ),
+        (
+            "digest",
+            "SHA-256 =\tRK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=",
         ),
         (
             "digest",
@@ -234,6 +245,10 @@ mod tests {
                 "sha-256=RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=",
             ),
             ("repr-digest", "sha-256=::"),
+            ("repr-digest", "sha-256"),
+            ("repr-digest", "unixsum=:AAA=:, sha-256;a=1"),
+            ("content-digest", "sha-512="),
+            ("digest", "SHA-256"),
             (
                 "digest",
                 "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:",

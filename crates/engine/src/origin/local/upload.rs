@@ -30,6 +30,7 @@ use super::checksums::Checksums;
 use super::place::{Local, Place};
 use super::read::repr_digest;
 use super::rules::{UploadRules, etag};
+use crate::catalog::DISK_IS_LOW;
 use crate::fault::{internal, storage_fault};
 use crate::repositories::RepositoryState;
 
@@ -75,11 +76,7 @@ where
     let named = |fault: Fault| fault.in_repository(place.repository());
     let checksums = Checksums::of(headers).map_err(named)?;
     let rules = UploadRules::of(place, headers);
-    let state = local
-        .catalog
-        .local_state(place.repository(), place.path.as_str())
-        .await
-        .map_err(|error| storage_fault(place.entry, &error))?;
+    let state = state(local, place).await?;
     rules.before_the_body(&state, length, checksums.sha256())?;
     let spool = room(local, place, length, checksums.sha256())?;
     let intake = Intake {
@@ -107,6 +104,16 @@ where
         .unwrap_or_else(|_| Err(internal("the upload was broken off")))
 }
 
+/// What is there now.
+async fn state(local: &Local, place: &Place<'_>) -> Result<LocalState, Fault> {
+    let state = local
+        .catalog
+        .local_state(place.repository(), place.path.as_str());
+    state
+        .await
+        .map_err(|error| storage_fault(place.entry, &error))
+}
+
 /// A spool, if the disk has room for a body of this length, which may have been stated to have this digest.
 fn room(
     local: &Arc<Local>,
@@ -115,11 +122,9 @@ fn room(
     stated: Option<&Digest>,
 ) -> Result<Spool, Fault> {
     let full = |error: &StorageError| storage_error(local, place.entry, error);
-    let space = local.blobs.free_space().map_err(|error| full(&error))?;
-    if space.is_low() || space.available < space.reserve.saturating_add(length.unwrap_or_default())
-    {
-        local.catalog.make_room();
-        return Err(no_room(place.entry));
+    let why = local.catalog.why_no_room_for(length.unwrap_or_default());
+    if let Some(why) = why.map_err(|error| full(&error))? {
+        return Err(no_room(place.entry, &why));
     }
     let spool = match stated.cloned() {
         Some(digest) => local.blobs.spool_for(&ExpectedBlob { digest, length }),
@@ -142,13 +147,16 @@ impl Intake<'_> {
     where
         S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
     {
-        let most = self.rules.most(self.state);
+        let mut most = self.rules.most(self.state);
         let mut hasher = Hasher::new(&self.checksums.algorithms());
         while let Some(bytes) = body.next().await {
             let bytes = bytes?;
             let size = spool.len().saturating_add(bytes.len() as u64);
             if size > most {
-                self.rules.too_much(self.state, size)?;
+                // Since the upload began others may have made room.
+                let state = state(self.local, self.place).await?;
+                self.rules.too_much(&state, size)?;
+                most = self.rules.most(&state);
             }
             spool
                 .append(&bytes)
@@ -259,13 +267,13 @@ fn kept(headers: &HeaderMap) -> StoredHeaders {
 fn storage_error(local: &Arc<Local>, entry: &RepositoryState, error: &StorageError) -> Fault {
     if error.is_full() {
         local.catalog.make_room();
-        return no_room(entry);
+        return no_room(entry, DISK_IS_LOW);
     }
     storage_fault(entry, error)
 }
 
-fn no_room(entry: &RepositoryState) -> Fault {
-    let message = "the disk of larder's data directory is down to its reserve: nothing was kept; free space, or delete files";
+fn no_room(entry: &RepositoryState, why: &str) -> Fault {
+    let message = format!("{why}: nothing was kept; free space, or delete files");
     Fault::new(
         FaultKind::InsufficientStorage,
         ErrorCode::StorageFull,
