@@ -128,6 +128,8 @@ impl Link {
                 }
                 return Some(value);
             }
+            // What stands under one key says nothing of the server, and whoever takes the key next puts it right.
+            Ok(Err(error)) if error.code() == Some("WRONGTYPE") => {}
             // Another connection may lead to the server that has taken over, and to this one again.
             Ok(Err(error)) if is_of_a_replica(&error) => {
                 self.refused(generation, asks, error.to_string());
@@ -144,7 +146,7 @@ impl Link {
         None
     }
 
-    /// The server answers, and does not do it: no memory, no right, or what stands under the key is not larder's.
+    /// The server answers, and does not do it: no memory, or no right.
     fn refused(&self, generation: u64, asks: Asks, why: String) {
         let mut state = self.state();
         if state.generation != generation {
