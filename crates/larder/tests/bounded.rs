@@ -402,6 +402,11 @@ async fn the_bound_of_one_repository_leaves_others_alone() {
     for _ in 0..2 {
         let large = get(&larder.artifact("files", "large.bin")).await;
         assert_eq!((large.status, large.source()), (200, "remote"));
+        assert_eq!(
+            large.cache_status(),
+            "larder; fwd=uri-miss; fwd-status=200; detail=not-kept",
+            "that is known from its length"
+        );
         // Until it has been left out another request would join it.
         larder.until_idle().await;
     }
@@ -409,6 +414,32 @@ async fn the_bound_of_one_repository_leaves_others_alone() {
         get(&larder.artifact("files", &cold(63))).await.source(),
         "cache"
     );
+}
+
+/// What is larger than its bound is said to be not kept, however it is bounded and whether or not it is sent while it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_room_is_made_for_is_not_said_to_be_stored() {
+    let origin = Origin::start().await;
+    put(&origin, "long.bin", 2_000_000, 1);
+    put(&origin, "short.bin", 200_000, 2);
+    put(&origin, "fits.bin", 1_000, 3);
+    for (top, own, paths) in [
+        ("", ", max_size: 100000", &["long.bin", "short.bin"][..]),
+        ("", ", max_disk: 1MiB", &["long.bin"]),
+        ("limits: { disk: 1MiB }\n", "", &["long.bin"]),
+    ] {
+        let larder = TestLarder::start(&config(&origin, top, own)).await;
+        for path in paths {
+            let answer = get(&larder.artifact("files", path)).await;
+            assert_eq!(
+                (answer.status, answer.cache_status()),
+                (200, "larder; fwd=uri-miss; fwd-status=200; detail=not-kept"),
+                "{top}{own} {path}"
+            );
+        }
+        let fits = get(&larder.artifact("files", "fits.bin")).await;
+        assert!(fits.cache_status().ends_with("; stored"), "{top}{own}");
+    }
 }
 
 /// A flush of one path, and of all: the space is back within ten seconds, though the hot set had the file open.
