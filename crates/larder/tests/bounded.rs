@@ -416,20 +416,20 @@ async fn the_bound_of_one_repository_leaves_others_alone() {
     );
 }
 
-/// What is larger than its bound is said to be not kept, however it is bounded and whether it is sent while it comes or as a whole.
+/// What is larger than its bound is said to be not kept, however it is bounded and whether or not it is sent while it comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_room_is_made_for_is_not_said_to_be_stored() {
     let origin = Origin::start().await;
     put(&origin, "long.bin", 2_000_000, 1);
     put(&origin, "short.bin", 200_000, 2);
     put(&origin, "fits.bin", 1_000, 3);
-    for (top, own) in [
-        ("", ", max_size: 100000"),
-        ("", ", max_disk: 100000"),
-        ("limits: { disk: 100000 }\n", ""),
+    for (top, own, paths) in [
+        ("", ", max_size: 100000", &["long.bin", "short.bin"][..]),
+        ("", ", max_disk: 1MiB", &["long.bin"]),
+        ("limits: { disk: 1MiB }\n", "", &["long.bin"]),
     ] {
         let larder = TestLarder::start(&config(&origin, top, own)).await;
-        for path in ["long.bin", "short.bin"] {
+        for path in paths {
             let answer = get(&larder.artifact("files", path)).await;
             assert_eq!(
                 (answer.status, answer.cache_status()),
