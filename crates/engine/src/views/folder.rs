@@ -217,22 +217,14 @@ impl Level<'_> {
             fresh_until: expires(entry, shown, record),
         };
         // The same path in another form, of another upstream, or with another query; a pointer says less than what has bytes.
-        match self
-            .page
-            .files
-            .iter_mut()
-            .rev()
-            .find(|known| known.name == name)
-        {
-            Some(known) => {
-                if matches!(record.content, Content::Blob(_)) && file.cached >= known.cached {
-                    *known = file;
-                }
+        let mut known = self.page.files.iter_mut().rev();
+        if let Some(known) = known.find(|known| known.name == name) {
+            if matches!(record.content, Content::Blob(_)) && file.cached >= known.cached {
+                *known = file;
             }
-            None => {
-                self.room.take(1, &[self.folder, name]);
-                self.page.files.push(file);
-            }
+        } else {
+            self.room.take(1, &[self.folder, name]);
+            self.page.files.push(file);
         }
         if row.path.len() > shown.len() {
             return Step::Jump(behind_queries(shown));

@@ -37,7 +37,9 @@ fn dated(body: &Payload, days: i64) -> Resource {
 }
 
 fn held_until(result: Result<Got, Fault>) -> Option<UnixMillis> {
-    let fault = result.expect_err("it is held");
+    let Err(fault) = result else {
+        panic!("it is held");
+    };
     assert_eq!(fault.code.as_str(), "quarantined", "{fault:?}");
     fault.held_until
 }

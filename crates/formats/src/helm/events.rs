@@ -71,8 +71,7 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
                 let has_properties = anchor > 0 || tag.is_some();
                 let style = style_of(style);
                 // An absent value has a span all the same, over what stands beside it.
-                let absent = style == Style::Plain && value.is_empty();
-                let range = if absent {
+                let range = if style == Style::Plain && value.is_empty() {
                     from..from
                 } else {
                     tighten(content, from..to, style, has_properties)

@@ -28,8 +28,11 @@ pub(super) struct Parsed {
     /// `None` for a file without content.
     pub(super) root: Option<Node>,
     /// The scalars that had to be mended, each at its place.
-    pub(super) repairs: Vec<(Place, Repair)>,
+    pub(super) repairs: Repairs,
 }
+
+/// What was mended, each at its place.
+type Repairs = Vec<(Place, Repair)>;
 
 /// Parses a file of one document; `None` if it cannot be used (the report says why).
 pub(super) fn parse(file: &Arc<str>, source: &str, report: &mut Report) -> Option<Parsed> {
@@ -46,7 +49,7 @@ pub(super) fn parse_all(
     source: &str,
     most: usize,
     report: &mut Report,
-) -> Option<(Vec<Node>, Vec<(Place, Repair)>)> {
+) -> Option<(Vec<Node>, Repairs)> {
     let at = |line, column| Place {
         file: Arc::clone(file),
         line,

@@ -135,19 +135,16 @@ fn requirement(number: usize, line: &str, lock: &mut Lock) -> Result<(), Unreada
         let message = format!("{shown:?} is no requirement; it looks like name==1.0");
         return Err(Unreadable::at(number, message));
     }
-    match pinned(specifiers) {
-        Some(version) => {
-            let wanted = Wanted::Project {
-                name: name.to_owned(),
-                version: version.to_owned(),
-                files: hashes,
-            };
-            lock.take(number, wanted);
-        }
-        None => {
-            let why = "it is not pinned to one version with ==";
-            lock.miss(number, requirement, why);
-        }
+    if let Some(version) = pinned(specifiers) {
+        let wanted = Wanted::Project {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            files: hashes,
+        };
+        lock.take(number, wanted);
+    } else {
+        let why = "it is not pinned to one version with ==";
+        lock.miss(number, requirement, why);
     }
     Ok(())
 }

@@ -104,11 +104,10 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
         checksums: is_aws,
         endpoint,
     };
-    let tier = section.size("tier", report);
     let upload_lease = section.seconds("upload_lease", 2, report);
     Some(S3 {
         store,
-        tier,
+        tier: section.size("tier", report),
         upload_lease: upload_lease.unwrap_or(UPLOAD_LEASE),
         presign: section.truth("presign", report).unwrap_or(false),
     })
