@@ -44,8 +44,8 @@ const NOTE: &str = "INSERT INTO schema_version (version, oldest) VALUES ($1, $2)
 /// The tables whose rows a running larder changes.
 macro_rules! tables {
     () => {
-        "unnest(ARRAY['artifacts', 'asked', 'blobs', 'changes', 'derivation_sources', 'derivations', 'epochs', 'feed', 'figures', \
-         'invalid_records', 'job_items', 'jobs', 'local_files', 'local_usage', 'multipart_uploads', 'origins', 'replicas', \
+        "unnest(ARRAY['ages', 'artifacts', 'asked', 'blobs', 'changes', 'derivation_sources', 'derivations', 'epochs', 'feed', \
+         'figures', 'invalid_records', 'job_items', 'jobs', 'local_files', 'local_usage', 'multipart_uploads', 'origins', 'replicas', \
          'scrub_findings', 'scrubs', 'secrets']) AS name"
     };
 }
@@ -53,9 +53,9 @@ macro_rules! tables {
 const MAY_NOT_MAKE: &str = concat!(
     "SELECT CASE WHEN NOT COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) \
      THEN 'may not create tables in the schema ' || COALESCE(current_schema()::text, 'public') \
-     WHEN EXISTS (SELECT FROM pg_class, ",
+     WHEN EXISTS (SELECT FROM ",
     tables!(),
-    " WHERE oid = to_regclass(name) AND NOT pg_has_role(relowner, 'USAGE')) \
+    " WHERE NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = to_regclass(name)), 'USAGE')) \
      THEN 'does not own the tables, which have to be changed' ELSE '' END"
 );
 /// What keeps the user from changing rows; nothing if it may.
