@@ -77,7 +77,7 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     (
         "larder_cluster_shared_up",
         "gauge",
-        "1 if what replicas share (Redis) answers or none is configured, else 0; the metrics of the cluster are there where `REDIS_URL` or `DBHOST` is set",
+        "1 if what replicas share (Redis) answers and takes what larder keeps there, or none is configured, else 0; the metrics of the cluster are there where `REDIS_URL` or `DBHOST` is set",
     ),
     (
         "larder_cluster_replicas",
@@ -345,7 +345,7 @@ pub(super) const HELP: &[(&str, &str, &str)] = &[
     (
         "larder_object_store_up",
         "gauge",
-        "1 if the S3 store answered when it was asked last, else 0; this and the next six are not there without `s3`",
+        "1 if the S3 store answered when it was asked last, and refused neither larder's credentials nor its bucket, else 0; this and the next six are not there without `s3`",
     ),
     (
         "larder_object_store_mismatches_total",
