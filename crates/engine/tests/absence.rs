@@ -134,52 +134,43 @@ async fn hazard_a6_a_flush_forgets_absences_by_remote_type_and_pattern() {
 /// A publisher uploads; a build that asked a moment too early must not wait for `negative_ttl` once the index names the file.
 #[tokio::test]
 async fn hazard_a6_a_new_document_that_names_a_file_ends_its_absence() {
-    for format in FORMATS.into_iter().filter(|format| *format != "generic") {
-        for mutable_ttl in [5, 0] {
-            let bench = Bench::with(|repository| {
-                repository.cache.negative_ttl = std::time::Duration::from_hours(1);
-                repository.cache.mutable_ttl = std::time::Duration::from_secs(mutable_ttl);
-            })
-            .await;
-            let body = Payload::generated(5000, 1);
-            let (path, document) = unpublished(&bench, format, &body).await;
-            publish(&bench.origin, format, &body, "\"1\"");
-            bench.wait(6);
-            bench.get(format, document).await.unwrap();
-            bench.settled().await;
-            let got = bench
-                .get(format, &path)
-                .await
-                .unwrap_or_else(|fault| panic!("{format}: {fault:?}"));
-            assert_eq!(got.bytes(), &body.slice(0, 5000), "{format}");
-        }
+    for mutable_ttl in [5, 0] {
+        named_by_a_new_document(mutable_ttl, 1, true).await;
     }
 }
 
 /// Clients ask for what they have just read of at once: the document may not be committed by then, and others may ask for it again.
 #[tokio::test]
 async fn hazard_a6_a_document_that_was_answered_with_and_is_not_held_yet_ends_absences_too() {
+    for (mutable_ttl, reads) in [(5, 1), (0, 1), (0, 2)] {
+        named_by_a_new_document(mutable_ttl, reads, false).await;
+    }
+}
+
+/// A file was absent, and is fetched as soon as so many reads of its document have named it, which may be held by then or not.
+async fn named_by_a_new_document(mutable_ttl: u64, reads: u32, is_held: bool) {
     for format in FORMATS.into_iter().filter(|format| *format != "generic") {
-        for (mutable_ttl, reads) in [(5, 1), (0, 1), (0, 2)] {
-            let bench = Bench::with(|repository| {
-                repository.cache.negative_ttl = std::time::Duration::from_hours(1);
-                repository.cache.mutable_ttl = std::time::Duration::from_secs(mutable_ttl);
-            })
-            .await;
-            let body = Payload::generated(5000, 1);
-            let (path, document) = unpublished(&bench, format, &body).await;
-            publish(&bench.origin, format, &body, "\"1\"");
-            bench.wait(6);
-            for _ in 0..reads {
-                bench.get(format, document).await.unwrap();
-            }
-            let got = bench
-                .get(format, &path)
-                .await
-                .unwrap_or_else(|fault| panic!("{format} {mutable_ttl} {reads}: {fault:?}"));
-            assert_eq!(got.bytes(), &body.slice(0, 5000), "{format}");
+        let bench = Bench::with(|repository| {
+            repository.cache.negative_ttl = std::time::Duration::from_hours(1);
+            repository.cache.mutable_ttl = std::time::Duration::from_secs(mutable_ttl);
+        })
+        .await;
+        let body = Payload::generated(5000, 1);
+        let (path, document) = unpublished(&bench, format, &body).await;
+        publish(&bench.origin, format, &body, "\"1\"");
+        bench.wait(6);
+        for _ in 0..reads {
+            bench.get(format, document).await.unwrap();
+        }
+        if is_held {
             bench.settled().await;
         }
+        let got = bench
+            .get(format, &path)
+            .await
+            .unwrap_or_else(|fault| panic!("{format} {mutable_ttl} {reads}: {fault:?}"));
+        assert_eq!(got.bytes(), &body.slice(0, 5000), "{format}");
+        bench.settled().await;
     }
 }
 

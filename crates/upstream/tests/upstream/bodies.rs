@@ -252,6 +252,14 @@ async fn whole_bodies_leave_a_connection_that_is_used_again() {
     assert_eq!(origin.connections(), 1);
 }
 
+/// That an answer with these fields is none that can be read.
+async fn assert_refused(origin: &Origin, fields: &str) {
+    let (upstream, _) = upstream();
+    let request = get(&repository(settings(&origin.url("/"))), origin.url("/"));
+    let result = upstream.send(request).await;
+    assert_eq!(kind(result), UpstreamErrorKind::Protocol, "{fields:?}");
+}
+
 #[tokio::test]
 async fn hazard_s11_contradictory_framing_is_refused() {
     for fields in [
@@ -263,14 +271,7 @@ async fn hazard_s11_contradictory_framing_is_refused() {
     ] {
         let reply = format!("HTTP/1.1 200 OK\r\n{fields}");
         let origin = Origin::start(move |_| send(reply.clone())).await;
-        let (upstream, _) = upstream();
-        let result = upstream
-            .send(get(
-                &repository(settings(&origin.url("/"))),
-                origin.url("/"),
-            ))
-            .await;
-        assert_eq!(kind(result), UpstreamErrorKind::Protocol, "{fields:?}");
+        assert_refused(&origin, fields).await;
     }
 }
 
@@ -299,14 +300,7 @@ async fn hazard_w2_s11_transfer_codings_other_than_chunked_are_refused() {
     ] {
         let reply = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}");
         let origin = Origin::start(move |_| then(send(reply.clone()), Act::Close)).await;
-        let (upstream, _) = upstream();
-        let result = upstream
-            .send(get(
-                &repository(settings(&origin.url("/"))),
-                origin.url("/"),
-            ))
-            .await;
-        assert_eq!(kind(result), UpstreamErrorKind::Protocol, "{fields:?}");
+        assert_refused(&origin, fields).await;
     }
     let spelt = "HTTP/1.1 200 OK\r\ntransfer-encoding:  Chunked \r\n\r\n4\r\ngood\r\n0\r\n\r\n";
     assert_eq!(body(send(spelt)).await, (b"good".to_vec(), None));
