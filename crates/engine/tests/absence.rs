@@ -168,7 +168,8 @@ async fn named_by_a_new_document(mutable_ttl: u64, reads: u32, is_held: bool) {
         let got = bench
             .get(format, &path)
             .await
-            .unwrap_or_else(|fault| panic!("{format} {mutable_ttl} {reads}: {fault:?}"));
+            .map_err(|fault| format!("{format} {mutable_ttl} {reads}: {fault:?}"))
+            .unwrap();
         assert_eq!(got.bytes(), &body.slice(0, 5000), "{format}");
         bench.settled().await;
     }
