@@ -39,6 +39,10 @@ pub use self::memory::MemoryObjects;
 pub(super) use self::publish::ToPut;
 pub use self::s3::{Refused, S3Objects, S3Settings};
 
+/// A reader has the first bytes by then, or is told: looking for the blob, its sums and the bytes themselves take no longer together.
+const FIRST_BYTES: Duration = Duration::from_secs(8);
+/// A store that took its time to be found has this much at least to give something.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 /// What all keys begin with. The rest is the digest in hexadecimal digits.
 const PREFIX: &str = "sha256/";
 /// What the keys of sums begin with.
@@ -232,6 +236,13 @@ impl ObjectBlobStore {
     }
 }
 
+fn too_late(digest: &Digest) -> StorageError {
+    StorageError::new(
+        StorageErrorKind::Unavailable,
+        format!("cannot read blob {digest}: the object store does not answer in time"),
+    )
+}
+
 /// The key of a blob. Only SHA-256 names blobs.
 fn key_of(digest: &Digest) -> Result<String, StorageError> {
     if digest.algorithm() == DigestAlgorithm::Sha256 {
@@ -255,50 +266,13 @@ impl Shared {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn keep_sums(
-        &self,
-        blob: &BlobDescriptor,
-        sums: Sums,
-    ) -> Result<Arc<Sums>, StorageError> {
-        let body = Body::Memory(sums.encode(blob.size));
-        let key = key_of_sums(&blob.digest);
-        self.objects.put(&key, body).await?;
-        let sums = Arc::new(sums);
-        self.sums.insert(blob.digest.clone(), Arc::clone(&sums));
-        Ok(sums)
-    }
-
-    /// The sums of a blob that is there. Where they are missing or spoilt, all of the blob is read and compared with its digest, and they
-    /// are made anew.
-    async fn sums(&self, blob: &BlobDescriptor, key: &str) -> Result<Arc<Sums>, StorageError> {
-        if let Some(sums) = self.sums.get(&blob.digest) {
-            return Ok(sums);
-        }
-        let (sums_key, length) = (key_of_sums(&blob.digest), Sums::encoded_length(blob.size));
-        let stored = Body::once(Some(length), self.objects.get(&sums_key, 0..length));
-        match stored.read(length).await {
-            Ok(bytes) => {
-                if let Some(sums) = Sums::decode(&bytes, blob.size) {
-                    let sums = Arc::new(sums);
-                    self.sums.insert(blob.digest.clone(), Arc::clone(&sums));
-                    return Ok(sums);
-                }
-            }
-            Err(error) => match self.objects.head(&sums_key).await? {
-                None => self.objects.confirm_absent(&sums_key).await?,
-                Some(info) if info.length != length => {}
-                Some(_) => return Err(StorageError::from_io("read the sums of a blob", error)),
-            },
-        }
-        tracing::warn!(digest = %blob.digest, "the sums of a stored object are missing or spoilt: it is read to the end to make them anew");
-        let whole = Body::once(Some(blob.size), self.objects.get(key, 0..blob.size));
-        let sums = Sums::of_checked(whole, blob).await.inspect_err(|error| {
-            if error.kind == StorageErrorKind::Corrupt {
-                self.mismatches.fetch_add(1, Ordering::Relaxed);
-                self.damaged().insert(blob.digest.clone());
-            }
-        })?;
-        self.keep_sums(blob, sums).await
+    /// That the blob is there, with its length.
+    async fn find(&self, blob: &BlobDescriptor, key: &str) -> Result<(), StorageError> {
+        let Some(info) = self.objects.head(key).await? else {
+            self.objects.confirm_absent(key).await?;
+            return Err(not_found(&blob.digest));
+        };
+        check_length(blob, info.length)
     }
 
     /// Nobody is sent to a store that does not answer, or does not have the blob, or has been found to have other bytes.
@@ -362,15 +336,15 @@ impl BlobStore for ObjectBlobStore {
             if self.shared.damaged().contains(&blob.digest) {
                 return Err(damaged(&blob.digest));
             }
-            let Some(info) = self.shared.objects.head(&key).await? else {
-                self.shared.objects.confirm_absent(&key).await?;
-                return Err(not_found(&blob.digest));
-            };
-            check_length(blob, info.length)?;
+            let began = tokio::time::Instant::now();
+            let found = tokio::time::timeout(FIRST_BYTES, self.shared.find(blob, &key)).await;
+            found.map_err(|_| too_late(&blob.digest))??;
+            let patience = FIRST_BYTES.saturating_sub(began.elapsed());
             Ok(Body::streamed(Checked {
                 shared: Arc::clone(&self.shared),
                 blob: blob.clone(),
                 key,
+                patience: patience.max(LEAST_PATIENCE),
             }))
         }))
     }

@@ -40,6 +40,38 @@ async fn a_part_is_fetched_as_a_part() {
     }
 }
 
+/// A store that gives the length of a blob late and then nothing has one time for both: whoever waits is told before ten seconds are over.
+/// One that gives little at a time goes on.
+#[tokio::test(start_paused = true)]
+async fn first_bytes_have_one_time_with_all_that_must_be_asked_before() {
+    for (length, delay, is_in_time) in [
+        (10_000, 5_000, false),
+        (3_000_000, 3_000, false),
+        (10_000, 2_500, true),
+        (3_000_000, 200, true),
+    ] {
+        let objects = Arc::new(MemoryObjects::with_delay(Duration::from_millis(delay)));
+        let bytes = content(length);
+        let blob = {
+            let (_directory, store) = store(&objects);
+            store.put_bytes(&bytes).await.unwrap().descriptor
+        };
+        let (_directory, store) = store(&objects);
+        let began = tokio::time::Instant::now();
+        let open = store.open(&blob).await;
+        let first = match open {
+            Ok(body) => body.chunks().next().await.unwrap().map_err(|_| ()),
+            Err(_) => Err(()),
+        };
+        let took = began.elapsed();
+        assert_eq!(first.is_ok(), is_in_time, "{length} {delay} {took:?}");
+        assert!(is_in_time || took < Duration::from_secs(10), "{took:?}");
+        if let Ok(first) = first {
+            assert_eq!(first[..], bytes[..first.len()]);
+        }
+    }
+}
+
 fn content(length: usize) -> Vec<u8> {
     (0..length).map(|n| (n % 251) as u8).collect()
 }

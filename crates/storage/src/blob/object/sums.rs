@@ -6,12 +6,14 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use larder_core::{BlobDescriptor, Digest, Hasher, sha256};
+use tokio::time::Instant;
 
-use super::{Growth, Shared};
+use super::{Growth, Shared, key_of_sums, too_late};
 use crate::body::{Body, Chunks, Source};
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -174,6 +176,60 @@ impl Sums {
     }
 }
 
+impl Shared {
+    pub(super) async fn keep_sums(
+        &self,
+        blob: &BlobDescriptor,
+        sums: Sums,
+    ) -> Result<Arc<Sums>, StorageError> {
+        let body = Body::Memory(sums.encode(blob.size));
+        let key = key_of_sums(&blob.digest);
+        self.objects.put(&key, body).await?;
+        let sums = Arc::new(sums);
+        self.sums.insert(blob.digest.clone(), Arc::clone(&sums));
+        Ok(sums)
+    }
+
+    /// The sums of a blob that is there. Where they are missing or spoilt, all of the blob is read and compared with its digest, and they
+    /// are made anew.
+    async fn sums(
+        &self,
+        blob: &BlobDescriptor,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Arc<Sums>, StorageError> {
+        if let Some(sums) = self.sums.get(&blob.digest) {
+            return Ok(sums);
+        }
+        let (sums_key, length) = (key_of_sums(&blob.digest), Sums::encoded_length(blob.size));
+        let stored = Body::once(Some(length), self.objects.get(&sums_key, 0..length));
+        let read = tokio::time::timeout(patience, stored.read(length)).await;
+        match read.map_err(|_| too_late(&blob.digest))? {
+            Ok(bytes) => {
+                if let Some(sums) = Sums::decode(&bytes, blob.size) {
+                    let sums = Arc::new(sums);
+                    self.sums.insert(blob.digest.clone(), Arc::clone(&sums));
+                    return Ok(sums);
+                }
+            }
+            Err(error) => match self.objects.head(&sums_key).await? {
+                None => self.objects.confirm_absent(&sums_key).await?,
+                Some(info) if info.length != length => {}
+                Some(_) => return Err(StorageError::from_io("read the sums of a blob", error)),
+            },
+        }
+        tracing::warn!(digest = %blob.digest, "the sums of a stored object are missing or spoilt: it is read to the end to make them anew");
+        let whole = Body::once(Some(blob.size), self.objects.get(key, 0..blob.size));
+        let sums = Sums::of_checked(whole, blob).await.inspect_err(|error| {
+            if error.kind == StorageErrorKind::Corrupt {
+                self.mismatches.fetch_add(1, Ordering::Relaxed);
+                self.damaged().insert(blob.digest.clone());
+            }
+        })?;
+        self.keep_sums(blob, sums).await
+    }
+}
+
 pub(super) fn damaged(digest: &Digest) -> StorageError {
     StorageError::new(
         StorageErrorKind::Corrupt,
@@ -187,6 +243,8 @@ pub(super) struct Checked {
     pub(super) shared: Arc<Shared>,
     pub(super) blob: BlobDescriptor,
     pub(super) key: String,
+    /// How long the first bytes are waited for.
+    pub(super) patience: Duration,
 }
 
 impl Source for Checked {
@@ -202,6 +260,9 @@ impl Source for Checked {
             key: self.key.clone(),
             at: range.start,
             end: range.end,
+            deadline: None,
+            has_come: false,
+            patience: self.patience,
             sums: None,
             chunks: None,
             left: Bytes::new(),
@@ -227,6 +288,10 @@ struct Reading {
     key: String,
     at: u64,
     end: u64,
+    /// Since the first time that somebody has wanted bytes.
+    deadline: Option<Instant>,
+    has_come: bool,
+    patience: Duration,
     sums: Option<Arc<Sums>>,
     chunks: Option<Chunks>,
     /// Of a chunk that reached into the next block.
@@ -247,8 +312,11 @@ impl Reading {
             let number = self.at / BLOCK;
             let block = number * BLOCK..(number * BLOCK + BLOCK).min(self.blob.size);
             if has_sums(self.blob.size) && self.sums.is_none() {
-                let sums = self.shared.sums(&self.blob, &self.key).await;
+                let patience = self.deadline().saturating_duration_since(Instant::now());
+                let sums = self.shared.sums(&self.blob, &self.key, patience).await;
                 self.sums = Some(sums.map_err(io::Error::other)?);
+                // They were made anew, of all that the store has: it gives bytes.
+                self.has_come |= Instant::now() >= self.deadline();
             }
             if self.chunks.is_none() {
                 let last = self.end.next_multiple_of(BLOCK).min(self.blob.size);
@@ -263,16 +331,35 @@ impl Reading {
         }
     }
 
+    fn deadline(&mut self) -> Instant {
+        let patience = self.patience;
+        *self
+            .deadline
+            .get_or_insert_with(|| Instant::now() + patience)
+    }
+
+    /// What the store gives next. Only the first bytes have a time by which they must have come: a slow store is not a dead one.
+    async fn next(&mut self) -> io::Result<Option<io::Result<Bytes>>> {
+        let deadline = (!self.has_come).then(|| self.deadline());
+        let Some(chunks) = &mut self.chunks else {
+            return Ok(None);
+        };
+        let Some(deadline) = deadline else {
+            return Ok(chunks.next().await);
+        };
+        let next = tokio::time::timeout_at(deadline, chunks.next()).await;
+        let next = next.map_err(|_| io::Error::other(too_late(&self.blob.digest)))?;
+        self.has_come = true;
+        Ok(next)
+    }
+
     /// The next bytes as they come.
     async fn take(&mut self, length: u64) -> io::Result<Vec<Bytes>> {
         let mut pieces = Vec::new();
         let mut missing = length as usize;
         while missing > 0 {
             if self.left.is_empty() {
-                let next = match &mut self.chunks {
-                    Some(chunks) => chunks.next().await,
-                    None => None,
-                };
+                let next = self.next().await?;
                 self.left = next.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))?;
                 continue;
             }
