@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -69,6 +68,8 @@ pub struct GrowingSpool {
     total: Option<u64>,
     pub(super) withheld: Withheld,
     file: OnceLock<Arc<File>>,
+    /// The piece of the file that was read last, and where it begins.
+    recent: Mutex<Option<(u64, Bytes)>>,
     ring: Mutex<Ring>,
     ring_capacity: usize,
     ring_moved: Notify,
@@ -97,6 +98,7 @@ impl GrowingSpool {
             total,
             withheld,
             file: OnceLock::new(),
+            recent: Mutex::default(),
             ring: Mutex::default(),
             ring_capacity,
             ring_moved: Notify::new(),
@@ -354,14 +356,46 @@ impl GrowingSpool {
             want
         };
         drop(ring);
+        if let Some(bytes) = self.read_recent(position, want) {
+            return Ok(bytes);
+        }
         let file = self
             .file
             .get()
             .ok_or_else(|| io::Error::other("bytes of this download are gone"))?;
-        let mut buffer = vec![0; want as usize];
-        file.read_exact_at(&mut buffer, position)?;
-        Ok(buffer.into())
+        let bytes = read_file(file, position, want as usize)?;
+        *self.recent() = Some((position, bytes.clone()));
+        Ok(bytes)
     }
+
+    /// What another reader has just read of the file: those who wait for the same bytes share them in memory.
+    fn read_recent(&self, position: u64, want: u64) -> Option<Bytes> {
+        let recent = self.recent();
+        let (at, bytes) = recent.as_ref()?;
+        let from = usize::try_from(position.checked_sub(*at)?).ok()?;
+        let to = bytes.len().min(from.saturating_add(want as usize));
+        (from < to).then(|| bytes.slice(from..to))
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Option<(u64, Bytes)>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Exactly `length` bytes of a file. They are not set to zero first, which would cost about as much as reading them.
+fn read_file(file: &File, position: u64, length: usize) -> io::Result<Bytes> {
+    let mut buffer = Vec::with_capacity(length);
+    while buffer.len() < length {
+        let at = position + buffer.len() as u64;
+        let free = rustix::buffer::spare_capacity(&mut buffer);
+        match rustix::io::pread(file, free, at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    buffer.truncate(length);
+    Ok(buffer.into())
 }
 
 fn read_ring(ring: &Ring, position: u64, want: u64) -> io::Result<Bytes> {
