@@ -114,3 +114,36 @@ async fn pages_are_soon_there_and_short_with_five_thousand_repositories() {
     }
     assert_eq!(seen.len(), 5_000);
 }
+
+/// Reasons of a page's length do not make it one; the JSON has them whole.
+#[tokio::test]
+async fn long_reasons_of_a_package_are_cut() {
+    let origin = Origin::start().await;
+    let reason = "no longer kept up, see <the next one> ö ".repeat(120);
+    let versions: Vec<String> = (0..130)
+        .map(|number| {
+            let tarball = origin.url(&format!("/long/-/long-1.0.{number}.tgz"));
+            format!(
+                r#""1.0.{number}": {{"name": "long", "version": "1.0.{number}", "deprecated": "{reason}", "dist": {{"tarball": "{tarball}"}}}}"#
+            )
+        })
+        .collect();
+    let packument = format!(
+        r#"{{"name": "long", "dist-tags": {{"latest": "1.0.0"}}, "versions": {{{}}}}}"#,
+        versions.join(",")
+    );
+    let packument = Resource::new(packument).content_type("application/json");
+    origin.put("/long", packument);
+    let base = origin.url("");
+    let config = format!("remotes: {{ npm: {{ package: npm, base_url: \"{base}\" }} }}\n");
+    let larder = TestLarder::start(&config).await;
+    assert_eq!(get(&larder.artifact("npm", "long")).await.status, 200);
+    let path = "ui/repositories/npm/package?name=long";
+    let answer = page(&larder, path).await;
+    assert_eq!(answer.status, 200);
+    let text = answer.text();
+    assert!(text.len() <= 150_000, "{} bytes", text.len());
+    assert!(text.contains("no longer kept up") && text.contains(" …</bdi>"));
+    let whole = json(&larder, path).await;
+    assert_eq!(whole["files"][0]["deprecated"], reason);
+}

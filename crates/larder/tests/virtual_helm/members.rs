@@ -56,9 +56,15 @@ async fn an_authoritative_member_s_names_are_its_own_wherever_it_stands() {
         archives(&index(&larder).await),
         ["acme-1.0.0", "redis-1.0.0"]
     );
-    // Nor is a file of that name anybody else's.
-    let file = get(&of(&larder, "all", "acme-9.9.9.tgz")).await;
-    assert_eq!(file.status, 404, "{}", file.text());
+    // Nor is a file of that name anybody else's, by a link of before either.
+    for path in ["acme-9.9.9.tgz", "_m/public/acme-9.9.9.tgz"] {
+        let file = get(&of(&larder, "all", path)).await;
+        assert_eq!(file.status, 404, "{path}: {}", file.text());
+    }
+    for path in ["_m/own/acme-1.0.0.tgz", "_m/public/redis-1.0.0.tgz"] {
+        let file = get(&of(&larder, "all", path)).await;
+        assert_eq!(file.status, 200, "{path}: {}", file.text());
+    }
     assert_eq!(public.count("GET", "/acme-9.9.9.tgz"), 0);
     assert_eq!(
         get(&of(&larder, "all", "redis-1.0.0.tgz")).await.status,

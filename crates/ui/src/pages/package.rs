@@ -91,7 +91,26 @@ impl Package {
     }
 }
 
+/// Of a reason the page shows this many bytes at most, so that a hundred of them do not make it long; the JSON has all of it.
+const LONGEST_REASON: usize = 160;
+
+/// The beginning of a long reason, and whether something is left out.
+fn beginning(reason: &str) -> (&str, bool) {
+    let end = reason.floor_char_boundary(LONGEST_REASON);
+    (&reason[..end], end < reason.len())
+}
+
 impl PackageFile {
+    /// The beginning of the reason why it was withdrawn, and whether there is more of it.
+    pub fn yanked_in_short(&self) -> Option<(&str, bool)> {
+        self.yanked.as_deref().map(beginning)
+    }
+
+    /// The beginning of the reason why it is not to be used any more, and whether there is more of it.
+    pub fn deprecated_in_short(&self) -> Option<(&str, bool)> {
+        self.deprecated.as_deref().map(beginning)
+    }
+
     /// The file's name.
     pub fn file(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()

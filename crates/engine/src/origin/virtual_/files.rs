@@ -34,7 +34,27 @@ impl Reading<'_> {
         let path = ArtifactPath::parse(raw, self.format.profile().path_rules)
             .map_err(|error| path_fault(error).in_repository(&self.owner.repository.name))?;
         let leaf = self.member_with(name, path.as_str())?;
-        self.from(leaf, raw, None).await
+        let until = self.unless_owned(leaf, path.as_str()).await?;
+        self.from(leaf, raw, until).await
+    }
+
+    /// That no other member owns what `leaf` is asked for, and until when that holds: a link of before is no way around an owner.
+    async fn unless_owned(&self, leaf: &Leaf, path: &str) -> Result<Option<UnixMillis>, Fault> {
+        if !self.leaves.iter().any(|one| one.owns_names) {
+            return Ok(None);
+        }
+        let subject = self.owner.facts(path);
+        let (asked, until, failed) = self.asked(path, subject.policy_path(path)).await?;
+        if asked.iter().any(|one| std::ptr::eq(*one, leaf)) {
+            return Ok(until);
+        }
+        Err(failed.unwrap_or_else(|| {
+            self.nowhere(&format!(
+                "names like that of {} are another member's of virtual repository {}",
+                larder_core::shown(path),
+                self.owner.repository.name
+            ))
+        }))
     }
 
     /// The member of this name, if the virtual repositories that it is in let it have a file: their rules, and what is reserved for others.
