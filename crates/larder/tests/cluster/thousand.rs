@@ -184,6 +184,14 @@ async fn cold_file(cluster: &Cluster, clients: usize, name: &str, length: u64) -
     println!(
         "{name}, {length} bytes: {clients} clients of {REPLICAS} replicas, {asked} request upstream, first bytes {first:?} to {last:?}, all done after {took:?}"
     );
+    for replica in 0..REPLICAS {
+        let of_it: Vec<Outcome> = outcomes
+            .iter()
+            .copied()
+            .filter(|one| one.replica == replica)
+            .collect();
+        println!("  replica {replica}: {:?}", first_bytes(&of_it));
+    }
     assert_eq!(asked, 1, "{name}");
     last.saturating_sub(first)
 }
