@@ -74,6 +74,16 @@ def chart(case):
         expect("scheme: https" in secure and "insecureSkipVerify: true" in secure, "so does the monitor")
         expect("secretName: certificate" in secure and "mountPath: /tls" in secure, "the certificate is mounted")
         expect(many.count("scheme: HTTP }") == 3, "without TLS they do not")
+        expect("LARDER_ADVERTISE" not in secure, "an address of which no certificate holds")
+        other_port = template(f"{MANY},listen=0.0.0.0:9000")
+        expect("8000" not in other_port.replace("8000:80", ""), f"the port is not the one that is listened on:\n{other_port}")
+        expect(other_port.count("9000") == 4, "container, annotation, address to listen on and advertised address")
+        said = template(f"{MANY},listen=0.0.0.0:80\\,[::]:81", fails=True)
+        expect("one port" in said, f"two ports:\n{said}")
+        for nothing in ("config=null", "config.s3=null", "config.remotes.npm=null"):
+            template(f"{MANY},{nothing}")
+        curated = template(f"{MANY},config.remotes.npm=null,config.remotes.pypi=null,config.remotes.own.type=local")
+        expect("npm:" not in curated and "own:" in curated, "repositories that are left out")
         ipv6 = template(f"{MANY},listen=[::]:8000")
         expect('value: "[::]:8000"' in ipv6, "an address of IPv6 to listen on")
 

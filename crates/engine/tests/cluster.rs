@@ -22,6 +22,7 @@ use larder_engine::*;
 use larder_storage::{Chunks, MemoryShared, RedisAddress, RedisShared, Shared};
 use larder_testkit::servers::RedisServer;
 use larder_testkit::{Behaviour, Payload, Resource};
+use larder_upstream::PeerError;
 use support::{Bench, Client, Got, ask};
 
 const KIB: u64 = 1 << 10;
@@ -37,7 +38,8 @@ fn secret() -> ClusterSecret {
 struct Network {
     engines: Mutex<HashMap<String, Arc<Engine>>>,
     dead: Mutex<HashSet<String>>,
-    secret: ClusterSecret,
+    /// What those who follow sign with.
+    secret: Mutex<ClusterSecret>,
 }
 
 impl Network {
@@ -45,7 +47,7 @@ impl Network {
         Arc::new(Self {
             engines: Mutex::default(),
             dead: Mutex::default(),
-            secret: secret(),
+            secret: Mutex::new(secret()),
         })
     }
 
@@ -67,19 +69,23 @@ impl Peers for Way {
         &'a self,
         address: &'a str,
         request: &'a FlightRequest,
-    ) -> BoxFuture<'a, Result<Chunks, String>> {
+    ) -> BoxFuture<'a, Result<Chunks, PeerError>> {
         async move {
             let network = Arc::clone(&self.0);
             if network.is_dead(address) {
-                return Err("refused".to_owned());
+                return Err(PeerError::Gone("refused".to_owned()));
             }
             let engine = network.engines.lock().unwrap().get(address).cloned();
-            let engine = engine.ok_or("nobody is there")?;
+            let engine = engine.ok_or(PeerError::Gone("nobody is there".to_owned()))?;
             let target = request.target();
-            let signature = network.secret.sign(&target, engine.now());
-            let body = engine
-                .peer_flight(Some(&signature), &target)
-                .map_err(|fault| fault.message)?;
+            let signature = network.secret.lock().unwrap().sign(&target, engine.now());
+            let body =
+                engine
+                    .peer_flight(Some(&signature), &target)
+                    .map_err(|fault| match fault.kind {
+                        FaultKind::Forbidden => PeerError::Closed(fault.message),
+                        _ => PeerError::Gone(fault.message),
+                    })?;
             let address = address.to_owned();
             let chunks = body.chunks().flat_map(move |chunk| {
                 let dead = network.is_dead(&address);
@@ -404,10 +410,17 @@ async fn a_leader_that_is_cut_off_is_followed_by_one_other() {
     .await;
 }
 
-/// Where replicas do not reach each other, they wait for the record.
+/// Where replicas do not reach each other, or do not let each other follow, they wait for the record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_addresses_the_others_wait_for_what_is_kept() {
-    let replicas = Replicas::three(false).await;
+async fn without_addresses_or_with_other_secrets_the_others_wait_for_what_is_kept() {
+    without_a_way(Replicas::three(false).await).await;
+    let strangers = Replicas::three(true).await;
+    *strangers.network.secret.lock().unwrap() =
+        ClusterSecret::new(Secret::new("another secret of three".to_owned()));
+    without_a_way(strangers).await;
+}
+
+async fn without_a_way(replicas: Replicas) {
     let body = replicas.publish("file.bin", 2 * MIB);
     let bytes_per_second = 4 * MIB;
     replicas

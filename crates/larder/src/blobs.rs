@@ -77,7 +77,7 @@ pub(crate) async fn open(
                 endpoint,
                 "the object store does not answer: larder is not ready, and asks again"
             );
-            tier.set_waiting(true);
+            tier.set_waiting(Some(error));
             false
         }
     };
@@ -119,10 +119,16 @@ pub(crate) fn explained(error: &StorageError) -> String {
         cause = deeper;
     }
     let (error, cause) = (error.to_string(), cause.to_string());
+    // What rustls says of bytes that are no TLS.
+    let hint = if cause.contains("InvalidContentType") {
+        "; no TLS is spoken there: set MINIO_SECURE (`s3.secure`) to false"
+    } else {
+        ""
+    };
     if error == cause {
         error
     } else {
-        format!("{error} ({cause})")
+        format!("{error} ({cause}{hint})")
     }
 }
 
@@ -183,17 +189,19 @@ impl Blobs {
             match upkeep.objects.probe().await {
                 Ok(missing) => {
                     tell(&s3, &missing);
-                    upkeep.tier.set_waiting(false);
+                    upkeep.tier.set_waiting(None);
                     upkeep.is_probed = true;
                 }
                 Err(Refused::Later(error)) => {
                     tracing::debug!(%error, "the object store was asked again");
+                    upkeep.tier.set_waiting(Some(explained(&error)));
                 }
                 Err(Refused::Never(why)) => {
                     tracing::error!(
                         why,
                         "the object store cannot be used as it is: larder stays not ready, and asks again"
                     );
+                    upkeep.tier.set_waiting(Some(why));
                 }
             }
         }

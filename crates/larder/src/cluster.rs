@@ -14,7 +14,7 @@ use larder_storage::{
     Attempt, Chunks, Lease, MetadataStore, Notices, RedisAddress, RedisShared, Renewal, Shared,
     Told, Unshared,
 };
-use larder_upstream::PeerClient;
+use larder_upstream::{PeerClient, PeerError};
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -231,7 +231,7 @@ impl Peers for Replicas {
         &'a self,
         address: &'a str,
         request: &'a FlightRequest,
-    ) -> BoxFuture<'a, Result<Chunks, String>> {
+    ) -> BoxFuture<'a, Result<Chunks, PeerError>> {
         async move {
             let target = request.target();
             let signature = self.secret.sign(&target, SystemClock.now());

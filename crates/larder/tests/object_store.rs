@@ -17,7 +17,7 @@ use larder_core::{Clock as _, SystemClock};
 use larder_storage::S3Objects;
 use larder_testkit::servers::postgres::Postgres;
 use larder_testkit::servers::{Gate, S3Server};
-use larder_testkit::{Origin, Payload, Resource};
+use larder_testkit::{Behaviour, Origin, Payload, Resource};
 use store::{store_below, store_of};
 use support::client::{builder, client, try_send};
 use support::{Answer, PATIENCE, Setup, TestLarder, get, send};
@@ -313,6 +313,15 @@ async fn what_cannot_work_ends_the_process_and_what_may_yet_does_not() {
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(log.contains(said) && !log.contains("canary"), "{log}");
     }
+    // What answers in its place says why in `/health`.
+    origin.behave("*", Behaviour::Status(405));
+    let store = origin.url("").replace("http://", "");
+    let larder = setup(&origin, store.trim_end_matches('/')).start().await;
+    let health = get(&larder.url("/health")).await.json();
+    let detail = health["backends"]["blobs"]["detail"].as_str();
+    assert!(detail.is_some_and(|why| why.contains("405")), "{health}");
+    origin.clear("*");
+    drop(larder);
     let gate = Gate::to(&server.endpoint()).await;
     server.kill();
     let larder = setup(&origin, &gate.endpoint()).start().await;
@@ -323,6 +332,21 @@ async fn what_cannot_work_ends_the_process_and_what_may_yet_does_not() {
     server.restart().await;
     until_status(&larder, "/ready", 200).await;
     assert_eq!(put(&larder.artifact("own", "a"), "a").await.status, 201);
+}
+
+/// As for upstreams: loopback is reached directly, and `proxy: none` means that no variable counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_reached_by_the_proxies_of_upstreams_and_no_others() {
+    let server = S3Server::start().await;
+    let origin = Origin::start().await;
+    for more in ["", "proxy: none\n"] {
+        let setup = setup_with(&origin, &server.endpoint(), more);
+        let setup = setup
+            .env("HTTP_PROXY", "http://127.0.0.1:9")
+            .env("ALL_PROXY", "socks5://127.0.0.1:9");
+        let larder = setup.start().await;
+        assert_eq!(put(&larder.artifact("own", "a"), "a").await.status / 100, 2);
+    }
 }
 
 /// A replica that nobody asks for anything of the store says within seconds that it is away.

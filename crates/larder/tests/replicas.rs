@@ -352,7 +352,7 @@ async fn what_cannot_work_is_refused_and_no_secret_is_shown() {
     let shown = get(&larder.url("/config")).await;
     assert_eq!(
         shown.json()["redis"]["url"],
-        format!("redis://127.0.0.1:{}", redis.port())
+        format!("redis://***@127.0.0.1:{}", redis.port())
     );
     let health = get(&larder.url("/health")).await;
     for text in [shown.text(), health.text(), larder.log()] {

@@ -8,9 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_core::{Clock as _, SystemClock};
+use larder_core::{Clock as _, ProxyBypass, ProxyRules, SystemClock};
 use larder_storage::{Refused, S3Objects, S3Settings, StorageError};
 use larder_testkit::{Behaviour, Origin, Resource};
+use url::Url;
 
 const BUCKET: &str = "/artifacts";
 
@@ -38,6 +39,7 @@ fn settings(store: &Origin, platform: &[(&str, &str)]) -> S3Settings {
         platform: platform.iter().map(owned).collect(),
         ca: None,
         checksums: false,
+        proxies: None,
     }
 }
 
@@ -167,6 +169,51 @@ async fn a_web_identity_is_exchanged_and_renewed() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// The store is reached by the proxies of upstreams, and nobody else hears of credentials that this machine's platform gives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_is_for_the_store_and_not_for_the_platforms_credentials() {
+    const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
+    let (store, instance, proxy) = (bucket().await, Origin::start().await, Origin::start().await);
+    instance.put("/latest/api/token", Resource::new("a session"));
+    instance.put(ROLE, Resource::new("larder-role"));
+    let credentials = format!(
+        r#"{{"Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "{}", "AccessKeyId": "ASIA", "SecretAccessKey": "s", "Token": "t", "Expiration": "{}"}}"#,
+        in_seconds(0),
+        in_seconds(3_600)
+    );
+    let credentials = Resource::new(credentials).content_type("application/json");
+    instance.put(&format!("{ROLE}larder-role"), credentials);
+    let endpoint = instance.url("");
+    let platform = [("AWS_METADATA_ENDPOINT", endpoint.trim_end_matches('/'))];
+    let address = Url::parse(&proxy.url("")).unwrap();
+    let everything = S3Settings {
+        proxies: Some(ProxyRules::for_everything(address.clone())),
+        ..settings(&store, &platform)
+    };
+    let refused = made(everything).unwrap().look().await;
+    assert!(matches!(refused, Err(Refused::Later(_))), "{refused:?}");
+    let asked: Vec<String> = proxy
+        .requests()
+        .iter()
+        .map(|one| one.target.clone())
+        .collect();
+    let bucket = format!("http://{}{BUCKET}", store.address());
+    assert!(
+        !asked.is_empty() && asked.iter().all(|url| url.starts_with(&bucket)),
+        "{asked:?}"
+    );
+    assert_eq!((store.requests().len(), instance.requests().len()), (0, 3));
+
+    proxy.reset_log();
+    let proxies = ProxyRules::with_exceptions(Some(address), None, ProxyBypass::default());
+    let but_loopback = S3Settings {
+        proxies: Some(proxies),
+        ..settings(&store, &platform)
+    };
+    made(but_loopback).unwrap().look().await.unwrap();
+    assert_eq!((store.requests().len(), proxy.requests().len()), (1, 0));
 }
 
 /// Instance metadata of version 2: a session token first, and no question without it.

@@ -44,7 +44,7 @@ pub use collector::Collector;
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use http::{HttpUpstream, Options};
 pub use limits::{ClusterLimits, HostClaim, Moment};
-pub use peer::{PeerChunks, PeerClient};
+pub use peer::{PeerChunks, PeerClient, PeerError};
 pub use request::{Conditions, Resume, UpstreamRequest};
 pub use resolver::{NameLookup, SystemLookup};
 pub use response::{FolderRedirect, UpstreamResponse};

@@ -9,11 +9,23 @@ use futures_core::Stream;
 use futures_util::TryStreamExt as _;
 use reqwest::{Client, redirect};
 
+use crate::cause::Cause;
+use crate::classify::head_failure;
+
 /// How long connecting may take: replicas are near each other.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long a replica may say nothing at all; who follows it gives up sooner.
 const READ: Duration = Duration::from_secs(10);
 const POOL_IDLE: Duration = Duration::from_secs(50);
+
+/// Why another replica's bytes cannot be had, in words for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerError {
+    /// It does not answer, or has not got what is asked for (any more).
+    Gone(String),
+    /// It is there, and this one cannot follow it: its certificate or its `cluster.secret` is not the right one.
+    Closed(String),
+}
 
 /// Bytes of an answer as they come.
 pub type PeerChunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -42,13 +54,24 @@ impl PeerClient {
     /// GETs `url` with one further field, and gives the body of a 200.
     ///
     /// # Errors
-    /// No answer came, or it has another status: in words for the log.
-    pub async fn get(&self, url: &str, field: (&str, &str)) -> Result<PeerChunks, String> {
+    /// No answer came, or it has another status.
+    pub async fn get(&self, url: &str, field: (&str, &str)) -> Result<PeerChunks, PeerError> {
         let sent = self.0.get(url).header(field.0, field.1).send().await;
-        // The URL is long, and the log knows the replica.
-        let response = sent.map_err(|error| error.without_url().to_string())?;
-        if response.status() != 200 {
-            return Err(format!("it answered {}", response.status()));
+        let response = sent.map_err(|error| {
+            let failure = head_failure(&error);
+            if failure.cause == Some(Cause::Tls) {
+                PeerError::Closed(failure.text)
+            } else {
+                PeerError::Gone(failure.text)
+            }
+        })?;
+        match response.status().as_u16() {
+            200 => {}
+            403 => {
+                let why = "it does not know this one: `cluster.secret` must be the same on all replicas, and clocks must agree";
+                return Err(PeerError::Closed(why.to_owned()));
+            }
+            other => return Err(PeerError::Gone(format!("it answered {other}"))),
         }
         let chunks = response.bytes_stream();
         Ok(Box::pin(chunks.map_err(io::Error::other)))

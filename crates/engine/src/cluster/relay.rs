@@ -9,7 +9,7 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder_core::{Hasher, Repository, SourceKey};
 use larder_storage::{Attempt, Fence, Holder};
-use larder_upstream::{BodyStream, UpstreamError, UpstreamErrorKind, UpstreamResponse};
+use larder_upstream::{BodyStream, PeerError, UpstreamError, UpstreamErrorKind, UpstreamResponse};
 use tokio::time::timeout;
 use url::Url;
 
@@ -31,7 +31,7 @@ pub(super) enum Joined {
     Begun(Head, Frames),
     /// Its flight has ended, or has no body to give.
     Over,
-    /// It cannot be reached by anybody: it has not said where it is.
+    /// It is at work and cannot be followed: it has not said where it is, or does not let this one.
     Unreachable,
     /// It does not answer, or has no such flight.
     Gone,
@@ -55,9 +55,13 @@ impl Cluster {
         };
         match timeout(SILENCE, peers.follow(address, &request)).await {
             Ok(Ok(chunks)) => begun(Frames::new(chunks)).await,
-            Ok(Err(why)) => {
+            Ok(Err(PeerError::Gone(why))) => {
                 tracing::debug!(address, why, "a replica that downloads cannot be followed");
                 Joined::Gone
+            }
+            Ok(Err(PeerError::Closed(why))) => {
+                self.tell_closed(address, &why);
+                Joined::Unreachable
             }
             Err(_) => Joined::Gone,
         }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use larder_core::Clock;
 use larder_storage::{Chunks, Heartbeats, Shared, SharedStanding};
+use larder_upstream::PeerError;
 use tokio::sync::watch;
 
 use super::hearsay::{Hears, Hearsay};
@@ -16,17 +18,20 @@ use super::roster::{ReplicaReport, Roster};
 use super::secret::{ClusterSecret, nonce};
 use crate::news::NewsDesk;
 
+/// How often the log is told at most that replicas cannot be followed.
+const WARN_EVERY: Duration = Duration::from_mins(1);
+
 /// The way to other replicas.
 pub trait Peers: Send + Sync + Debug {
     /// Asks the replica at `address` for a download that it has under way: the bytes of [`Engine::peer_flight`](crate::Engine) there.
     ///
     /// # Errors
-    /// It cannot be reached, or has no such download: in words for the log.
+    /// It cannot be reached, has no such download, or does not let this one follow it.
     fn follow<'a>(
         &'a self,
         address: &'a str,
         request: &'a FlightRequest,
-    ) -> BoxFuture<'a, Result<Chunks, String>>;
+    ) -> BoxFuture<'a, Result<Chunks, PeerError>>;
 }
 
 /// What a replica needs to be one of several.
@@ -58,6 +63,8 @@ pub(crate) struct Cluster {
     pub(super) replica: String,
     pub(super) roster: Arc<Roster>,
     pub(super) counts: Counts,
+    /// When the log was last told that a replica cannot be followed.
+    warned: Mutex<Option<Instant>>,
     hearsay: OnceLock<Hearsay>,
 }
 
@@ -114,6 +121,7 @@ impl Cluster {
             secret: parts.secret,
             replica,
             counts: Counts::default(),
+            warned: Mutex::default(),
             hearsay: OnceLock::new(),
         }
     }
@@ -143,6 +151,19 @@ impl Cluster {
     /// From now on this is the configuration that the others are told of.
     pub(crate) fn configured(&self, config: &str) {
         self.roster.configured(config);
+    }
+
+    /// Tells the log, and not for each file, that the replica at `address` is there and cannot be followed.
+    pub(super) fn tell_closed(&self, address: &str, why: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!(
+                address,
+                why,
+                "another replica cannot be followed: what it downloads is waited for, and fetched again if that takes long"
+            );
+        }
     }
 
     pub(crate) fn report(&self) -> ClusterReport {

@@ -67,10 +67,14 @@ impl Cluster {
             Turn::Ours
         };
         for _ in 0..TRIES {
-            let holder = match self.attempt(&name, over.take()).await {
+            let gone = over.take();
+            let holder = match self.attempt(&name, gone).await {
                 Attempt::Unknown => return Turn::Ours,
                 Attempt::Taken(lease) => {
                     tick(&self.counts.led);
+                    if gone.is_some() {
+                        tick(&self.counts.taken_over);
+                    }
                     flight.keep(Lead::new(&self.shared, lease));
                     // The record may have come between the look at it and the lease.
                     return found_out;

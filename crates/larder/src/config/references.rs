@@ -75,7 +75,9 @@ impl Resolver<'_> {
     fn node(&mut self, node: &Node, path: &str, dollar: Dollar) -> Node {
         let value = match &node.value {
             Value::Scalar { text, plain } => {
-                if dollar == Dollar::Refers && (text == REDACTED || text.contains("://***@")) {
+                let is_masked =
+                    text == REDACTED || text.contains("://***@") || text.contains("password=***");
+                if dollar == Dollar::Refers && is_masked {
                     let why = "which stands for a secret in what `GET /config` shows: put the secret itself or `${NAME}` there";
                     self.report
                         .error(&node.place, format!("`{path}` holds `{REDACTED}`, {why}"));

@@ -184,7 +184,7 @@ pub(super) fn validate(
     let trusted_proxies = trusted_proxies(&top, report);
     let tls = tls(&top, report);
     let admin_token = admin_token(&top, sources, report);
-    let s3 = s3::s3(&top, &sources.environment, report);
+    let s3 = s3::s3(&top, &sources.environment, proxy.as_ref(), report);
     limits.disk = bounds::disk(&top, s3.is_some(), report);
     let cluster = cluster::cluster(&top, sources, report);
     let tracing = traces::tracing(&top, &sources.environment, report);

@@ -26,6 +26,7 @@ pub(crate) fn store_below(server: &S3Server, prefix: &str) -> S3Objects {
         ca: None,
         public: None,
         checksums: false,
+        proxies: None,
     };
     S3Objects::new(settings, Arc::default()).expect("settings of a store")
 }

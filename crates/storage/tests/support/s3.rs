@@ -21,5 +21,6 @@ pub(crate) fn settings(endpoint: String, prefix: &str) -> S3Settings {
         ca: None,
         public: None,
         checksums: false,
+        proxies: None,
     }
 }

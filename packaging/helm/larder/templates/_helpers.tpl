@@ -45,7 +45,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "larder.scheme" -}}
-{{- if .Values.config.tls }}https{{ else }}http{{ end }}
+{{- if (.Values.config | default dict).tls }}https{{ else }}http{{ end }}
+{{- end }}
+
+{{- /* Of all addresses to listen on. */}}
+{{- define "larder.port" -}}
+{{- $port := regexFind "[0-9]+$" .Values.listen }}
+{{- range splitList "," .Values.listen }}
+{{- if or (not $port) (not (hasSuffix (printf ":%s" $port) (trim .))) }}
+{{- fail (printf "listen is %q: give addresses with one port, such as 0.0.0.0:8000" $.Values.listen) }}
+{{- end }}
+{{- end }}
+{{- $port }}
 {{- end }}
 
 {{- define "larder.probe" -}}
@@ -119,9 +130,12 @@ httpGet: { path: {{ .path }}, port: http, scheme: {{ include "larder.scheme" .ro
 - name: POD_IP
   valueFrom:
     fieldRef: { fieldPath: status.podIP }
+{{- /* No certificate holds for the address of a pod. */}}
+{{- if ne (include "larder.scheme" $) "https" }}
 # In brackets, of whichever kind it is.
 - name: LARDER_ADVERTISE
-  value: "[$(POD_IP)]:8000"
+  value: "[$(POD_IP)]:{{ include "larder.port" $ }}"
+{{- end }}
 - name: LARDER_CLUSTER_SECRET
   valueFrom:
     secretKeyRef: { name: {{ .existingSecret }}, key: {{ .key }} }
@@ -144,7 +158,7 @@ metadata:
   annotations:
     {{- if not .Values.serviceMonitor.enabled }}
     prometheus.io/scrape: "true"
-    prometheus.io/port: "8000"
+    prometheus.io/port: {{ include "larder.port" . | quote }}
     prometheus.io/path: /metrics
     prometheus.io/scheme: {{ include "larder.scheme" . }}
     {{- end }}
@@ -184,7 +198,7 @@ spec:
       {{- end }}
       ports:
         - name: http
-          containerPort: 8000
+          containerPort: {{ include "larder.port" . }}
       startupProbe:
         {{- include "larder.probe" (dict "root" . "path" "/live") | nindent 8 }}
         periodSeconds: 2

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use larder_core::Secret;
+use larder_core::{ProxyRules, Secret};
 use larder_storage::S3Settings;
 
 use crate::config::defaults;
@@ -50,7 +50,12 @@ struct Given {
 }
 
 /// The settings of `s3`, each of the environment, then of the file; `None` without an endpoint.
-pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Report) -> Option<S3> {
+pub(super) fn s3(
+    top: &Section<'_>,
+    environment: &Environment,
+    proxies: Option<&ProxyRules>,
+    report: &mut Report,
+) -> Option<S3> {
     let section = top.section("s3", schema::S3, report);
     let section = section
         .unwrap_or_else(|| Section::of_entries(&[], "s3", schema::S3, &mut Report::default()));
@@ -102,6 +107,7 @@ pub(super) fn s3(top: &Section<'_>, environment: &Environment, report: &mut Repo
             None => None,
         },
         checksums: is_aws,
+        proxies: proxies.cloned(),
         endpoint,
     };
     let upload_lease = section.seconds("upload_lease", 2, report);

@@ -57,6 +57,8 @@ pub(super) fn tracing(
     match root_url(text) {
         Ok(otlp) => Some(Tracing { otlp, sample }),
         Err(why) => {
+            // Those keys are repositories'.
+            let why = why.split(": use the keys").next().unwrap_or_default();
             report.error(place, format!("{name} {why}"));
             None
         }

@@ -50,7 +50,8 @@ struct Tier {
     budget: Option<u64>,
     filling: Mutex<HashMap<Digest, Arc<GrowingSpool>>>,
     is_evicting: AtomicBool,
-    is_waiting: AtomicBool,
+    /// What the store has said so far, while it has not answered as it should since the start.
+    waiting: Mutex<Option<String>>,
     fills: AtomicU64,
     evicted: AtomicU64,
     /// Files that were not what they should be.
@@ -81,7 +82,7 @@ impl TieredBlobStore {
             budget,
             filling: Mutex::default(),
             is_evicting: AtomicBool::new(false),
-            is_waiting: AtomicBool::new(false),
+            waiting: Mutex::default(),
             fills: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             spoilt: AtomicU64::new(0),
@@ -92,9 +93,9 @@ impl TieredBlobStore {
         Ok(Self(tier))
     }
 
-    /// Notes whether the store has still to answer for the first time: [`report`](BlobStore::report) says so.
-    pub fn set_waiting(&self, is_waiting: bool) {
-        self.0.is_waiting.store(is_waiting, Ordering::Relaxed);
+    /// Notes why the store has still to answer for the first time; `None`: it has. [`report`](BlobStore::report) says so.
+    pub fn set_waiting(&self, why: Option<String>) {
+        *self.0.waiting() = why;
     }
 }
 
@@ -118,6 +119,10 @@ impl Tier {
             }
         }
         self.make_room();
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<String>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn filling(&self) -> MutexGuard<'_, HashMap<Digest, Arc<GrowingSpool>>> {
@@ -404,8 +409,10 @@ impl BlobStore for TieredBlobStore {
     }
 
     fn report(&self) -> StoreReport {
+        let (waiting, remote) = (self.0.waiting().clone(), self.0.remote.report());
         StoreReport {
-            is_waiting: self.0.is_waiting.load(Ordering::Relaxed),
+            trouble: remote.trouble.or_else(|| waiting.clone()),
+            is_waiting: waiting.is_some(),
             tier: Some(TierReport {
                 bytes: self.0.recency.bytes(),
                 budget: self.0.budget(),
@@ -413,7 +420,7 @@ impl BlobStore for TieredBlobStore {
                 evicted: self.0.evicted.load(Ordering::Relaxed),
                 spoilt: self.0.spoilt.load(Ordering::Relaxed),
             }),
-            ..self.0.remote.report()
+            ..remote
         }
     }
 

@@ -104,7 +104,7 @@ impl RedisAddress {
             }
         };
         Ok(Self {
-            shown: format!("{scheme}://{}", shown(&form)),
+            shown: format!("{scheme}://{}", masked(rest, &shown(&form))),
             form,
             written: url.to_owned(),
             authorities: None,
@@ -243,6 +243,18 @@ async fn is_of_a_cluster(connection: &mut MultiplexedConnection) -> bool {
         .query_async(connection)
         .await;
     said.is_ok_and(|said| said.contains("cluster_enabled:1"))
+}
+
+/// `shown` with `***` where credentials stand in what follows the scheme.
+fn masked(rest: &str, shown: &str) -> String {
+    let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let user_info = if before.contains('@') { "***@" } else { "" };
+    let query = query
+        .split(['&', '#'])
+        .filter_map(|pair| pair.split_once('='));
+    let query: Vec<String> = query.map(|(name, _)| format!("{name}=***")).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{user_info}{shown}{mark}{}", query.join("&"))
 }
 
 /// What follows the scheme, without credentials.

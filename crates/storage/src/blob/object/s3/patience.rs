@@ -73,16 +73,20 @@ impl Patience {
         }
     }
 
-    /// It has said, when asked for the bucket, that larder has nothing to look for there, or that there is no such bucket.
+    /// It has said, when asked for the bucket, that larder has nothing to look for there, that there is no such bucket, or what no store says.
     pub(super) fn refused(&self, why: &str) {
         let mut seen = self.seen();
-        if seen.refusing.is_none() {
+        let before = seen.refusing.take();
+        if before.as_ref().is_none_or(|before| before.why != why) {
             tracing::warn!(
                 why,
                 "the object store refuses larder; what the local tier has is served meanwhile"
             );
-            seen.refusing = Some(Failing::now(why));
         }
+        seen.refusing = Some(Failing {
+            since: before.map_or_else(Instant::now, |before| before.since),
+            why: why.to_owned(),
+        });
     }
 
     /// It has said, when asked for the bucket, that larder may use it.
@@ -121,6 +125,8 @@ mod tests {
         patience.answered();
         assert_eq!(patience.trouble().unwrap().0, "no such bucket");
         assert_eq!(patience.limit(), USUAL, "it answers");
+        patience.refused("wrong credentials");
+        assert_eq!(patience.trouble().unwrap().0, "wrong credentials");
         patience.accepted();
         assert_eq!(patience.trouble(), None);
     }

@@ -88,7 +88,8 @@ impl S3 {
         match self.judge(asked.status, code) {
             Ok(()) => self.patience.accepted(),
             Err(Refused::Never(why)) => self.patience.refused(&why),
-            Err(Refused::Later(_)) => {}
+            // It answers, and not as a store does: what is in front of it, perhaps.
+            Err(Refused::Later(why)) => self.patience.refused(&why.message),
         }
     }
 

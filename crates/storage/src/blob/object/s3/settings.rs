@@ -1,6 +1,6 @@
 //! Where a store is, and who larder is to it.
 
-use larder_core::Secret;
+use larder_core::{ProxyRules, Secret};
 use reqwest::Url;
 
 use crate::error::{StorageError, StorageErrorKind};
@@ -30,6 +30,8 @@ pub struct S3Settings {
     pub public: Option<(String, bool)>,
     /// Whether uploads carry a checksum for the store to check. Other stores than AWS know too few of them.
     pub checksums: bool,
+    /// The proxies by which the store is reached, where there are any. The environment's count by these rules only.
+    pub proxies: Option<ProxyRules>,
 }
 
 impl S3Settings {
@@ -92,6 +94,7 @@ mod tests {
             ca: None,
             public: None,
             checksums: false,
+            proxies: None,
         };
         let url = |settings: &S3Settings| settings.bucket_url().unwrap();
         assert_eq!(url(&settings), "https://s3.example.com/artifacts");

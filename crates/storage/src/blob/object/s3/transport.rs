@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use larder_core::{Span, SpanKind};
+use larder_core::{ProxyRules, Span, SpanKind};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
@@ -67,7 +67,8 @@ impl Transport {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
             .pool_max_idle_per_host(IDLE)
-            .http1_only();
+            .http1_only()
+            .no_proxy();
         // Where nothing is asked over TLS, no certificates of the system are needed.
         builder = if settings.secure || settings.keys.is_none() {
             builder.tls_certs_merge(certificates)
@@ -75,7 +76,11 @@ impl Transport {
             builder.tls_certs_only(certificates)
         };
         let url = settings.bucket_url()?;
-        let authority = url.split('/').nth(2).unwrap_or_default().into();
+        let authority: Arc<str> = url.split('/').nth(2).unwrap_or_default().into();
+        if let Some(proxies) = settings.proxies.clone() {
+            let store = reqwest::Url::parse(&url).ok();
+            builder = builder.proxy(proxy(proxies, store));
+        }
         Ok(Self {
             client: builder.build().map_err(unusable)?,
             patience,
@@ -108,6 +113,18 @@ impl Transport {
             HttpResponseBody::new(Watched::new(body)),
         ))
     }
+}
+
+/// What asks the store goes through the proxy of upstreams, if there is one. Who gives the platform's credentials over plain HTTP is on this
+/// very machine or beside it, and what it says is for nobody else.
+fn proxy(rules: ProxyRules, store: Option<reqwest::Url>) -> reqwest::Proxy {
+    reqwest::Proxy::custom(move |url| {
+        let is_of_store = store
+            .as_ref()
+            .is_some_and(|store| store.authority() == url.authority());
+        let may_be = is_of_store || url.scheme() == "https";
+        may_be.then(|| rules.for_url(url).cloned()).flatten()
+    })
 }
 
 /// How long a request may stand still before its answer begins.

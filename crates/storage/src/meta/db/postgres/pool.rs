@@ -324,7 +324,9 @@ async fn open(options: &PgConnectOptions) -> Result<PgConnection, DbError> {
         ));
     }
     if text(4)? != "hex" {
-        return Err(unfit("the setting bytea_output is not hex"));
+        return Err(unfit(
+            "the setting bytea_output of the role or database is not hex, which is the default: take it back with ALTER ROLE … RESET bytea_output",
+        ));
     }
     Ok(connection)
 }
