@@ -11,6 +11,7 @@ mod support;
 
 mod bulk;
 mod crash;
+mod dates;
 mod disk;
 mod files;
 mod folders;
