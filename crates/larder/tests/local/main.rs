@@ -15,6 +15,7 @@ mod dates;
 mod disk;
 mod files;
 mod folders;
+mod half_closed;
 mod operate;
 mod races;
 mod refused;
