@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
@@ -120,12 +122,37 @@ impl Digest {
             .collect()
     }
 
-    /// From padded base64 (RFC 4648 section 4), as in `Content-MD5` and `Repr-Digest`.
+    /// From padded base64 (RFC 4648 section 4), as in `Content-MD5`.
     ///
     /// # Errors
     /// Where the text is no base64, or not as long as the algorithm's digests.
     pub fn from_base64(algorithm: DigestAlgorithm, text: &str) -> Result<Self, InvalidDigest> {
-        let bytes = STANDARD.decode(text).ok();
+        Self::decoded_by(&STANDARD, algorithm, text)
+    }
+
+    /// From the base64 of a byte sequence: padding and the bits behind the last byte may be as they like (RFC 9651 section 4.2.7).
+    ///
+    /// # Errors
+    /// As those of [`from_base64`](Self::from_base64).
+    pub fn from_byte_sequence(
+        algorithm: DigestAlgorithm,
+        text: &str,
+    ) -> Result<Self, InvalidDigest> {
+        const LENIENT: GeneralPurpose = GeneralPurpose::new(
+            &alphabet::STANDARD,
+            GeneralPurposeConfig::new()
+                .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+                .with_decode_allow_trailing_bits(true),
+        );
+        Self::decoded_by(&LENIENT, algorithm, text)
+    }
+
+    fn decoded_by(
+        engine: &GeneralPurpose,
+        algorithm: DigestAlgorithm,
+        text: &str,
+    ) -> Result<Self, InvalidDigest> {
+        let bytes = engine.decode(text).ok();
         bytes
             .and_then(|bytes| Self::new(algorithm, &bytes))
             .ok_or_else(|| InvalidDigest(text.to_owned()))

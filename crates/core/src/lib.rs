@@ -92,7 +92,9 @@ pub use policy::quarantine::{
     CountedFrom, DateSource, Dates, MissingDate, QuarantinePolicy, QuarantineRuling, Verdict,
 };
 pub use policy::{Access, AccessDenied, AccessPolicy, ClassRule};
-pub use precondition::{Conditions, Current, Precondition, evaluate_conditions, is_strong_tag};
+pub use precondition::{
+    Conditions, Current, Precondition, condition_of_write, evaluate_conditions, is_strong_tag,
+};
 pub use principal::Principal;
 pub use proxies::{ProxyBypass, ProxyRules};
 pub use public_urls::PublicUrls;

@@ -105,9 +105,33 @@ fn names_current(list: &str, etag: Option<&str>, same: fn(&str, &str) -> bool) -
     same(whole, etag) || entity_tags(list).try_fold(false, names).unwrap_or(false)
 }
 
-/// The elements of a list of entity tags; `None` for one that is malformed. A comma within quotes belongs to the tag; a tag without
-/// quotes, which some servers send and clients repeat, ends at the next comma.
+/// How `If-Match` or `If-None-Match` of a request that writes is to be read: as `*` where that is among its members; `None`: it cannot be
+/// read, and whoever sent it means a condition. A tag is in quotes here: nobody but larder has given it.
+///
+/// ```
+/// use larder_core::condition_of_write;
+///
+/// assert_eq!(condition_of_write("*, *"), Some("*"));
+/// assert_eq!(condition_of_write("\"a\", W/\"b\""), Some("\"a\", W/\"b\""));
+/// assert_eq!(condition_of_write("\"a"), None);
+/// ```
+pub fn condition_of_write(list: &str) -> Option<&str> {
+    if members(list).any(|(member, _)| member == "*") {
+        return Some("*");
+    }
+    members(list)
+        .all(|(member, is_tag)| is_tag && member.ends_with('"'))
+        .then_some(list)
+}
+
+/// The elements of a list of entity tags; `None` for one that is malformed.
 fn entity_tags(list: &str) -> impl Iterator<Item = Option<&str>> {
+    members(list).map(|(member, is_tag)| is_tag.then_some(member))
+}
+
+/// The members of such a list, and whether each is a tag. A comma within quotes belongs to the tag; a tag without quotes, which some
+/// servers send and clients repeat, ends at the next comma.
+fn members(list: &str) -> impl Iterator<Item = (&str, bool)> {
     let mut rest = list;
     std::iter::from_fn(move || {
         rest = rest.trim_start_matches([' ', '\t', ',']);
@@ -135,7 +159,7 @@ fn entity_tags(list: &str) -> impl Iterator<Item = Option<&str>> {
         } else {
             tag != "*" && !tag.contains('"')
         };
-        Some(well_formed.then_some(tag))
+        Some((tag, well_formed))
     })
 }
 
@@ -261,6 +285,29 @@ mod tests {
             NotModified,
             "a body exists, with or without a tag"
         );
+    }
+
+    #[test]
+    fn what_a_write_cannot_read_is_no_condition_that_holds() {
+        for list in ["*", " * ", "*,*", "*, \"x\"", "\"x\", *", ", *"] {
+            assert_eq!(condition_of_write(list), Some("*"), "{list}");
+        }
+        for list in ["\"a\"", "\"a\", W/\"b\" ,", "\"a,*\"", "\"*\"", ""] {
+            assert_eq!(condition_of_write(list), Some(list), "{list}");
+        }
+        for list in [
+            "\"x",
+            "x\"",
+            "\"a\", \"x",
+            "\"a\"x",
+            "\"a\" *",
+            "x",
+            "**",
+            "w/\"a\"",
+            "\"a, *",
+        ] {
+            assert_eq!(condition_of_write(list), None, "{list}");
+        }
     }
 
     #[test]

@@ -59,9 +59,15 @@ impl PublicUrls {
 
 fn is_same_place(public: &Url, url: &Url) -> bool {
     url.has_host()
-        && url.host() == public.host()
+        && absolute_name(url) == absolute_name(public)
         && (url.port() == public.port()
             || url.port_or_known_default() == public.port_or_known_default())
+}
+
+/// The host without the dot that makes a name absolute (RFC 1034 section 3.1).
+fn absolute_name(url: &Url) -> Option<&str> {
+    let host = url.host_str()?;
+    Some(host.strip_suffix('.').unwrap_or(host))
 }
 
 #[cfg(test)]
@@ -87,6 +93,7 @@ mod tests {
             ("http://A.example", "https://a.example/"),
             ("https://a.example:443", "https://a.example/"),
             ("http://b.example:8080", "http://b.example:8080/sub/"),
+            ("http://b.example.:8080", "http://b.example:8080/sub/"),
             ("http://b.example", "https://a.example/"),
             ("http://c.example", "http://c.example/"),
             ("https://c.example", "https://c.example/tls/"),

@@ -23,10 +23,7 @@ use crate::problem::{self, Audience};
 use crate::respond::{self, Asked, Prepared, Timing, Unmet, has_bytes};
 use crate::selector::Selector;
 use crate::warm::{PackedHead, WarmAnswer};
-use crate::{request_body, unknown};
-
-/// What files of local repositories offer.
-pub(crate) const OF_LOCAL: &str = "GET, HEAD, PUT, DELETE";
+use crate::{request_body, unknown, upload};
 
 /// Something in a repository, and in which shape its client reads errors.
 #[derive(Debug, Clone, Copy)]
@@ -110,11 +107,9 @@ pub(crate) fn refused<B: Backend>(
         _ => fault,
     };
     let response = match &repository {
-        Some(local)
-            if local.kind() == RepositoryKind::Local
-                && fault.kind == FaultKind::MethodNotAllowed =>
-        {
-            problem::not_allowed(&**exchange.backend, &fault, address.audience, OF_LOCAL)
+        Some(owner) if !is_oci && fault.kind == FaultKind::MethodNotAllowed => {
+            let allow = upload::methods_of(owner);
+            problem::not_allowed(&**exchange.backend, &fault, address.audience, allow)
         }
         _ => problem::response(&**exchange.backend, &fault, address.audience),
     };

@@ -74,6 +74,9 @@ fn route<'e, B: Backend>(
             Ok((endpoint, repository, rest))
         }
         Found::OtherMethods(allow) => {
+            if let Some(refused) = upload::refuse_method(exchange) {
+                return Err(refused);
+            }
             let message = format!(
                 "{} is not offered here; these are: {allow}",
                 shown(head.method.as_str())

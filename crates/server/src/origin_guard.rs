@@ -115,8 +115,7 @@ pub(crate) fn refuse_rebound(host: &str, settings: &LiveSettings) -> Result<(), 
     let url = Url::parse(&format!("http://{host}")).ok();
     let known = match url.as_ref().and_then(Url::host) {
         Some(Host::Domain(name)) => {
-            let name = name.strip_suffix('.').unwrap_or(name);
-            is_localhost(name) || settings.host_names.contains(name)
+            is_localhost(name) || settings.host_names.contains(without_dot(name))
         }
         Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
         None => false,
@@ -131,7 +130,13 @@ pub(crate) fn refuse_rebound(host: &str, settings: &LiveSettings) -> Result<(), 
 
 /// These names are the machine's own, whatever a name server says (RFC 6761 section 6.3).
 fn is_localhost(name: &str) -> bool {
+    let name = without_dot(name);
     name == "localhost" || name.ends_with(".localhost")
+}
+
+/// A dot at the end makes a name absolute (RFC 1034 section 3.1), and no other one.
+fn without_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 fn is_loopback(url: &Url) -> bool {

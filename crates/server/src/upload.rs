@@ -2,6 +2,7 @@
 //! and it says all it can before a byte of the body is read: only then does a client that waits for `100 Continue` get it. Also what
 //! those are told who would change something where nothing can be published.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::ETAG;
@@ -9,7 +10,10 @@ use http::{HeaderName, Method, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use larder_budget::{BudgetKind, Refused};
-use larder_core::{ErrorCode, Fault, FaultKind, Mount, Repository, RepositoryKind, RepositoryName};
+use larder_core::{
+    ErrorCode, Fault, FaultKind, Mount, PackageType, Repository, RepositoryKind, RepositoryName,
+    shown,
+};
 use larder_engine::Written;
 use serde_json::json;
 
@@ -21,6 +25,7 @@ use crate::exchange::{Exchange, Handled};
 use crate::metrics::RequestKind;
 use crate::problem::{self, Audience};
 use crate::respond::{insert, insert_location};
+use crate::routes::{Endpoint, Found, find};
 use crate::{request_body, unknown};
 
 /// When a client that found no place should ask again.
@@ -144,36 +149,16 @@ async fn delete<B: Backend>(
     Ok(text(StatusCode::NO_CONTENT, "text/plain", ""))
 }
 
-/// `PUT` and `DELETE` where they change nothing: only local repositories take uploads.
-pub(crate) fn refuse_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
-    let repository = exchange.backend.repository(name);
-    let audience = Audience::Repository(repository.as_deref());
-    let response = match repository.as_deref() {
-        None => problem::response(
-            &**exchange.backend,
-            &unknown::unknown(&**exchange.backend, name, false),
-            audience,
-        ),
-        Some(other) => {
-            let message = format!(
-                "{name} is a {} repository: only local repositories take uploads",
-                other.kind().as_str()
-            );
-            let fault = Fault::new(FaultKind::MethodNotAllowed, ErrorCode::ReadOnly, message)
-                .in_repository(&other.name);
-            // Of a remote's path, DELETE is the flush.
-            let allow = if other.kind() == RepositoryKind::Remote {
-                "GET, HEAD, POST, DELETE"
-            } else {
-                "GET, HEAD, POST"
-            };
-            problem::not_allowed(&**exchange.backend, &fault, audience, allow)
+/// The methods that a repository's paths below `/api/v1` have, for `Allow`: the same ones whichever other is refused.
+pub(crate) fn methods_of(repository: &Repository) -> &'static str {
+    match repository.kind() {
+        _ if takes_uploads(repository) => "GET, HEAD, PUT, DELETE",
+        // DELETE flushes the path; npm's clients ask some of their questions with POST.
+        RepositoryKind::Remote if repository.package == PackageType::Npm => {
+            "GET, HEAD, POST, DELETE"
         }
-    };
-    Handled {
-        response,
-        kind: RequestKind::Refused,
-        repository,
+        RepositoryKind::Remote => "GET, HEAD, DELETE",
+        RepositoryKind::Local | RepositoryKind::Virtual => "GET, HEAD",
     }
 }
 
@@ -183,38 +168,80 @@ pub(crate) fn takes_uploads(repository: &Repository) -> bool {
     repository.local().is_some() || virtual_settings.is_some_and(|own| own.default_local.is_some())
 }
 
+/// A method that no path of any repository has; `None` if the path is none of a repository.
+pub(crate) fn refuse_method<B: Backend>(exchange: &Exchange<'_, B>) -> Option<Handled> {
+    let head = exchange.head;
+    let (name, repository) = match find(&Method::GET, head.uri.path()) {
+        Found::Endpoint {
+            endpoint: Endpoint::Artifact,
+            repository: name,
+            ..
+        } => (name, exchange.backend.repository(name)),
+        Found::Endpoint {
+            endpoint: Endpoint::Virtual,
+            repository: name,
+            ..
+        } => (name, virtual_of(exchange, name)),
+        _ => return None,
+    };
+    Some(refuse(exchange, name, repository, |owner| {
+        let message = format!(
+            "{} is not offered here; these are: {}",
+            shown(head.method.as_str()),
+            methods_of(owner)
+        );
+        (ErrorCode::MethodNotAllowed, message)
+    }))
+}
+
+/// `PUT` and `DELETE` where they change nothing: only local repositories take uploads.
+pub(crate) fn refuse_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
+    let repository = exchange.backend.repository(name);
+    refuse(exchange, name, repository, |other| {
+        let message = format!(
+            "{name} is a {} repository: only local repositories take uploads",
+            other.kind().as_str()
+        );
+        (ErrorCode::ReadOnly, message)
+    })
+}
+
 /// What would change something below a virtual repository, and is handed on to nobody.
 pub(crate) fn refuse_virtual_upload<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Handled {
-    let repository = exchange
-        .backend
-        .repository(name)
-        .filter(|repository| repository.kind() == RepositoryKind::Virtual);
+    refuse(exchange, name, virtual_of(exchange, name), |owner| {
+        if takes_uploads(owner) {
+            let message = "files are published here with PUT, and deleted with DELETE";
+            return (ErrorCode::MethodNotAllowed, message.to_owned());
+        }
+        let message = format!(
+            "{name} is a virtual repository: publish to one of its members, or name the local one that takes what is published here \
+             with `default_local`"
+        );
+        (ErrorCode::ReadOnly, message)
+    })
+}
+
+fn virtual_of<B: Backend>(exchange: &Exchange<'_, B>, name: &str) -> Option<Arc<Repository>> {
+    let repository = exchange.backend.repository(name);
+    repository.filter(|repository| repository.kind() == RepositoryKind::Virtual)
+}
+
+/// 405 with what is offered instead, or 404 if there is no such repository.
+fn refuse<B: Backend>(
+    exchange: &Exchange<'_, B>,
+    name: &str,
+    repository: Option<Arc<Repository>>,
+    why: impl FnOnce(&Repository) -> (ErrorCode, String),
+) -> Handled {
+    let backend = &**exchange.backend;
     let audience = Audience::Repository(repository.as_deref());
     let response = match repository.as_deref() {
-        None => problem::response(
-            &**exchange.backend,
-            &unknown::unknown(&**exchange.backend, name, false),
-            audience,
-        ),
-        Some(owner) if takes_uploads(owner) => {
-            let message = "files are published here with PUT, and deleted with DELETE";
-            let fault = Fault::new(
-                FaultKind::MethodNotAllowed,
-                ErrorCode::MethodNotAllowed,
-                message,
-            )
-            .in_repository(&owner.name);
-            let allow = "GET, HEAD, PUT, DELETE";
-            problem::not_allowed(&**exchange.backend, &fault, audience, allow)
-        }
+        None => problem::response(backend, &unknown::unknown(backend, name, false), audience),
         Some(owner) => {
-            let message = format!(
-                "{name} is a virtual repository: publish to one of its members, or name the local one that takes what is published here \
-                 with `default_local`"
-            );
-            let fault = Fault::new(FaultKind::MethodNotAllowed, ErrorCode::ReadOnly, message)
-                .in_repository(&owner.name);
-            problem::not_allowed(&**exchange.backend, &fault, audience, "GET, HEAD")
+            let (code, message) = why(owner);
+            let fault = Fault::new(FaultKind::MethodNotAllowed, code, message);
+            let fault = fault.in_repository(&owner.name);
+            problem::not_allowed(backend, &fault, audience, methods_of(owner))
         }
     };
     Handled {

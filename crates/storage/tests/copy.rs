@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use larder_core::{BlobDescriptor, Content, Digest, SourceKey, StoredHeaders, UnixMillis, sha256};
+use larder_core::{
+    BlobDescriptor, Content, Digest, SourceKey, StoredHeaders, SystemClock, UnixMillis, sha256,
+};
 use larder_storage::{
     Age, BlobStore, Change, LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalUsage,
     MemoryBlobStore, MetadataStore, NamedBlobs, RowTally, RowsCopied, StorageErrorKind,
@@ -42,10 +44,12 @@ async fn upload(meta: &MetadataStore, blobs: &Arc<dyn BlobStore>, path: &str, by
         blob: blob.descriptor.clone(),
         headers: StoredHeaders::default(),
         uploaded_at: UnixMillis(1_000),
+        written_at: UnixMillis(1_000),
     };
     let change = LocalChange::Put {
         file: &file,
         blob: &blob,
+        clock: &SystemClock,
     };
     let outcome = meta
         .change_local_file(&repository("own"), path, change, |_| {

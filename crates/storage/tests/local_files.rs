@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use larder_core::{RepositoryName, StoredHeaders, UnixMillis};
+use larder_core::{ManualClock, RepositoryName, StoredHeaders, SystemClock, UnixMillis};
 use larder_storage::{
     BlobInfo, BlobStore, FsBlobStore, LocalChange, LocalChild, LocalDecision, LocalFile,
     LocalOutcome, LocalState, LocalUsage, MemoryBlobStore, MetadataStore,
@@ -23,6 +23,7 @@ fn file(blob: &BlobInfo) -> LocalFile {
             ..StoredHeaders::default()
         },
         uploaded_at: UnixMillis(1_000),
+        written_at: UnixMillis(0),
     }
 }
 
@@ -41,6 +42,7 @@ async fn put(
     let change = LocalChange::Put {
         file: &file(&blob),
         blob: &blob,
+        clock: &SystemClock,
     };
     let outcome = meta.change_local_file(repo, path, change, always).await;
     assert!(
@@ -84,6 +86,7 @@ async fn sums_follow_every_change(place: Place) {
     let change = LocalChange::Put {
         file: &file(&blob),
         blob: &blob,
+        clock: &SystemClock,
     };
     let refused = meta
         .change_local_file(&a, "x", change, |state| {
@@ -101,6 +104,36 @@ async fn sums_follow_every_change(place: Place) {
     assert_eq!(held.headers.content_type.as_deref(), Some("text/plain"));
 }
 
+/// What clients compare dates with is in the order of what is written, whenever the bytes were uploaded and whatever a clock says.
+async fn hazard_w9_what_replaces_a_file_is_later_than_it(place: Place) {
+    let (meta, blobs, a) = (place.open().await, MemoryBlobStore::new(), repository("a"));
+    for (clock, written) in [
+        (10_500, 10_500),
+        (10_500, 10_501),
+        // Another replica's clock is a little behind.
+        (10_300, 10_502),
+        (12_000, 12_000),
+        // A clock was set back: what is there may have been told with its second.
+        (3_000, 13_000),
+        (14_000, 14_000),
+    ] {
+        let blob = blobs
+            .put_bytes(format!("{clock} {written}").as_bytes())
+            .await;
+        let blob = blob.unwrap();
+        let change = LocalChange::Put {
+            file: &file(&blob),
+            blob: &blob,
+            clock: &ManualClock::new(UnixMillis(clock)),
+        };
+        let outcome = meta.change_local_file(&a, "x", change, always).await;
+        assert!(matches!(outcome, Ok(LocalOutcome::Changed(_))));
+        let held = meta.local_file(&a, "x").await.unwrap().unwrap();
+        assert_eq!(held.written_at, UnixMillis(written), "at {clock}");
+        assert_eq!(held.uploaded_at, UnixMillis(1_000), "as an archive says");
+    }
+}
+
 /// Whoever decides sees what is there when it is written, and not what was there when the body began.
 async fn hazard_l5_of_many_who_want_to_be_first_one_is(place: Place) {
     let meta = place.open().await;
@@ -113,6 +146,7 @@ async fn hazard_l5_of_many_who_want_to_be_first_one_is(place: Place) {
             let change = LocalChange::Put {
                 file: &file(&blob),
                 blob: &blob,
+                clock: &SystemClock,
             };
             let if_absent = |state: &LocalState| {
                 if state.exists {
@@ -275,6 +309,7 @@ async fn what_a_durable_change_costs() {
     let change = LocalChange::Put {
         file: &file(&blob),
         blob: &blob,
+        clock: &SystemClock,
     };
     let begun = std::time::Instant::now();
     for number in 0..500 {
@@ -289,6 +324,7 @@ async fn what_a_durable_change_costs() {
 
 on_both_engines!(
     sums_follow_every_change,
+    hazard_w9_what_replaces_a_file_is_later_than_it,
     hazard_l5_of_many_who_want_to_be_first_one_is,
     hazard_l3_the_collector_leaves_uploads_alone_and_takes_what_they_leave,
     folders_are_listed_without_walking_through_those_below,

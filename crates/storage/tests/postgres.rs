@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use larder_core::{Content, StoredHeaders, UnixMillis, sha256};
+use larder_core::{Content, StoredHeaders, SystemClock, UnixMillis, sha256};
 use larder_storage::{
     BlobStore, Change, ConnectError, Durability, Expected, FsBlobStore, Heard, LocalChange,
     LocalDecision, LocalFile, LocalOutcome, MemoryBlobStore, MetadataStore, Notice,
@@ -194,10 +194,12 @@ async fn hazard_l5_uploads_of_several_replicas_together_keep_the_quota() {
                 blob: blob.descriptor.clone(),
                 headers: StoredHeaders::default(),
                 uploaded_at: UnixMillis(1),
+                written_at: UnixMillis(1),
             };
             let change = LocalChange::Put {
                 file: &file,
                 blob: &blob,
+                clock: &SystemClock,
             };
             let (name, path) = (repository("a"), format!("file-{n}"));
             let outcome = meta.change_local_file(&name, &path, change, |state| {

@@ -75,7 +75,7 @@ pub(crate) fn held(repository: &Repository, ruling: &QuarantineRuling, now: Unix
         "Quarantined until {}: {}, and repository {name} holds new files back for {days} days; ask again then, or change \
          quarantine_days or quarantine_new",
         until.to_rfc3339(),
-        counted(from, at)
+        counted(repository, from, at)
     );
     let brief = format!("Quarantined until {}", until.to_date());
     let mut fault = Fault { message, ..fault }
@@ -86,9 +86,11 @@ pub(crate) fn held(repository: &Repository, ruling: &QuarantineRuling, now: Unix
 }
 
 /// What a hold is counted from, in words.
-pub(crate) fn counted(from: CountedFrom, at: UnixMillis) -> String {
+pub(crate) fn counted(repository: &Repository, from: CountedFrom, at: UnixMillis) -> String {
     let at = at.to_rfc3339();
     match from {
+        // Nobody states anything of what was uploaded.
+        _ if repository.local().is_some() => format!("uploaded {at}"),
         CountedFrom::Stated => format!("published {at} (as the registry states)"),
         CountedFrom::LastModified => format!("published {at} (Last-Modified)"),
         CountedFrom::FirstSeen {

@@ -256,7 +256,7 @@ pub(crate) fn quarantine(
     };
     let because = format!(
         "{}, and new files are held back for {days} days",
-        counted(from, at)
+        counted(repository, from, at)
     );
     Point::new(word, because)
         .until(until)

@@ -30,10 +30,13 @@ pub(crate) fn note(wanted: &Target, response: &UpstreamResponse, headers: &mut S
             .iter()
             .find_map(|base| below(base, &folder.to))
     });
-    let text = format!("{} {}", folder.status.as_u16(), below.unwrap_or_default());
-    headers
-        .further
-        .insert(FOLDER.to_owned(), text.trim_end().to_owned());
+    let mut text = folder.status.as_u16().to_string();
+    if let Some(below) = below {
+        // Of the root there is nothing behind the blank.
+        text.push(' ');
+        text.push_str(&below);
+    }
+    headers.further.insert(FOLDER.to_owned(), text);
 }
 
 /// The address of `url` relative to `base`, query included; `None` if it lies elsewhere. An upstream that has moved to https is the same.

@@ -13,7 +13,7 @@ use crate::target::Target;
 
 /// Until a new body's record is visible, the body before it may still be served here and there. A client that dates its copy by its own
 /// clock (apk) must not get a 304 for the old one later, so the new one counts as served from a moment that is surely past that.
-const SWITCH_MILLIS: i64 = 2000;
+pub(crate) const SWITCH_MILLIS: i64 = 2000;
 
 /// A complete, verified body.
 #[derive(Debug)]

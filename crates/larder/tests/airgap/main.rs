@@ -21,7 +21,6 @@ mod whole;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -99,15 +98,6 @@ async fn put(larder: &TestLarder, repository: &str, path: &str, body: impl Into<
         .await
         .expect("an answer");
     assert_eq!(answer.status(), 201, "{repository}/{path}");
-}
-
-/// Waits until an uploaded file is old enough that its date is told: within a second it might be replaced.
-async fn dated(url: &str) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while get(url).await.header("last-modified").is_empty() {
-        assert!(Instant::now() < until, "{url} has no date");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// The paths that a larder holds, with their repositories.

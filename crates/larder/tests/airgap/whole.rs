@@ -6,7 +6,7 @@ use larder_core::sha256;
 use larder_testkit::{Origin, Payload, Resource};
 use serde_json::json;
 
-use super::{dated, listed, put, rpm, run, text};
+use super::{listed, put, rpm, run, text};
 use crate::support::packages::{File, entry, npm, pypi_html, pypi_json};
 use crate::support::{Setup, TestLarder, get};
 
@@ -193,7 +193,6 @@ async fn what_upstreams_gave_is_served_without_them() {
     }
     let (links, sent) = charts(&source).await;
     source.until_idle().await;
-    dated(&source.url(urls.last().expect("a URL"))).await;
     let mut before = BTreeMap::new();
     for url in &urls {
         before.insert(url, ask(&source.url(url)).await);
@@ -227,8 +226,13 @@ async fn what_upstreams_gave_is_served_without_them() {
             answer.status,
             answer.cache_status()
         );
-        let (was, is) = (&before[url], ask(&target.url(url)).await);
-        assert_eq!((was.status, &was.fields), (is.status, &is.fields), "{url}");
+        let (mut was, mut is) = (before[url].clone(), ask(&target.url(url)).await);
+        if url.contains("/own/") {
+            // What was uploaded is dated by when it took its place.
+            was.fields.remove("last-modified");
+            is.fields.remove("last-modified");
+        }
+        assert_eq!((was.status, was.fields), (is.status, is.fields), "{url}");
         assert!(was.body == is.body, "{url}: other bytes");
     }
     // Their links are signed with another key here.

@@ -297,13 +297,21 @@ async fn remotes_take_no_uploads() {
         ("pypi", "legacy/"),
         ("helm", "api/charts"),
     ] {
-        let answer = send("POST", &larder.artifact(repository, path), &[]).await;
-        assert_eq!(answer.status, 405, "{repository}: {}", answer.text());
-        assert!(
-            answer.header("allow").contains("GET"),
-            "{repository}: {:?}",
-            answer.headers
-        );
+        for method in ["POST", "PUT", "PATCH", "OPTIONS"] {
+            let answer = send(method, &larder.artifact(repository, path), &[]).await;
+            assert_eq!(
+                answer.status,
+                405,
+                "{method} {repository}: {}",
+                answer.text()
+            );
+            // DELETE flushes the path.
+            assert_eq!(
+                answer.header("allow"),
+                "GET, HEAD, DELETE",
+                "{method} {repository}"
+            );
+        }
     }
     assert_eq!(origin.connections(), 0);
 }

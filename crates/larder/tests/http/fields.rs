@@ -127,3 +127,24 @@ async fn many_or_long_fields_are_served_without_what_is_too_long_to_be_kept() {
         }
     }
 }
+
+/// Lines of one field are one list (RFC 9110 section 5.3), and a coding that is left out makes other bytes of the same ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_in_several_lines_are_kept_whole() {
+    let origin = Origin::start().await;
+    let resource = Resource::new("coded twice")
+        .header("Content-Encoding", "gzip")
+        .header("Content-Encoding", "br")
+        .header("Content-Language", "de")
+        .header("Content-Language", "en");
+    origin.put("/f", resource);
+    let larder = TestLarder::start(&remote("generic", &origin, "")).await;
+    let url = larder.artifact("generic", "f");
+    let check = |answer: &Answer| {
+        assert_eq!(bytes(answer, "content-encoding"), b"gzip, br");
+        assert_eq!(bytes(answer, "content-language"), b"de, en");
+    };
+    check(&send("HEAD", &url, &[]).await);
+    check(&get(&url).await);
+    check(&larder.hit(&url).await);
+}

@@ -344,3 +344,22 @@ async fn relative_links_of_listings_work_for_curl_and_wget() {
         );
     }
 }
+
+/// The root is a folder as any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_to_the_upstream_s_root_is_passed_on() {
+    let origin = Origin::start().await;
+    origin.put("/root/", listing("the root"));
+    origin.put("/root/deep/old", leads_to("/root/", 301));
+    let config = remote("generic", &origin, ALWAYS);
+    let larder = TestLarder::start(&config.replace(&origin.url("/"), &origin.url("/root/"))).await;
+    let answer = get(&larder.artifact("generic", "deep/old")).await;
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (301, "/api/v1/remote/generic/"),
+        "{}",
+        answer.text()
+    );
+    let root = get(&larder.artifact("generic", "")).await;
+    assert_eq!(root.text(), "the root");
+}

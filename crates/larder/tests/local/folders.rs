@@ -184,3 +184,32 @@ async fn long_folders_come_in_pages() {
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
     }
 }
+
+/// What may be neither read nor deleted is not listed, and takes no room on a page.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_rules_keep_in_is_not_listed() {
+    let mut larder = start().await;
+    for path in ["a.exe", "b.exe", "c", "d.exe", "e", "f", "hidden/x.exe"] {
+        let url = larder.artifact("files", &format!("dir/{path}"));
+        assert_eq!(put(&url, "x", &[]).await.status, 201, "{path}");
+    }
+    larder.terminate();
+    larder.write_config("remotes:\n  files: { type: local, deny_patterns: ['\\.exe$'] }\n");
+    larder.restart().await;
+    let dir = larder.artifact("files", "dir/");
+    let all = get(&dir).await;
+    assert_eq!(names(&all, "files"), ["c", "e", "f"]);
+    assert!(all.json()["next"].is_null());
+    for file in ["a.exe", "c"] {
+        let status = get(&format!("{dir}{file}")).await.status;
+        assert_eq!(status, if file == "c" { 200 } else { 403 });
+    }
+    let page = get(&format!("{dir}?limit=2")).await;
+    assert_eq!(names(&page, "files"), ["c", "e"]);
+    let json = page.json();
+    let next = json["next"].as_str().expect("a next page");
+    let rest = get(&format!("{dir}?limit=2&cursor={next}")).await;
+    assert_eq!(names(&rest, "files"), ["f"]);
+    let emptied = get(&larder.artifact("files", "dir/hidden/")).await;
+    assert_eq!((emptied.status, names(&emptied, "files").len()), (200, 0));
+}

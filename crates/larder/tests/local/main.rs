@@ -11,9 +11,11 @@ mod support;
 
 mod bulk;
 mod crash;
+mod dates;
 mod disk;
 mod files;
 mod folders;
+mod half_closed;
 mod operate;
 mod races;
 mod refused;

@@ -255,7 +255,13 @@ async fn paths_have_the_rules_of_all_repositories() {
             "PATCH",
             larder.artifact("files", "a"),
             405,
-            "GET, HEAD, POST, PUT, DELETE",
+            "GET, HEAD, PUT, DELETE",
+        ),
+        (
+            "OPTIONS",
+            larder.artifact("files", "a"),
+            405,
+            "GET, HEAD, PUT, DELETE",
         ),
     ] {
         let answer = send(method, &url, &[]).await;
@@ -287,6 +293,11 @@ async fn who_may_write() {
         );
     }
     assert_eq!(get(&url).await.status, 404);
+    // A dot at the end makes the name absolute, and no other one.
+    for host in ["localhost.", "LOCALHOST.:8000"] {
+        let taken = put(&url, host, &[("Host", host)]).await;
+        assert!(taken.status < 300, "{host}: {}", taken.text());
+    }
     let closed = Setup::new(CONFIG)
         .env("LARDER_ADMIN_TOKEN", "s3cret-token")
         .start()

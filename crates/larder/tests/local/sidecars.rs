@@ -68,5 +68,12 @@ async fn a_sidecar_is_held_as_long_as_its_subject() {
         let why = get(&larder.url(&format!("api/v1/explain/held/{path}"))).await;
         let verdict = if status == 200 { "serve" } else { "hold back" };
         assert_eq!(why.json()["verdict"]["value"], verdict, "{}", why.text());
+        for text in [answer.text(), why.text()] {
+            assert!(!text.contains("the registry states"), "{text}");
+            assert!(
+                status == 200 || text.contains(": uploaded 20") || text.contains("\"uploaded 20"),
+                "{text}"
+            );
+        }
     }
 }

@@ -34,14 +34,13 @@ async fn what_is_not_built_yet_says_so() {
 async fn other_methods_and_other_paths() {
     let server = Server::start().await;
     for (method, target, allow) in [
-        ("PUT", "/api/v1/remote/files/x", "GET, HEAD, POST, DELETE"),
+        ("PUT", "/api/v1/remote/files/x", "GET, HEAD, DELETE"),
+        ("PATCH", "/api/v1/remote/files/x", "GET, HEAD, DELETE"),
+        ("OPTIONS", "/api/v1/remote/files/x", "GET, HEAD, DELETE"),
         ("PUT", "/api/v1/remote/npm/x", "GET, HEAD, POST, DELETE"),
-        ("DELETE", "/api/v1/remote/all/x", "GET, HEAD, POST"),
-        (
-            "PATCH",
-            "/api/v1/remote/files/x",
-            "GET, HEAD, POST, PUT, DELETE",
-        ),
+        ("OPTIONS", "/api/v1/remote/npm/x", "GET, HEAD, POST, DELETE"),
+        ("DELETE", "/api/v1/remote/all/x", "GET, HEAD"),
+        ("OPTIONS", "/api/v1/virtual/all/x", "GET, HEAD"),
         ("GET", "/cache/flush", "PUT"),
         ("POST", "/config", "GET, HEAD"),
         ("OPTIONS", "/", "GET, HEAD"),
@@ -52,6 +51,17 @@ async fn other_methods_and_other_paths() {
             (405, Some(allow)),
             "{method} {target}"
         );
+    }
+    for method in ["OPTIONS", "PATCH", "PUT"] {
+        for target in ["/api/v1/remote/nobody/x", "/api/v1/virtual/nobody/x"] {
+            let answer = server.ask(method, target, &[]).await;
+            assert_eq!(answer.status, 404, "{method} {target}");
+            assert_eq!(
+                answer.json()["code"],
+                "unknown_repository",
+                "{method} {target}"
+            );
+        }
     }
     for target in [
         "/nothing",

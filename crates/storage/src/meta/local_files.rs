@@ -3,7 +3,10 @@
 //! Every change is decided inside the transaction that makes it, from the row as it is at that moment, and is on stable storage when
 //! the call returns. Rows that are damaged are errors here and never count as absent: nobody else has them.
 
-use larder_core::{BlobDescriptor, RepositoryName, StoredHeaders, UnixMillis};
+use std::time::Duration;
+
+use larder_core::{BlobDescriptor, Clock, RepositoryName, StoredHeaders, UnixMillis};
+use serde::{Deserialize, Serialize};
 
 use super::change::put_blob;
 use super::db::{DbError, Row, Sql, locking};
@@ -35,8 +38,21 @@ pub struct LocalFile {
     pub blob: BlobDescriptor,
     /// What the upload said of them.
     pub headers: StoredHeaders,
-    /// When these bytes were uploaded.
+    /// When these bytes were uploaded, be it to another larder.
     pub uploaded_at: UnixMillis,
+    /// When they took their place here, in the order of what is written under a path. Whatever a change says: the transaction that makes
+    /// it takes the moment.
+    pub written_at: UnixMillis,
+}
+
+/// The column `headers` of a row.
+#[derive(Serialize, Deserialize)]
+struct Kept<H> {
+    #[serde(flatten)]
+    headers: H,
+    /// Not there in rows of before: then the time of the upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written_at: Option<UnixMillis>,
 }
 
 /// How much a local repository holds.
@@ -70,6 +86,8 @@ pub enum LocalChange<'a> {
         file: &'a LocalFile,
         /// Their blob, just published.
         blob: &'a BlobInfo,
+        /// What says when.
+        clock: &'a dyn Clock,
     },
     /// The file goes.
     Delete,
@@ -288,19 +306,22 @@ impl MetadataStore {
         (path, blob, size, uploaded_at, headers): FileRow,
     ) -> (String, Option<LocalFile>) {
         let key = row_key(repository, &path, &blob, size, uploaded_at);
-        let headers = match unseal(&key.each_ref().map(String::as_str), &headers) {
-            Unsealed::Intact(text) => serde_json::from_str(text).ok(),
-            Unsealed::Bare(_) | Unsealed::Damaged => None,
-        };
-        let file = headers
+        let kept: Option<Kept<StoredHeaders>> =
+            match unseal(&key.each_ref().map(String::as_str), &headers) {
+                Unsealed::Intact(text) => serde_json::from_str(text).ok(),
+                Unsealed::Bare(_) | Unsealed::Damaged => None,
+            };
+        let uploaded_at = UnixMillis(uploaded_at);
+        let file = kept
             .zip(parse_digest(&blob).ok())
-            .map(|(headers, digest)| LocalFile {
+            .map(|(kept, digest)| LocalFile {
                 blob: BlobDescriptor {
                     digest,
                     size: size.unsigned_abs(),
                 },
-                headers,
-                uploaded_at: UnixMillis(uploaded_at),
+                headers: kept.headers,
+                uploaded_at,
+                written_at: kept.written_at.unwrap_or(uploaded_at),
             });
         if file.is_none() {
             self.shared.damage.note_row("uploaded file", &path);
@@ -319,11 +340,16 @@ async fn write<'c>(
     let failed = |error| Obstacle::of(WRITE, error);
     let (mut files, mut bytes) = (-i64::from(before.exists), -(before.size as i64));
     match change {
-        LocalChange::Put { file, blob } => {
+        LocalChange::Put { file, blob, clock } => {
             put_blob(tx, blob).await?;
+            let replaced = before.file.as_ref().map(|before| before.written_at);
+            let kept = Kept {
+                headers: &file.headers,
+                written_at: Some(moment(clock.now(), replaced)),
+            };
             let (digest, size) = (file.blob.digest.to_string(), file.blob.size as i64);
             let key = row_key(repository, path, &digest, size, file.uploaded_at.0);
-            let text = serde_json::to_string(&file.headers).map_err(|error| StorageError {
+            let text = serde_json::to_string(&kept).map_err(|error| StorageError {
                 kind: StorageErrorKind::Io,
                 message: "cannot write what was uploaded".to_owned(),
                 source: Some(Box::new(error)),
@@ -349,6 +375,18 @@ async fn write<'c>(
     let values = [repository.as_str().into(), files.into(), bytes.into()];
     tx.execute(ADD_USAGE, &values).await.map_err(failed)?;
     Ok(())
+}
+
+/// When a change counts as made: never before what it replaces, whatever the clocks of two replicas say. Where a clock has been set back,
+/// what is there may have been told with its date already, and dates of HTTP have seconds: then it is the next one.
+fn moment(now: UnixMillis, replaced: Option<UnixMillis>) -> UnixMillis {
+    match replaced {
+        Some(before) if before.since(now) >= Duration::from_secs(1) => {
+            UnixMillis((before.0.div_euclid(1000) + 1).saturating_mul(1000))
+        }
+        Some(before) if before >= now => UnixMillis(before.0 + 1),
+        _ => now,
+    }
 }
 
 /// What a row's seal covers beside its headers.

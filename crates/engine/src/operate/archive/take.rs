@@ -169,6 +169,7 @@ impl Archive {
                 blob: file.blob,
                 headers: file.headers,
                 uploaded_at: file.uploaded_at,
+                written_at: file.uploaded_at,
             };
             let restored = self
                 .local

@@ -60,7 +60,7 @@ impl Checksums {
                         state(
                             field,
                             byte_sequence(text)
-                                .and_then(|text| Digest::from_base64(algorithm, text)),
+                                .and_then(|text| Digest::from_byte_sequence(algorithm, text)),
                         )?;
                     }
                 }
@@ -162,7 +162,7 @@ mod tests {
     /// The representation `{"hello": "world"}` with a line feed, and its digests, from RFC 9530 appendix B; SHA-1,
     /// SHA-512 and MD5 by openssl.
     const BODY: &[u8] = b"{\"hello\": \"world\"}\n";
-    const RIGHT: [(&str, &str); 11] = [
+    const RIGHT: [(&str, &str); 13] = [
         (
             "repr-digest",
             "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:",
@@ -170,6 +170,15 @@ mod tests {
         (
             "content-digest",
             "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:;a=1",
+        ),
+        // Neither padding nor the bits behind the last byte matter (RFC 9651 section 4.2.7).
+        (
+            "repr-digest",
+            "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg:",
+        ),
+        (
+            "content-digest",
+            "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDh=:",
         ),
         (
             "repr-digest",

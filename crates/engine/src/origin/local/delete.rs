@@ -18,8 +18,9 @@ pub(super) async fn delete(
     headers: &HeaderMap,
 ) -> Result<(), Fault> {
     place.file_only()?;
-    let conditions = WriteConditions::of(headers);
     let (entry, repository) = (Arc::clone(place.entry), place.repository().clone());
+    let conditions = WriteConditions::of(headers);
+    let conditions = conditions.map_err(|fault| fault.in_repository(&repository))?;
     let (local, path) = (Arc::clone(local), place.path.clone());
     let absent = place.absent();
     // A task of its own: what has begun is finished, also when the client leaves.

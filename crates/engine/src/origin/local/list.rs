@@ -42,12 +42,8 @@ pub(super) async fn folder(
             .by_rule("folder")
     })?;
     let folder = place.path.as_str();
-    let mut children = local
-        .catalog
-        .local_children(place.repository(), folder, &asked.after, asked.limit + 1)
-        .await
-        .map_err(|error| storage_fault(place.entry, &error))?;
-    if children.is_empty() && !folder.is_empty() && !is_there(local, place, &asked).await? {
+    let mut children = readable(local, place, &asked).await?;
+    if children.is_empty() && !folder.is_empty() && !is_there(local, place).await? {
         return Err(place.absent());
     }
     let is_last = children.len() <= asked.limit;
@@ -68,11 +64,35 @@ pub(super) async fn folder(
     Ok(answer(local, content_type, text))
 }
 
-/// Whether there is a folder that has nothing where it is asked for: what is in it stands before that.
-async fn is_there(local: &Local, place: &Place<'_>, asked: &Asked) -> Result<bool, Fault> {
-    if asked.after.is_empty() {
-        return Ok(false);
+/// What is to be listed, and more than is asked for unless that is all: nothing that the rules keep from whoever follows its link.
+async fn readable(
+    local: &Local,
+    place: &Place<'_>,
+    asked: &Asked,
+) -> Result<Vec<LocalChild>, Fault> {
+    let (folder, limit) = (place.path.as_str(), asked.limit + 1);
+    let is_admitted = |child: &LocalChild| {
+        let path = format!("{folder}{}", position(child));
+        place.entry.class_at(&path).is_some()
+    };
+    let (mut found, mut after) = (Vec::new(), asked.after.clone());
+    loop {
+        let children = local
+            .catalog
+            .local_children(place.repository(), folder, &after, limit)
+            .await
+            .map_err(|error| storage_fault(place.entry, &error))?;
+        let is_last = children.len() < limit;
+        after = children.last().map(position).unwrap_or_default();
+        found.extend(children.into_iter().filter(is_admitted));
+        if is_last || found.len() >= limit {
+            return Ok(found);
+        }
     }
+}
+
+/// Whether there is a folder that has nothing to list where it is asked for: what is in it stands before that, or may not be read.
+async fn is_there(local: &Local, place: &Place<'_>) -> Result<bool, Fault> {
     let first = local
         .catalog
         .local_children(place.repository(), place.path.as_str(), "", 1);

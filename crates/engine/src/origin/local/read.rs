@@ -21,6 +21,7 @@ use crate::policy::ruling::Facts;
 use crate::presign;
 use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
+use crate::transfer::received::SWITCH_MILLIS;
 
 pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// Of what no one uploaded.
@@ -51,7 +52,7 @@ pub(crate) async fn read(
         .map_err(|error| storage_fault(entry, &error))?;
     let body = clear(&entry.repository, place.class, &Facts { dates, now }, body)
         .inspect_err(|_| count(&entry.counters.quarantined))?;
-    let settled = settled_at(file.uploaded_at);
+    let settled = settled_at(file.written_at);
     let used = local
         .catalog
         .used_upload(place.repository(), place.path.as_str());
@@ -143,19 +144,24 @@ fn representation(place: &Place<'_>, file: LocalFile, now: UnixMillis) -> Repres
         content_disposition: headers.content_disposition,
         content_language: headers.content_language,
         etag: Some(etag(&file.blob.digest)),
-        last_modified: (settled_at(file.uploaded_at) <= now)
-            .then(|| file.uploaded_at.to_http_date()),
-        served_since: Some(file.uploaded_at),
+        last_modified: (settled_at(file.written_at) <= now).then(|| file.written_at.to_http_date()),
+        served_since: Some(switched_at(file.written_at)),
         length: Some(file.blob.size),
         extra,
         ..Representation::default()
     }
 }
 
-/// When the second of an upload is over. Only then is it told as `Last-Modified`: another upload in the same second would have the
-/// same date, and clients would take it for the same file.
-fn settled_at(uploaded_at: UnixMillis) -> UnixMillis {
-    UnixMillis((uploaded_at.0.div_euclid(1000) + 1).saturating_mul(1000))
+/// Since when nobody is given what was there before: a change is dated within its transaction, and seen behind it.
+fn switched_at(written_at: UnixMillis) -> UnixMillis {
+    UnixMillis(written_at.0.saturating_add(SWITCH_MILLIS))
+}
+
+/// When all that is dated within the same second is seen. Only then is it told as `Last-Modified`: another file of that second would have
+/// the same date, and clients would take it for this one.
+fn settled_at(written_at: UnixMillis) -> UnixMillis {
+    let switched = switched_at(written_at);
+    UnixMillis((switched.0.div_euclid(1000) + 1).saturating_mul(1000))
 }
 
 /// The field of RFC 9530.
@@ -169,8 +175,10 @@ mod tests {
 
     #[test]
     fn hazard_w9_a_date_is_told_when_no_other_upload_can_have_it() {
-        assert_eq!(settled_at(UnixMillis(1_000)), UnixMillis(2_000));
-        assert_eq!(settled_at(UnixMillis(1_999)), UnixMillis(2_000));
+        // The last one of that second is seen two seconds after its date.
+        for millis in [1_000, 1_999] {
+            assert_eq!(settled_at(UnixMillis(millis)), UnixMillis(4_000));
+        }
     }
 
     /// RFC 9530 section 2: the digest of `{"hello": "world"}` and a line feed.

@@ -35,8 +35,9 @@ pub(super) async fn restore(
         Ok(place) => place,
         Err(fault) => return Ok(Restored::Refused(fault)),
     };
-    let rules = UploadRules::of(&place, &HeaderMap::new());
-    let change = LocalChange::Put { file, blob };
+    let rules = UploadRules::of(&place, &HeaderMap::new())?;
+    let clock = &*local.clock;
+    let change = LocalChange::Put { file, blob, clock };
     let (size, digest) = (Some(file.blob.size), Some(&file.blob.digest));
     let changed = local
         .catalog

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use larder_core::{
     BlobDescriptor, Conditions, Current, Digest, ErrorCode, Fault, FaultKind, LocalSettings,
-    Precondition, RepositoryName, evaluate_conditions, field_text,
+    Precondition, RepositoryName, UnixMillis, condition_of_write, evaluate_conditions, field_text,
 };
 use larder_storage::{LocalDecision, LocalFile, LocalState};
 
@@ -20,17 +20,33 @@ pub(super) struct WriteConditions {
 }
 
 impl WriteConditions {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let joined = |name: HeaderName| {
+    /// Reads the fields. One that cannot be read is a fault: taken for none, it would let through what it was to prevent.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Fault> {
+        let joined = |name: &HeaderName| {
             let lines = headers.get_all(name).iter().map(field_text);
             let lines: Vec<_> = lines.collect();
             (!lines.is_empty()).then(|| lines.join(", "))
         };
-        Self {
-            if_match: joined(IF_MATCH),
-            if_none_match: joined(IF_NONE_MATCH),
-            if_unmodified_since: joined(IF_UNMODIFIED_SINCE),
+        let tags = |name: HeaderName| match joined(&name) {
+            None => Ok(None),
+            Some(list) => match condition_of_write(&list) {
+                None => Err(unreadable(&name)),
+                Some(list) => Ok(Some(list.to_owned())),
+            },
+        };
+        let if_match = tags(IF_MATCH)?;
+        // Beside the tags the date counts for nothing (RFC 9110 section 13.1.4).
+        let date = joined(&IF_UNMODIFIED_SINCE).filter(|_| if_match.is_none());
+        if let Some(date) = &date
+            && UnixMillis::from_http_date(date).is_none()
+        {
+            return Err(unreadable(&IF_UNMODIFIED_SINCE));
         }
+        Ok(Self {
+            if_match,
+            if_none_match: tags(IF_NONE_MATCH)?,
+            if_unmodified_since: date,
+        })
     }
 
     /// Whether they hold for what is there.
@@ -39,9 +55,9 @@ impl WriteConditions {
             return self.if_match.is_none();
         }
         let (etag, modified) = state.file.as_ref().map_or((None, None), |file| {
-            (Some(etag(&file.blob.digest)), Some(file.uploaded_at))
+            (Some(etag(&file.blob.digest)), Some(file.written_at))
         });
-        let modified = modified.map(larder_core::UnixMillis::to_http_date);
+        let modified = modified.map(UnixMillis::to_http_date);
         let current = Current {
             etag: etag.as_deref(),
             last_modified: modified.as_deref(),
@@ -81,6 +97,14 @@ impl WriteConditions {
     }
 }
 
+fn unreadable(field: &HeaderName) -> Fault {
+    let message = format!(
+        "the condition in {field} cannot be read, so that nobody knows whether it holds, and nothing was changed: send `*`, or tags in \
+         quotes with commas between, or a date of HTTP"
+    );
+    Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message).by_rule(field.as_str())
+}
+
 /// The strong tag of a file: its bytes and nothing else decide.
 pub(super) fn etag(digest: &Digest) -> String {
     format!("\"sha256-{}\"", digest.to_hex())
@@ -95,12 +119,12 @@ pub(super) struct UploadRules {
 }
 
 impl UploadRules {
-    pub(super) fn of(place: &Place<'_>, headers: &HeaderMap) -> Self {
-        Self {
+    pub(super) fn of(place: &Place<'_>, headers: &HeaderMap) -> Result<Self, Fault> {
+        Ok(Self {
             repository: place.repository().clone(),
             settings: place.settings.clone(),
-            conditions: WriteConditions::of(headers),
-        }
+            conditions: WriteConditions::of(headers)?,
+        })
     }
 
     /// What can be said before the body is read, of its length and its SHA-256 as far as they are stated.
@@ -230,7 +254,7 @@ impl UploadRules {
 mod tests {
     use http::HeaderValue;
     use http::header::IF_MODIFIED_SINCE;
-    use larder_core::{StoredHeaders, UnixMillis, sha256};
+    use larder_core::{StoredHeaders, sha256};
     use larder_storage::LocalUsage;
 
     use super::*;
@@ -246,6 +270,7 @@ mod tests {
             },
             headers: StoredHeaders::default(),
             uploaded_at: UPLOADED,
+            written_at: UPLOADED,
         }
     }
 
@@ -270,7 +295,7 @@ mod tests {
         UploadRules {
             repository: RepositoryName::parse("local").unwrap(),
             settings,
-            conditions: WriteConditions::of(&headers),
+            conditions: WriteConditions::of(&headers).unwrap(),
         }
     }
 
@@ -294,6 +319,7 @@ mod tests {
             (IF_NONE_MATCH, "*", "precondition_failed", "change"),
             (IF_NONE_MATCH, &*own, "precondition_failed", "change"),
             (IF_NONE_MATCH, &*weak, "precondition_failed", "change"),
+            (IF_NONE_MATCH, "*, \"x\"", "precondition_failed", "change"),
             (IF_NONE_MATCH, &*other, "change", "change"),
             (IF_MATCH, "*", "change", "precondition_failed"),
             (IF_MATCH, &*own, "change", "precondition_failed"),
@@ -341,6 +367,31 @@ mod tests {
                 absent,
                 "{name}: {value}"
             );
+        }
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_read_is_a_fault() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (lines, is_read) in [
+            (&[(IF_NONE_MATCH, "*"), (IF_NONE_MATCH, "*")][..], true),
+            (&[(IF_NONE_MATCH, "\"x")], false),
+            (&[(IF_NONE_MATCH, "x")], false),
+            (&[(IF_MATCH, "\"x\"y")], false),
+            (&[(IF_UNMODIFIED_SINCE, "soon")], false),
+            (
+                &[(IF_UNMODIFIED_SINCE, date), (IF_UNMODIFIED_SINCE, date)],
+                false,
+            ),
+            (&[(IF_UNMODIFIED_SINCE, "soon"), (IF_MATCH, "*")], true),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            let read = WriteConditions::of(&headers).map_err(|fault| fault.kind);
+            assert_eq!(read.is_ok(), is_read, "{lines:?}: {read:?}");
+            assert!(is_read || read.is_err_and(|kind| kind == FaultKind::BadRequest));
         }
     }
 

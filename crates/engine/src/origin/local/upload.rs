@@ -75,7 +75,7 @@ where
     }
     let named = |fault: Fault| fault.in_repository(place.repository());
     let checksums = Checksums::of(headers).map_err(named)?;
-    let rules = UploadRules::of(place, headers);
+    let rules = UploadRules::of(place, headers).map_err(named)?;
     let state = state(local, place).await?;
     rules.before_the_body(&state, length, checksums.sha256())?;
     let spool = room(local, place, length, checksums.sha256())?;
@@ -87,10 +87,12 @@ where
         checksums: &checksums,
     };
     let sealed = intake.receive(spool, body).await.map_err(named)?;
+    let now = local.now();
     let file = LocalFile {
         blob: sealed.descriptor.clone(),
         headers: kept(headers),
-        uploaded_at: local.now(),
+        uploaded_at: now,
+        written_at: now,
     };
     let finish = Finish {
         local: Arc::clone(local),
@@ -192,6 +194,7 @@ impl Finish {
         let change = LocalChange::Put {
             file: &self.file,
             blob: &blob,
+            clock: &*self.local.clock,
         };
         let outcome = self
             .local
@@ -250,16 +253,21 @@ impl Finish {
 
 /// What the request says of its body that answers will say again.
 fn kept(headers: &HeaderMap) -> StoredHeaders {
-    let text = |name: HeaderName| {
-        let text = field_text(headers.get(name)?).trim().to_owned();
+    let joined = |name: HeaderName, lines: usize| {
+        let lines = headers.get_all(name).iter().take(lines).map(field_text);
+        let lines: Vec<_> = lines.collect();
+        let text = lines.join(", ").trim().to_owned();
         (!text.is_empty() && text.len() <= LONGEST_FIELD).then_some(text)
     };
+    let text = |name| joined(name, 1);
+    // Lines of one field are one list (RFC 9110 section 5.3).
+    let list = |name| joined(name, usize::MAX);
     let content_type = text(CONTENT_TYPE).filter(|kind| !kind.eq_ignore_ascii_case(FORM));
     StoredHeaders {
         content_type,
         content_disposition: text(CONTENT_DISPOSITION),
-        content_language: text(CONTENT_LANGUAGE),
-        content_encoding: text(CONTENT_ENCODING),
+        content_language: list(CONTENT_LANGUAGE),
+        content_encoding: list(CONTENT_ENCODING),
         ..StoredHeaders::default()
     }
 }

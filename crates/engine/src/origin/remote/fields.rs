@@ -49,6 +49,8 @@ fn without_secrets(url: &Url) -> String {
 
 /// The longest value that is kept, in bytes.
 const LONGEST_VALUE: usize = 4 << 10;
+/// Of a field that is a list, all lines are.
+const ALL: usize = usize::MAX;
 /// All values of a record together.
 const MOST_KEPT: usize = 16 << 10;
 
@@ -77,30 +79,29 @@ pub(super) fn stored_headers(wanted: &Target, headers: &HeaderMap) -> StoredHead
                 .join(", "),
         )
     };
-    let mut text = |name: &str| joined(name, 1);
     let identity = |coding: &String| {
         !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity")
     };
     StoredHeaders {
-        content_encoding: text("content-encoding").filter(identity),
-        content_type: text("content-type"),
+        // Lines of one field are one list (RFC 9110 section 5.3); of what is one value the first counts.
+        content_encoding: joined("content-encoding", ALL).filter(identity),
+        content_type: joined("content-type", 1),
         // Well formed or not: to be served, and sent back, as it came.
-        etag: text("etag").filter(|tag| !tag.is_empty()),
+        etag: joined("etag", 1).filter(|tag| !tag.is_empty()),
         // Clients reject what is no HTTP date, so it is dropped; two obsolete forms become the current one.
-        last_modified: text("last-modified")
+        last_modified: joined("last-modified", 1)
             .and_then(|t| UnixMillis::from_http_date(&t))
             .map(UnixMillis::to_http_date),
-        content_disposition: text("content-disposition"),
-        content_language: text("content-language"),
+        content_disposition: joined("content-disposition", 1),
+        content_language: joined("content-language", ALL),
         digest: wanted.format.digest_in_head(&wanted.facts, headers),
         length: None,
-        // Lines of one field are one list (RFC 9110 section 5.3).
         further: wanted
             .format
             .profile()
             .kept_headers
             .iter()
-            .filter_map(|name| Some(((*name).to_owned(), joined(name, usize::MAX)?)))
+            .filter_map(|name| Some(((*name).to_owned(), joined(name, ALL)?)))
             .chain(of_the_way(headers))
             .collect(),
     }

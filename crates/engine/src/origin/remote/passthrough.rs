@@ -71,11 +71,10 @@ impl Remote {
 
     /// The upstream's answer, as the client gets it.
     fn passed_on(&self, pass: &PassThrough, response: UpstreamResponse, place: Lease) -> Answer {
-        let text = |name: HeaderName| {
-            response
-                .headers
-                .get(name)
-                .map(|value| field_text(value).into_owned())
+        let joined = |name: HeaderName, lines: usize| {
+            let lines = response.headers.get_all(name).iter().take(lines);
+            let lines: Vec<_> = lines.map(field_text).collect();
+            (!lines.is_empty()).then(|| lines.join(", "))
         };
         let mut extra = only(&response.headers, pass.response_headers);
         for separately in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
@@ -85,8 +84,8 @@ impl Remote {
         Answer {
             status: StatusCode::OK,
             representation: Representation {
-                content_type: text(header::CONTENT_TYPE).filter(|_| keep("content-type")),
-                content_encoding: text(header::CONTENT_ENCODING)
+                content_type: joined(header::CONTENT_TYPE, 1).filter(|_| keep("content-type")),
+                content_encoding: joined(header::CONTENT_ENCODING, usize::MAX)
                     .filter(|_| keep("content-encoding")),
                 length: response.body.declared_length(),
                 extra,
@@ -108,9 +107,9 @@ impl Remote {
 }
 
 fn only(headers: &HeaderMap, names: &[&'static str]) -> HeaderMap {
-    let pairs = names.iter().filter_map(|name| {
-        let value = headers.get(*name)?.clone();
-        Some((HeaderName::from_static(name), value))
+    let lines = names.iter().flat_map(|name| {
+        let values = headers.get_all(*name).iter();
+        values.map(|value| (HeaderName::from_static(name), value.clone()))
     });
-    pairs.collect()
+    lines.collect()
 }
