@@ -919,7 +919,8 @@ fn oci_11_the_hub_is_the_hub_at_any_place_of_a_list() {
             let settings = loaded(&format!(
                 "remotes:\n\x20 hub: {{package: docker, base_url: ['{one}', '{other}']}}\n"
             ));
-            let upstream = repository(&settings, "hub").upstream().unwrap();
+            let hub = repository(&settings, "hub");
+            let upstream = hub.upstream().unwrap();
             assert_eq!(upstream.base_urls, expected, "{name} {is_first}");
             assert_eq!(upstream.index_url, expected[0], "{name} {is_first}");
             assert_eq!(upstream.default_namespace.as_deref(), Some("library"));
