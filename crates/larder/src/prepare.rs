@@ -192,11 +192,8 @@ fn strangers(directory: &Path) -> String {
     let Some(own) = user(Path::new("/proc/self")).filter(|own| *own != 0) else {
         return String::new();
     };
-    let Some(nearest) = directory.ancestors().find(|path| path.exists()) else {
-        return String::new();
-    };
     let within = [LOCK, DATABASE, "blobs"].map(|name| directory.join(name));
-    let foreign = std::iter::once(nearest)
+    let foreign = std::iter::once(nearest(directory))
         .chain(within.iter().map(PathBuf::as_path))
         .find_map(|path| {
             let owner = user(path).filter(|owner| *owner != own)?;
@@ -212,6 +209,12 @@ fn strangers(directory: &Path) -> String {
             path.display()
         ),
     }
+}
+
+/// What is there of a path: itself, or the nearest above it. Above the first part of a relative one is the directory that larder was started in.
+pub(crate) fn nearest(path: &Path) -> &Path {
+    let mut above = path.ancestors();
+    above.find(|path| path.exists()).unwrap_or(Path::new("."))
 }
 
 /// Looks at the data directory; says whether a running larder has it.

@@ -15,8 +15,8 @@ const POLL: Duration = Duration::from_secs(2);
 /// Runs until it is dropped. `apply` is given each new configuration, or what is wrong with it; the warnings of those that load
 /// are logged.
 ///
-/// Keys that take effect only at start (`listen`, `data_dir`, `tls`, `s3`, `hot_set`, `limits`, those of replicas) are compared with `first`, and a change
-/// of them is logged as waiting for a restart.
+/// Keys that take effect only at start ([`waiting_for_restart`]) are compared with `first`, and a change of them is logged as waiting for a
+/// restart.
 ///
 /// # Errors
 /// The signal handler cannot be installed.
@@ -80,6 +80,7 @@ fn waiting_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let keys = [
         ("listen", old.listen != new.listen),
         ("data_dir", old.data_dir != new.data_dir),
+        ("database", old.database != new.database),
         ("tls", old.tls != new.tls),
         ("s3", old.s3 != new.s3),
         ("hot_set", old.hot_set != new.hot_set),
@@ -128,5 +129,58 @@ fn seen(path: &Path) -> Seen {
     Seen {
         path: path.to_owned(),
         state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys of a configuration with this line that would wait, after one without it.
+    fn waiting(line: &str) -> Vec<&'static str> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("larder.yaml");
+        let loaded = |line: &str| {
+            std::fs::write(&path, format!("{line}\nremotes: {{}}\n")).unwrap();
+            let sources = Sources {
+                config: Some(path.clone()),
+                ..Sources::default()
+            };
+            super::super::load(&sources).unwrap()
+        };
+        let first = loaded("data_dir: /data");
+        waiting_for_restart(&first, &loaded(line))
+    }
+
+    #[test]
+    fn what_is_read_at_start_only_waits_for_the_next() {
+        let s3 = "{endpoint: 's3.example.com', bucket: larder, access_key: a, secret_key: b}";
+        for (key, value) in [
+            ("listen", "127.0.0.1:8001"),
+            (
+                "database",
+                "{host: db.example.com, user: u, name: n, password: p}",
+            ),
+            ("s3", s3),
+            ("hot_set", "1MiB"),
+            ("limits", "{connections: 77}"),
+            ("redis", "{url: 'redis://redis.example.com'}"),
+            ("cluster", "{secret: '0123456789abcdef'}"),
+            ("tracing", "{otlp: 'http://traces.example.com:4318'}"),
+        ] {
+            let waits = waiting(&format!("data_dir: /data\n{key}: {value}"));
+            assert_eq!(waits, [key], "{value}");
+        }
+        assert_eq!(waiting("data_dir: /other"), ["data_dir"]);
+        for line in [
+            "drain: 7",
+            "trusted_proxies: [10.0.0.0/8]",
+            "public_url: 'https://larder.example.com'",
+            "auth: {admin_token: 'a-token-of-the-admin'}",
+            "limits: {upstream: {rate: 5}}",
+        ] {
+            let waits = waiting(&format!("data_dir: /data\n{line}"));
+            assert_eq!(waits, [""; 0], "{line} is in force at once");
+        }
     }
 }

@@ -5,11 +5,11 @@ use std::path::Path;
 use larder_storage::Space;
 
 use super::Finding;
+use crate::prepare::nearest;
 
 /// What is wrong with the space below `directory`, which need not be there yet.
 pub(super) fn findings(directory: &Path) -> Option<Finding> {
-    let nearest = directory.ancestors().find(|path| path.is_dir())?;
-    judge(directory, Space::of(nearest).ok()?)
+    judge(directory, Space::of(nearest(directory)).ok()?)
 }
 
 fn judge(directory: &Path, space: Space) -> Option<Finding> {

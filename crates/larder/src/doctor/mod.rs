@@ -77,7 +77,7 @@ pub(crate) fn run(sources: &Sources, asked: &Asked) -> ExitCode {
         // Has a runtime of its own for what it needs one for.
         Ok(settings) => {
             examined.found.extend(rehearsed(&settings));
-            runtime.block_on(examine(&settings, sources, &mut examined));
+            runtime.block_on(examine(&settings, sources, asked, &mut examined));
         }
         Err(found) => examined.found.extend(found.iter().filter_map(of_file)),
     }
@@ -149,16 +149,16 @@ fn rehearsed(settings: &Settings) -> Vec<Finding> {
     told.collect()
 }
 
-async fn examine(settings: &Settings, sources: &Sources, examined: &mut Examined) {
+async fn examine(settings: &Settings, sources: &Sources, asked: &Asked, examined: &mut Examined) {
     examined.repositories = settings.repositories.len();
     examined.found.extend(disk::findings(&settings.data_dir));
     examined
         .found
-        .extend(permissions::findings(settings, sources));
+        .extend(permissions::findings(settings, sources, asked));
     examined.found.extend(redis(settings).await);
     let mut clocks = Clocks::default();
-    let (asked, found) = upstreams::findings(settings, &mut clocks).await;
-    examined.upstreams = asked;
+    let (probed, found) = upstreams::findings(settings, &mut clocks).await;
+    examined.upstreams = probed;
     examined.found.extend(found);
     examined.found.extend(clocks.findings());
 }

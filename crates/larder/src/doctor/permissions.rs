@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use larder::config::{Settings, Sources, written_secrets};
+use larder::remote_commands::Asked;
 
 use super::Finding;
 use crate::prepare::DATABASE;
@@ -17,13 +18,14 @@ const OTHERS_ENTER: u32 = 0o001;
 const NAMED: &[&str] = &[
     "LARDER_ADMIN_TOKEN_FILE",
     "LARDER_CLUSTER_SECRET_FILE",
+    "LARDER_TOKEN_FILE",
     "DBPASS_FILE",
     "REDIS_URL_FILE",
     "MINIO_ACCESS_KEY_FILE",
     "MINIO_SECRET_KEY_FILE",
 ];
 
-pub(super) fn findings(settings: &Settings, sources: &Sources) -> Vec<Finding> {
+pub(super) fn findings(settings: &Settings, sources: &Sources, asked: &Asked) -> Vec<Finding> {
     let mut found = in_configuration(sources);
     let mut secret = |what: &str, path: PathBuf| {
         if others_can_read(&path) {
@@ -43,6 +45,9 @@ pub(super) fn findings(settings: &Settings, sources: &Sources) -> Vec<Finding> {
     }
     if let Some(path) = &sources.admin_token_file {
         secret("--admin-token-file", path.clone());
+    }
+    if let Some(path) = asked.token_file() {
+        secret("--token-file", path.to_owned());
     }
     for name in NAMED {
         if let Some(path) = sources.environment.get(name) {

@@ -8,7 +8,7 @@ use larder::config::Settings;
 use larder_core::{Clock as _, PackageType, Repository, SafeUrl, SystemClock, UpstreamSettings};
 use larder_formats::SourceBase;
 use larder_upstream::{
-    HttpUpstream, Options, Upstream as _, UpstreamError, UpstreamErrorKind, UpstreamRequest,
+    Cause, HttpUpstream, Options, Upstream as _, UpstreamError, UpstreamErrorKind, UpstreamRequest,
 };
 use url::Url;
 
@@ -156,6 +156,10 @@ fn of_error(probe: &Probe, error: &UpstreamError) -> Option<Finding> {
     let has_account = probe.repository.upstream().is_some_and(has_account);
     match error.kind {
         kind if kind.is_of_the_operator() => None,
+        // Nobody else refuses a login before there is a connection.
+        UpstreamErrorKind::Unreachable if error.cause == Some(Cause::Unauthorized) => {
+            Some(refused_by_proxy(probe, what))
+        }
         // What a registry gives to anybody it may give image by image.
         UpstreamErrorKind::Unauthorized if is_registry(probe) && !has_account => None,
         UpstreamErrorKind::Unauthorized => Some(refused(probe, what)),
@@ -184,11 +188,9 @@ fn of_status(probe: &Probe, status: u16) -> Option<Finding> {
             probe,
             format!("{address} answers 401: it wants credentials, and none are configured"),
         )),
-        407 => Some(Finding::new(
-            REFUSED,
-            probe.place.clone(),
+        407 => Some(refused_by_proxy(
+            probe,
             format!("the proxy on the way to {address} answers 407"),
-            "put user name and password into the proxy's URL (proxy, HTTPS_PROXY)",
         )),
         429 | 500..=599 if !matches!(status, 501 | 505) => Some(Finding::new(
             UNREACHABLE,
@@ -202,6 +204,11 @@ fn of_status(probe: &Probe, status: u16) -> Option<Finding> {
 
 fn has_account(upstream: &UpstreamSettings) -> bool {
     upstream.credentials.is_some() || !upstream.headers.is_empty()
+}
+
+fn refused_by_proxy(probe: &Probe, what: String) -> Finding {
+    let remedy = "put user name and password into the proxy's URL (proxy, HTTPS_PROXY)";
+    Finding::new(REFUSED, probe.place.clone(), what, remedy)
 }
 
 fn refused(probe: &Probe, what: String) -> Finding {

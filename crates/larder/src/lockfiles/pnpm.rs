@@ -64,12 +64,13 @@ fn of_package(entry: &Entry, lock: &mut Lock) {
     lock.take(line, wanted);
 }
 
-/// `/name/1.0.0_peer@2.0.0` or `/name/1.0.0/peer@2.0.0` (5), `/name@1.0.0(peer@2.0.0)` (6), `name@1.0.0` (9); a registry may stand in front of the slash.
+/// `/name/1.0.0_peer@2.0.0` or `/name/1.0.0/peer@2.0.0` (5), `/name@1.0.0(peer@2.0.0)` (6), `name@1.0.0` (9). In 5 and 6 a registry may stand
+/// in front of the slash, its port behind a `+`.
 fn name_and_version(key: &str) -> Option<(&str, &str)> {
     let key = key.split('(').next().unwrap_or(key);
     let key = match key.split_once('/') {
-        // Nothing, or a host, before the name.
-        Some((before, rest)) if before.is_empty() || before.contains('.') => rest,
+        // Nothing, or a host, before the name: a scope begins with an `@`, and a name without one has it before any slash.
+        Some((before, rest)) if !before.contains('@') => rest,
         _ => key,
     };
     let scope = if key.starts_with('@') {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use larder_core::{SafeUrl, Secret};
+use larder_core::{RepositoryName, SafeUrl, Secret};
 use larder_upstream::{Asked as Answer, Asker, NoAnswer, Sent};
 use serde_json::Value;
 use url::Url;
@@ -44,6 +44,11 @@ impl Asked {
     /// Whether JSON is asked for.
     pub fn json(&self) -> bool {
         self.json
+    }
+
+    /// `--token-file`.
+    pub fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
     }
 }
 
@@ -288,6 +293,10 @@ impl Server {
         repository: Option<&str>,
         query: &[(&str, &str)],
     ) -> Result<Value, Failure> {
+        if let Some(name) = repository.filter(|name| RepositoryName::parse(name).is_err()) {
+            // In a URL `.` and `..` would mean something else. Says which there are.
+            self.repository(name).await?;
+        }
         let path: Vec<&str> = ["api", "v1", "artifacts"]
             .into_iter()
             .chain(repository)

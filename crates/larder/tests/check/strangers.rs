@@ -1,6 +1,7 @@
 //! A larder that runs as a user whose the data directory is not: what is said names both.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 
 use crate::case::Case;
 
@@ -8,23 +9,17 @@ const PLAIN: &str = "remotes: {a: {base_url: 'http://a.example.com'}}\n";
 /// A user without a name and without rights, as in containers.
 const STRANGER: u32 = 65_532;
 
+/// Only root can become another user, and that one must be let to the program.
+fn a_stranger_can_run_it() -> bool {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
+    let asked = asked.arg("--version").uid(STRANGER).gid(STRANGER);
+    is_root && asked.output().is_ok()
+}
+
 #[test]
 fn a_data_directory_of_another_user_is_told_with_both() {
-    use std::os::unix::process::CommandExt as _;
-
-    let own = std::fs::metadata("/proc/self")
-        .expect("its own entry")
-        .uid();
-    let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_larder"));
-    // Only root can become another user, and that one must be let to the program.
-    if own != 0
-        || asked
-            .arg("--version")
-            .uid(STRANGER)
-            .gid(STRANGER)
-            .output()
-            .is_err()
-    {
+    if !a_stranger_can_run_it() {
         return;
     }
     for (case, whose) in [
@@ -66,4 +61,38 @@ fn a_data_directory_of_another_user_is_told_with_both() {
             assert!(said.contains(&expected), "{}: {said}", case.name);
         }
     }
+}
+
+/// Somebody (often root, once) has worked in it, and has made some of the directories that blobs are placed in.
+#[test]
+fn directories_of_blobs_that_cannot_be_written_are_found() {
+    if !a_stranger_can_run_it() {
+        return;
+    }
+    let shard = "data/blobs/sha256/ab/cd";
+    let case = Case::new("a shard of another user", PLAIN, &[]).user(STRANGER);
+    let home = case.lay_out();
+    std::fs::create_dir_all(home.path().join(shard)).expect("the directories");
+    std::fs::create_dir_all(home.path().join("data/blobs/spool")).expect("a directory");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(home.path(), mode).expect("its mode");
+    for own in [
+        "data",
+        "data/blobs",
+        "data/blobs/sha256",
+        "data/blobs/spool",
+    ] {
+        let path = home.path().join(own);
+        std::os::unix::fs::chown(path, Some(STRANGER), Some(STRANGER)).expect("another owner");
+    }
+    let (status, checked) = case.check(home.path());
+    let upper = home.path().join("data/blobs/sha256/ab");
+    let said = format!("cannot write in {}: permission denied", upper.display());
+    assert!(status == Some(1) && checked.contains(&said), "{checked}");
+    for own in ["data/blobs/sha256/ab", shard] {
+        let path = home.path().join(own);
+        std::os::unix::fs::chown(path, Some(STRANGER), Some(STRANGER)).expect("another owner");
+    }
+    let (status, checked) = case.check(home.path());
+    assert!(status == Some(0), "{checked}");
 }

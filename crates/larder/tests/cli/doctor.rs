@@ -243,7 +243,75 @@ async fn a_disk_that_is_nearly_full_is_a_finding() {
     std::fs::write(small.join("other"), vec![1; 15 << 20]).expect("a file");
     let data = small.join("data");
     let (code, found) = diagnosed(home.path(), &["--data-dir", &data.to_string_lossy()]).await;
+    // In the directory that it is started in, whose configuration is another.
+    let config = home.path().join("larder.yaml");
+    std::fs::copy(config, small.join("larder.yaml")).expect("a copy");
+    let (_, beside) = diagnosed(&small, &["--data-dir", "small-data"]).await;
     let _ = Command::new("umount").arg("-l").arg(&small).status();
-    assert!(found.iter().any(|(kind, _, _)| kind == "disk"), "{found:?}");
+    for found in [&found, &beside] {
+        assert!(found.iter().any(|(kind, _, _)| kind == "disk"), "{found:?}");
+    }
     assert_eq!(code, Some(1));
+}
+
+/// Whoever asks through it is told so before there is a connection to the upstream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_wants_a_login_is_a_matter_of_credentials() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let proxy = proxy.expect("a port");
+    let address = proxy.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = proxy.accept().await {
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            let answer = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    for scheme in ["https", "http"] {
+        let config = format!(
+            "proxy: 'http://u:canary@{address}'\nremotes: {{a: {{base_url: '{scheme}://files.example.com/'}}}}\n"
+        );
+        let (code, found) = diagnosed(home(&config, 0o600).path(), &[]).await;
+        assert!(code == Some(1) && found.len() == 1, "{found:?}");
+        let (kind, place, told) = &found[0];
+        assert_eq!(kind, "credentials_refused", "{told}");
+        assert!(place.contains("remotes.a.base_url"), "{place}");
+        assert!(
+            told.contains("proxy's URL") && !told.contains("canary"),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_s_file_that_everybody_can_read_is_a_finding() {
+    let home = home("remotes: {}\n", 0o600);
+    let token = home.path().join("token");
+    std::fs::write(&token, "a-token-of-the-admin").expect("a file");
+    let token = token.to_string_lossy();
+    for (mode, findings) in [(0o644, 1), (0o600, 0)] {
+        set_permissions(&*token, Permissions::from_mode(mode)).expect("a mode");
+        let (_, found) = diagnosed(home.path(), &["--token-file", &token]).await;
+        assert_eq!(found.len(), findings, "{found:?}");
+        let is_its = |(kind, place, _): &(String, String, String)| {
+            kind == "permissions" && place.contains("--token-file")
+        };
+        assert!(found.iter().all(is_its), "{found:?}");
+    }
+    set_permissions(&*token, Permissions::from_mode(0o644)).expect("a mode");
+    let arguments = [
+        "doctor",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--config",
+        "larder.yaml",
+    ];
+    let home_of_it = home.path().to_string_lossy();
+    let env = [("HOME", &*home_of_it), ("LARDER_TOKEN_FILE", &*token)];
+    let done = run(home.path(), &arguments, &env).await;
+    assert!(done.out.contains("LARDER_TOKEN_FILE"), "{done:?}");
 }

@@ -52,43 +52,7 @@ enum Step {
     SyncDirectory(PathBuf),
 }
 
-/// Makes a file and removes it.
-fn try_writing(directory: &Path) -> io::Result<()> {
-    let path = directory.join(format!("larder-check-{}", std::process::id()));
-    let written = File::options()
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .and_then(|mut file| io::Write::write_all(&mut file, b"x"));
-    let removed = fs::remove_file(&path);
-    written.and(removed)
-}
-
 impl Files {
-    /// Whether [`open_with`](Self::open_with) would succeed where `data_dir` exists, and files can be written there. Leaves nothing
-    /// behind.
-    pub(super) fn check(data_dir: &Path) -> Result<(), StorageError> {
-        let blobs = data_dir.join("blobs");
-        let look = || -> io::Result<()> {
-            for directory in [
-                data_dir,
-                &blobs,
-                &blobs.join("sha256"),
-                &blobs.join("spool"),
-            ] {
-                match fs::metadata(directory) {
-                    Ok(found) if found.is_dir() => try_writing(directory)?,
-                    Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-                    // It is made where the one above can be written.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(())
-        };
-        look().map_err(|e| StorageError::from_io("write in the blob directory", e))
-    }
-
     pub(super) fn open_with(data_dir: &Path, allow_unnamed: bool) -> Result<Self, StorageError> {
         let blobs = data_dir.join("blobs");
         let root = blobs.join("sha256");

@@ -1,6 +1,7 @@
 //! Blobs on a local (or network) file system. A blob that is there is open without a wait; everything else is done on the pool for
 //! blocking work.
 
+mod check;
 mod files;
 mod layout;
 mod open_files;
@@ -61,7 +62,7 @@ impl FsBlobStore {
     /// # Errors
     /// What stands in the way.
     pub fn check(data_dir: &Path) -> Result<(), StorageError> {
-        Files::check(data_dir)
+        check::check(data_dir)
     }
 
     /// Does `work` on the pool for blocking work, to the end though nobody may wait for it any more.
