@@ -20,6 +20,9 @@ pub struct Limits {
     pub held_back: Duration,
     /// Bytes that are kept at most, but for uploaded files; `None`: as much as there is room for.
     pub disk: Option<u64>,
+    /// Whether what is kept is brought within its bounds behind the scenes, and deletions are gone on with that others have begun. Where it
+    /// is not, room is made only for what comes.
+    pub keeps_up: bool,
 }
 
 impl Default for Limits {
@@ -30,6 +33,7 @@ impl Default for Limits {
             ring_bytes: 4 << 20,
             held_back: Duration::from_secs(2),
             disk: None,
+            keeps_up: true,
         }
     }
 }

@@ -27,6 +27,10 @@ pub(crate) fn base(parts: EngineParts, counters: &Arc<Counters>) -> remote::Part
         Arc::clone(counters),
         Arc::clone(&parts.budgets),
     );
+    if parts.limits.keeps_up {
+        catalog.start_eviction();
+        catalog.start_taking_over();
+    }
     let budgets = parts.budgets;
     budgets.configured(&parts.repositories);
     let registry = registry(

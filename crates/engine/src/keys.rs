@@ -77,6 +77,19 @@ pub(crate) fn path_of<'p>(path: &'p str, variant: &str) -> &'p str {
         .map_or(path, |(at, _)| &path[..at])
 }
 
+/// The query in a key's path; `Err` where only its digest is kept.
+pub(crate) fn query_of<'p>(path: &'p str, variant: &str) -> Result<Option<&'p str>, Hashed> {
+    if marks_of(variant).ends_with(HASHED) {
+        return Err(Hashed);
+    }
+    let query = &path[path_of(path, variant).len()..];
+    Ok(query.strip_prefix('?'))
+}
+
+/// A query that is known by its digest alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Hashed;
+
 /// Whether a key's variant is of one of the upstreams that the repository has at present.
 pub(crate) fn is_of_present_upstream(entry: &RepositoryState, variant: &str) -> bool {
     let origin = variant.split_once(ORIGIN).map_or("", |(_, origin)| origin);
@@ -146,5 +159,26 @@ fn make(
         repository: entry.repository.name.clone(),
         path: key_path,
         variant,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_s_path_is_told_from_its_query() {
+        for (path, variant, own, query) in [
+            ("g/q.txt", "", "g/q.txt", Ok(None)),
+            ("g/q.txt?v=1", "", "g/q.txt", Ok(Some("v=1"))),
+            ("g/q.txt?v=1?w", "@0123", "g/q.txt", Ok(Some("v=1?w"))),
+            ("g/q?.txt", "?1", "g/q?.txt", Ok(None)),
+            ("g/q?.txt?v=1", "json?1@0123", "g/q?.txt", Ok(Some("v=1"))),
+            ("g/q.txt?00ff", "#", "g/q.txt", Err(Hashed)),
+            ("g/q?.txt?00ff", "?1#@0123", "g/q?.txt", Err(Hashed)),
+        ] {
+            assert_eq!(path_of(path, variant), own, "{path} {variant}");
+            assert_eq!(query_of(path, variant), query, "{path} {variant}");
+        }
     }
 }

@@ -185,6 +185,8 @@ async fn start(
         (&blobs, &metadata, link_key),
         &Arc::new(HttpUpstream::new(options)),
         budgets,
+        // A command does what was asked for: room is made only for what it keeps.
+        false,
     )?;
     let mut aside = vec![tokio::spawn(blobs.keep_up(settings.clone(), None))];
     if needs.jobs {

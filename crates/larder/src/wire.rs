@@ -96,6 +96,7 @@ async fn serve(
         (&blobs, &metadata, link_key),
         &upstream,
         budgets,
+        true,
     )?;
     let member = cluster::join(&settings, &engine, &metadata, VERSION).await?;
     tell_of_start(&settings, server.local_addrs(), shares, open_files);
@@ -125,7 +126,7 @@ async fn serve(
     Ok(())
 }
 
-/// The engine over what a start has taken.
+/// The engine over what a start has taken. `keeps_up`: it keeps to its bounds behind the scenes.
 ///
 /// # Errors
 /// The disk cannot be looked at.
@@ -135,7 +136,12 @@ pub(crate) fn engine(
     (blobs, metadata, link_key): (&Blobs, &MetadataStore, LinkKey),
     upstream: &Arc<HttpUpstream>,
     budgets: Arc<Budgets>,
+    keeps_up: bool,
 ) -> Result<Arc<Engine>, StorageError> {
+    let limits = Limits {
+        keeps_up,
+        ..limits(settings, shares, &*blobs.store)?
+    };
     Ok(Engine::new(EngineParts {
         repositories: settings.repositories.clone(),
         not_built: settings.not_built.clone(),
@@ -145,7 +151,7 @@ pub(crate) fn engine(
         clock: Arc::new(SystemClock),
         link_key,
         public_urls: settings.public_urls.clone(),
-        limits: limits(settings, shares, &*blobs.store)?,
+        limits,
         budgets,
     }))
 }

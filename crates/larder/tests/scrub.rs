@@ -248,6 +248,57 @@ async fn told_of_local_damage(larder: &TestLarder, files: usize) {
     }
 }
 
+/// A record of a path with a query is fetched by that query, which nobody is told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_with_a_query_is_fetched_with_it() {
+    let mut numbers = Numbers(23);
+    let origin = Origin::start().await;
+    let larder = start(&origin).await;
+    let files =
+        ["q.txt?v=1", "q.txt?v=2&sig=SECRET"].map(|path| (path.to_owned(), numbers.bytes()));
+    let long = (format!("l.txt?v={}", "1".repeat(300)), numbers.bytes());
+    fetch(&larder, &origin, &files).await;
+    fetch(&larder, &origin, std::slice::from_ref(&long)).await;
+    for (_, bytes) in files.iter().chain([&long]) {
+        flip(&larder, bytes, &mut numbers);
+    }
+    ask(&larder, "POST", "api/v1/scrub").await;
+    until_ended(&larder).await;
+    let finding = |path: &str, outcome: &str| {
+        let kind = "cached".to_owned();
+        (kind, path.to_owned(), outcome.to_owned())
+    };
+    // Of a long query only the digest is known.
+    let expected = [finding("q.txt", "refetched"), finding("l.txt", "forgotten")];
+    assert_eq!(findings(&larder).await, BTreeSet::from(expected));
+    let asked: Vec<String> = origin
+        .requests()
+        .into_iter()
+        .map(|asked| asked.target)
+        .collect();
+    for (path, times) in [(&files[0].0, 2), (&files[1].0, 2), (&long.0, 1)] {
+        let count = asked
+            .iter()
+            .filter(|asked| **asked == format!("/{path}"))
+            .count();
+        assert_eq!(count, times, "{path}: {asked:?}");
+    }
+    assert_eq!(asked.len(), 5, "and nothing else: {asked:?}");
+    for (path, bytes) in files.iter().chain([&long]) {
+        let answer = get(&larder.artifact("files", path)).await;
+        assert!(answer.body == *bytes, "{path}");
+    }
+    let log = larder.log();
+    let told = log
+        .lines()
+        .find(|line| line.contains("a stored blob was not"));
+    assert!(told.is_some_and(|told| told.contains("q.txt")), "{log}");
+    let secret = log
+        .lines()
+        .find(|line| line.contains("stored blob") && line.contains("SECRET"));
+    assert_eq!(secret, None);
+}
+
 /// What is uploaded and fetched too has another copy: that of the upstream.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uploaded_file_that_an_upstream_has_too_is_restored() {
@@ -482,4 +533,37 @@ async fn a_data_directory_is_scrubbed_where_no_larder_runs() {
         assert!(answer.body == *bytes, "{path}");
     }
     told_of_local_damage(&larder, 1).await;
+}
+
+/// A command that is there for longer than it takes larder to look after its bounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_a_data_directory_evicts_nothing() {
+    let mut numbers = Numbers(29);
+    let origin = Origin::start().await;
+    let mut larder = start(&origin).await;
+    let files: Vec<(String, Vec<u8>)> = (0..5)
+        .map(|number| {
+            let bytes = (0..600_000).map(|_| (numbers.next() >> 32) as u8);
+            (format!("f/{number}.bin"), bytes.collect())
+        })
+        .collect();
+    fetch(&larder, &origin, &files).await;
+    assert!(larder.terminate().success());
+    let config = format!(
+        "limits: {{ disk: 1MiB }}\nremotes:\n  files: {{ base_url: '{}' }}\n",
+        origin.url("")
+    );
+    let path = larder.home().join("bounded.yaml");
+    std::fs::write(&path, config).expect("a file");
+    let (path, directory) = (path.display().to_string(), larder.data_dir());
+    let directory = directory.display().to_string();
+    let arguments = ["scrub", "--config", &path, "--data-dir", &directory];
+    // 3 MB at this rate take more than the ten seconds between two looks.
+    let begun = Instant::now();
+    let scrubbed = out(&run(&[&arguments[..], &["--rate", "160KiB"]].concat()));
+    assert_eq!(scrubbed.0, Some(0), "{scrubbed:?}");
+    assert!(begun.elapsed() > Duration::from_secs(11), "{scrubbed:?}");
+    for (path, bytes) in &files {
+        assert!(path_of(&larder, bytes).exists(), "{path}");
+    }
 }

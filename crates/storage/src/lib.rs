@@ -43,7 +43,7 @@ pub use meta::{
     Garbage, Heap, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts, JobItem,
     JobRow, JobStore, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
     LocalFile, LocalOutcome, LocalState, LocalUsage, Mend, MetadataStore, Migration, Named,
-    NamedBlobs, Notice, OnDamage, PageRow, PostgresOptions, Receipt, RecordKey, RecordUse,
+    NamedBlobs, Notice, OnDamage, PageRow, PathOf, PostgresOptions, Receipt, RecordKey, RecordUse,
     RowTally, RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, Sweep, Swept, TlsMode,
     Unswept, Usage, UsedRow, Writer,
 };

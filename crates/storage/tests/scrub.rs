@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,8 +12,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use larder_core::{BlobDescriptor, SystemClock, UnixMillis};
 use larder_storage::{
-    BlobStore, DamagedBlob, Flaw, FsBlobStore, Heap, Mend, MetadataStore, Named, StorageError,
-    Writer,
+    BlobStore, DamagedBlob, Flaw, FsBlobStore, Heap, Mend, MetadataStore, Named, PathOf,
+    StorageError, Writer,
 };
 use support::place::{Place, on_both_engines};
 use support::{key, store};
@@ -39,7 +40,15 @@ impl<'d> Dropping<'d> {
     }
 }
 
+fn whole<'p>(path: &'p str, _: &str) -> &'p str {
+    path
+}
+
 impl Mend for Dropping<'_> {
+    fn path_of(&self) -> PathOf {
+        whole
+    }
+
     fn looked_at(&self, _: u64) {
         self.looked_at.fetch_add(1, Ordering::Relaxed);
     }
@@ -54,7 +63,7 @@ impl Mend for Dropping<'_> {
             self.meta
                 .forget_damaged(writer, damaged, self.blobs, true)
                 .await?;
-            Ok(Named::all_of(damaged))
+            Ok(Named::all_of(damaged, self.path_of()))
         }
         .boxed()
     }
@@ -119,6 +128,58 @@ async fn what_is_damaged_is_found_and_nothing_else(place: Place) {
     assert_eq!((&*scrub.id, scrub.blobs, scrub.damaged), ("3", 6, 0));
     let old = meta.scrub_findings("1", 0, 100).await.unwrap();
     assert!(old.is_empty(), "an earlier scrub's findings are forgotten");
+}
+
+/// What the system says of such names, and would say again and again, ends no scrub.
+async fn a_scrub_ends_whatever_stands_in_a_blob_s_place(place: Place) {
+    let meta = place.open().await;
+    let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(place.directory()).unwrap());
+    let mut stored = Vec::new();
+    for number in 0..6_u8 {
+        stored.push(
+            store(
+                &meta,
+                &blobs,
+                &key("files", &number.to_string()),
+                &[number; 3_000],
+            )
+            .await,
+        );
+    }
+    let paths: Vec<_> = stored.iter().map(|blob| path_of(&place, blob)).collect();
+    paths[..4]
+        .iter()
+        .for_each(|path| std::fs::remove_file(path).unwrap());
+    std::os::unix::fs::symlink(&paths[0], &paths[0]).unwrap();
+    std::fs::create_dir(&paths[1]).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&paths[2]).status();
+    assert!(made.unwrap().success());
+    let shard = paths[3].parent().unwrap();
+    std::fs::remove_dir(shard).unwrap();
+    std::fs::write(shard, b"x").unwrap();
+    assert!(meta.begin_scrub("1", RATE, UnixMillis(5)).await.unwrap());
+    let mend = Dropping::new(&meta, &blobs);
+    let ran = meta.run_scrub(&blobs, "me", &SystemClock, &mend);
+    let ran = tokio::time::timeout(Duration::from_secs(60), ran).await;
+    assert!(ran.unwrap().unwrap());
+    let scrub = meta.last_scrub().await.unwrap().unwrap();
+    assert_eq!((&*scrub.state, scrub.blobs, scrub.damaged), ("done", 6, 4));
+    let found = meta.scrub_findings("1", 0, 100).await.unwrap();
+    let flaws: BTreeMap<&str, &str> = found
+        .iter()
+        .map(|found| (&*found.path, &*found.flaw))
+        .collect();
+    assert_eq!(
+        (flaws["0"], flaws["1"], flaws["3"]),
+        ("unreadable", "wrong", "missing")
+    );
+    assert!(flaws.contains_key("2"));
+    // What is published again stands where it should.
+    for number in 0..6_u8 {
+        let key = key("files", &number.to_string());
+        let blob = store(&meta, &blobs, &key, &[number; 3_000]).await;
+        assert!(support::is_intact(&*blobs, &blob).await, "{number}");
+    }
 }
 
 /// Whoever publishes the right bytes while the wrong ones are there replaces them, although they have the right length.
@@ -216,6 +277,7 @@ async fn garbage_is_told_by_reason_and_goes(place: Place) {
 
 on_both_engines!(
     what_is_damaged_is_found_and_nothing_else,
+    a_scrub_ends_whatever_stands_in_a_blob_s_place,
     what_is_published_replaces_what_is_doubted,
     a_scrub_is_one_process_s_until_it_is_cancelled,
     garbage_is_told_by_reason_and_goes,

@@ -75,7 +75,7 @@ pub use uses::Reading;
 pub(crate) use uses::Use;
 
 impl Catalog {
-    /// The catalog of a database and a blob store; starts the task that commits what is enqueued. Must be
+    /// The catalog of a database and a blob store; starts the task that commits what is enqueued, and no other. Must be
     /// called within a Tokio runtime.
     pub(crate) fn new(
         metadata: MetadataStore,
@@ -105,8 +105,6 @@ impl Catalog {
             eviction: Eviction::default(),
             asked: Asked::default(),
         });
-        catalog.start_eviction();
-        catalog.start_taking_over();
         queue::start(&catalog, receiver);
         catalog
     }

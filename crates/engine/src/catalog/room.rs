@@ -31,7 +31,7 @@ impl Catalog {
     }
 
     /// Goes on with deletions that other processes have begun, and have ended in, as long as the catalog is there.
-    pub(super) fn start_taking_over(self: &Arc<Self>) {
+    pub(crate) fn start_taking_over(self: &Arc<Self>) {
         let catalog: Weak<Self> = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {

@@ -29,9 +29,17 @@ const LONGEST_WAIT: Duration = Duration::from_hours(24);
 const BASE: &str = "http://localhost";
 
 impl Jobs {
-    /// Fetches a file; gives what came of it, and the paths of files that it is of no use without.
-    pub(crate) async fn fetch(&self, repository: &str, path: String) -> (JobItem, Vec<String>) {
-        let (state, bytes, reason, more) = match self.fetch_patiently(repository, &path).await {
+    /// Fetches a file, by a query if there is one; gives what came of it, and the paths of files that it is of no use without.
+    pub(crate) async fn fetch(
+        &self,
+        repository: &str,
+        path: String,
+        query: Option<&str>,
+    ) -> (JobItem, Vec<String>) {
+        let fetched = self
+            .fetch_patiently(repository, (path.as_str(), query))
+            .await;
+        let (state, bytes, reason, more) = match fetched {
             Ok((bytes, more)) => ("cached", bytes, String::new(), more),
             Err(fault) => ("failed", 0, fault.message, Vec::new()),
         };
@@ -47,7 +55,7 @@ impl Jobs {
     async fn fetch_patiently(
         &self,
         repository: &str,
-        path: &str,
+        file: (&str, Option<&str>),
     ) -> Result<(u64, Vec<String>), Fault> {
         let kind = BudgetKind::JobFiles;
         let turn = self.budgets.lease_within(kind, repository, 1, LONGEST_WAIT);
@@ -57,7 +65,7 @@ impl Jobs {
         })?;
         let mut attempt = 1;
         loop {
-            let fault = match self.fetch_once(repository, path).await {
+            let fault = match self.fetch_once(repository, file).await {
                 Err(fault) if attempt < ATTEMPTS => fault,
                 result => return result,
             };
@@ -70,13 +78,17 @@ impl Jobs {
         }
     }
 
-    async fn fetch_once(&self, repository: &str, path: &str) -> Result<(u64, Vec<String>), Fault> {
+    async fn fetch_once(
+        &self,
+        repository: &str,
+        (path, query): (&str, Option<&str>),
+    ) -> Result<(u64, Vec<String>), Fault> {
         let path = ArtifactPath::from_decoded(path).map_err(admission::path_fault)?;
         let headers = HeaderMap::new();
         let request = ArtifactRequest {
             repository,
             raw_path: path.encoded(),
-            query: None,
+            query,
             method: &Method::GET,
             headers: &headers,
             principal: Principal::Anonymous,

@@ -133,7 +133,7 @@ impl Running {
         let (jobs, repository, of) = (Arc::clone(jobs), repository.to_owned(), path.clone());
         let task = self
             .tasks
-            .spawn(async move { jobs.fetch(&repository, path).await });
+            .spawn(async move { jobs.fetch(&repository, path, None).await });
         self.paths.insert(task.id(), of);
     }
 

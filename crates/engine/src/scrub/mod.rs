@@ -2,6 +2,7 @@
 //! of what was fetched is forgotten and fetched again at once, by a request like a client's; of what was uploaded there is no other copy,
 //! and it is told (docs/adr/0096).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use larder_core::{Clock, ErrorCode, Fault, FaultKind};
-use larder_storage::{DamagedBlob, Mend, Named, ScrubFinding, ScrubRow, StorageError};
+use larder_storage::{DamagedBlob, Mend, Named, PathOf, ScrubFinding, ScrubRow, StorageError};
 use tokio::sync::Notify;
 
 use crate::counters::Counters;
 use crate::jobs::Jobs;
+use crate::keys;
 use crate::operate::storage_unavailable;
 use crate::read::Pipeline;
 
@@ -214,16 +216,36 @@ impl Scrubs {
         );
     }
 
-    /// Fetches what was forgotten once more; what cannot be had now is fetched when it is asked for.
-    async fn refetch(&self, name: &mut Named) {
-        let fetch = self.jobs.fetch(&name.repository, name.path.clone());
+    /// Fetches what was forgotten once more, by each query that it was asked for with; what cannot be had now is fetched when it is asked
+    /// for. Whether anything came.
+    async fn refetch(&self, name: &mut Named, damaged: &DamagedBlob) -> bool {
+        let keys = damaged.users.records.get(&name.repository);
+        let keys = keys.into_iter().flatten();
+        let own = keys.filter(|(path, variant)| keys::path_of(path, variant) == name.path);
+        let queries = own.map(|(path, variant)| keys::query_of(path, variant));
+        let queries: BTreeSet<_> = queries.collect();
+        let (mut is_all, mut is_any) = (true, false);
+        for query in queries {
+            let has_come = match query {
+                Ok(query) => self.fetch(name, query).await,
+                Err(keys::Hashed) => false,
+            };
+            is_all &= has_come;
+            is_any |= has_come;
+        }
+        if is_any && is_all {
+            name.outcome = "refetched";
+            self.counters
+                .scrub_refetched
+                .fetch_add(1, Ordering::Relaxed);
+        }
+        is_any
+    }
+
+    async fn fetch(&self, name: &Named, query: Option<&str>) -> bool {
+        let fetch = self.jobs.fetch(&name.repository, name.path.clone(), query);
         match tokio::time::timeout(LONGEST_FETCH, fetch).await {
-            Ok((item, _)) if item.state == "cached" => {
-                name.outcome = "refetched";
-                self.counters
-                    .scrub_refetched
-                    .fetch_add(1, Ordering::Relaxed);
-            }
+            Ok((item, _)) if item.state == "cached" => return true,
             Ok((item, _)) => {
                 tracing::info!(
                     repository = name.repository,
@@ -240,6 +262,7 @@ impl Scrubs {
                 );
             }
         }
+        false
     }
 
     async fn see_to(&self, damaged: &DamagedBlob) -> Result<Vec<Named>, StorageError> {
@@ -249,11 +272,11 @@ impl Scrubs {
             .catalog
             .forget_damaged(damaged, &entries())
             .await?;
-        let mut names = Named::all_of(damaged);
+        let mut names = Named::all_of(damaged, self.path_of());
+        let mut is_refetched = false;
         for name in names.iter_mut().filter(|name| name.kind == "cached") {
-            self.refetch(name).await;
+            is_refetched |= self.refetch(name, damaged).await;
         }
-        let is_refetched = names.iter().any(|name| name.outcome == "refetched");
         if !is_refetched && damaged.users.files.is_empty() {
             self.pipeline.catalog.drop_damaged(&damaged.blob).await?;
         }
@@ -287,6 +310,10 @@ impl Scrubs {
 }
 
 impl Mend for Scrubs {
+    fn path_of(&self) -> PathOf {
+        keys::path_of
+    }
+
     fn looked_at(&self, bytes: u64) {
         self.counters.scrub_blobs.fetch_add(1, Ordering::Relaxed);
         self.counters

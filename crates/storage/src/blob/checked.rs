@@ -14,9 +14,9 @@ use crate::error::{StorageError, StorageErrorKind};
 
 /// Of a file so much is read and hashed at a time, on the pool for blocking work.
 const STEP: u64 = 1 << 20;
-/// What a disk answers that cannot give its bytes back, and what keeps this process from reading them (errno of Linux).
-const EIO: i32 = 5;
-const EACCES: i32 = 13;
+/// What is said of this process, of the machine or of a server of files, and not of the one file (errno of Linux): `EINTR`, `EAGAIN`, `ENOMEM`,
+/// `ENFILE`, `EMFILE`, `ENETUNREACH`, `ENOBUFS`, `ENOTCONN`, `ESHUTDOWN`, `ETIMEDOUT`, `ECONNREFUSED`, `EHOSTDOWN`, `EHOSTUNREACH`.
+const NOT_OF_THE_FILE: [i32; 13] = [4, 11, 12, 23, 24, 101, 105, 107, 108, 110, 111, 112, 113];
 
 /// What is wrong with a stored blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,8 +175,10 @@ fn flaw_of_io(error: io::Error) -> Result<Flaw, StorageError> {
     }
 }
 
+/// Whatever else the system says, it would say again, and a scrub would never end.
 fn is_of_the_file(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(EIO | EACCES))
+    let code = error.raw_os_error();
+    code.is_some_and(|code| !NOT_OF_THE_FILE.contains(&code))
 }
 
 #[cfg(test)]
@@ -199,8 +201,13 @@ mod tests {
     #[test]
     fn only_what_is_of_the_file_is_a_flaw() {
         let of = |raw| flaw_of_io(io::Error::from_raw_os_error(raw));
-        assert!(matches!(of(EIO), Ok(Flaw::Unreadable)));
-        // EMFILE: there are too many open files; nothing is wrong with this one.
-        assert!(of(24).is_err());
+        // EIO, ENXIO, EACCES, EISDIR, ELOOP, ENODATA, EBADMSG, ESTALE, EUCLEAN (errno of Linux).
+        for code in [5, 6, 13, 21, 40, 61, 74, 116, 117] {
+            assert!(matches!(of(code), Ok(Flaw::Unreadable)), "{code}");
+        }
+        // EMFILE, ENFILE, ENOMEM: nothing is wrong with this file.
+        for code in [24, 23, 12] {
+            assert!(of(code).is_err(), "{code}");
+        }
     }
 }

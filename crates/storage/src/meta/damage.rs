@@ -67,6 +67,8 @@ impl Damage {
     /// A row is not what it should be.
     pub(super) fn note_row(&self, what: &str, key: &str) {
         self.rows.fetch_add(1, Ordering::Relaxed);
+        // A query may be a signature.
+        let key = key.split('?').next().unwrap_or_default();
         tracing::error!(
             what,
             key,

@@ -73,7 +73,7 @@ pub use local_files::{
     LocalChange, LocalDecision, LocalFile, LocalOutcome, LocalState, LocalUsage,
 };
 pub use local_lists::LocalChild;
-pub use scrub::{BlobUsers, DamagedBlob, Mend, Named, ScrubFinding, ScrubRow};
+pub use scrub::{BlobUsers, DamagedBlob, Mend, Named, PathOf, ScrubFinding, ScrubRow};
 pub use sweep::{Sweep, Swept};
 pub use uses::{RecordUse, Usage, UsedRow};
 

@@ -19,10 +19,11 @@ use super::open_files::{MOST_OPEN_BLOBS, OpenFiles};
 use super::parallel::parallel_map;
 use super::space::SpaceGauge;
 use super::spool::TemporaryName;
+use super::strangers;
 use crate::blob::pins::{BlobPlace, Pins, Place};
 use crate::blob::{BlobInfo, SealedSpool, Space, Spool, StoredBlob, check_length, not_found};
 use crate::body::Body;
-use crate::error::StorageError;
+use crate::error::{StorageError, StorageErrorKind};
 
 /// The files of a store, and what is known of them.
 #[derive(Debug)]
@@ -180,8 +181,13 @@ impl Files {
         spool.file().sync_all()?;
         self.note(|| Step::SyncFile(descriptor.digest.clone()));
         let metadata = match self.name(spool, path, descriptor) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(self.layout.directory(shard))?;
+            Err(error) if strangers::is_absence(&error) => {
+                let (upper, own) = (self.layout.upper(shard), self.layout.directory(shard));
+                strangers::make_directories([&upper, &own])?;
+                self.name(spool, path, descriptor)?
+            }
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                strangers::set_aside(path)?;
                 self.name(spool, path, descriptor)?
             }
             other => other?,
@@ -292,28 +298,33 @@ impl Files {
             }
             self.open_files.forget(&blob.digest);
         }
-        let (_, path) = self.layout.place(&blob.digest)?;
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (length, file) = opened.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => not_found(&blob.digest),
-            _ => StorageError::from_io("open a blob", error),
-        })?;
-        check_length(blob, length)?;
-        let file = Arc::new(file);
+        let file = Arc::new(self.open_file(blob)?);
         self.open_files.keep(&blob.digest, &file);
-        Ok(Body::file(file, length))
+        Ok(Body::file(file, blob.size))
+    }
+
+    /// One open and one fstat.
+    fn open_file(&self, blob: &BlobDescriptor) -> Result<File, StorageError> {
+        let (_, path) = self.layout.place(&blob.digest)?;
+        let opened = strangers::open(&path).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = opened.map_err(|error| {
+            if strangers::is_absence(&error) {
+                not_found(&blob.digest)
+            } else {
+                StorageError::from_io("open a blob", error)
+            }
+        })?;
+        if !metadata.is_file() {
+            let message = format!("what is stored as blob {} is no file", blob.digest);
+            return Err(StorageError::new(StorageErrorKind::Corrupt, message));
+        }
+        check_length(blob, metadata.len())?;
+        Ok(file)
     }
 
     /// Opens a blob's file anew, and has it read from the disk rather than from memory.
     pub(super) fn open_kept(&self, blob: &BlobDescriptor) -> Result<Body, StorageError> {
-        let (_, path) = self.layout.place(&blob.digest)?;
-        let file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => not_found(&blob.digest),
-            _ => StorageError::from_io("open a blob", error),
-        })?;
-        let length = file.metadata();
-        let length = length.map_err(|error| StorageError::from_io("open a blob", error))?;
-        check_length(blob, length.len())?;
+        let file = self.open_file(blob)?;
         // Not every file system knows it; then what is in memory is compared.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         Ok(Body::file(Arc::new(file), blob.size))
@@ -324,7 +335,7 @@ impl Files {
             return Some(Body::file(file, blob.size));
         }
         let (_, path) = self.layout.place(&blob.digest).ok()?;
-        let file = File::open(path).ok()?;
+        let file = strangers::open(&path).ok()?;
         Some(Body::file(Arc::new(file), blob.size))
     }
 
@@ -345,14 +356,21 @@ impl Files {
 
     pub(super) fn delete(&self, digest: &Digest) -> Result<bool, StorageError> {
         let (_, path) = self.layout.place(digest)?;
-        match self.pins.unless_pinned(digest, || fs::remove_file(path)) {
+        // While nobody can publish a blob of this name.
+        let remove = || match fs::remove_file(&path) {
+            Err(_) if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) => {
+                strangers::set_aside(&path).and(Err(io::ErrorKind::NotFound.into()))
+            }
+            other => other,
+        };
+        match self.pins.unless_pinned(digest, remove) {
             None => Ok(false),
             Some(Ok(())) => {
                 self.open_files.forget(digest);
                 self.damaged().remove(digest);
                 Ok(true)
             }
-            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Some(Err(error)) if strangers::is_absence(&error) => Ok(false),
             Some(Err(error)) => Err(StorageError::from_io("delete a blob", error)),
         }
     }
@@ -376,7 +394,7 @@ impl Files {
 fn present(path: &Path, size: u64) -> Result<Option<fs::Metadata>, StorageError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok((metadata.is_file() && metadata.len() == size).then_some(metadata)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if strangers::is_absence(&error) => Ok(None),
         Err(error) => Err(StorageError::from_io("look for a blob", error)),
     }
 }
@@ -414,7 +432,7 @@ fn can_name_later(directory: &Path) -> bool {
 fn remove_leftovers(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let Ok(file) = File::open(&path) else {
+        let Ok(file) = strangers::open(&path) else {
             continue;
         };
         if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {

@@ -254,3 +254,67 @@ fn a_blob_that_stays_open_is_noticed_to_be_gone_cut_or_replaced() {
         );
     }
 }
+
+fn mkfifo(path: &Path) {
+    let kind = rustix::fs::FileType::Fifo;
+    let mode = Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(CWD, path, kind, mode, 0).unwrap();
+}
+
+/// What may stand where a blob is to stand, put there.
+fn strangers() -> [(&'static str, fn(&Path)); 6] {
+    [
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("a directory with a file", |path| {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("x"), b"x").unwrap();
+        }),
+        ("a pipe", mkfifo),
+        ("a socket", |path| {
+            // The path of one may not be that long.
+            let short = tempfile::tempdir_in("/tmp").unwrap();
+            let socket = short.path().join("s");
+            std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            fs::rename(socket, path).unwrap();
+        }),
+        ("a link to itself", |path| {
+            std::os::unix::fs::symlink(path, path).unwrap();
+        }),
+        ("a file in place of its directory", |path| {
+            let directory = path.parent().unwrap();
+            fs::remove_dir_all(directory).unwrap();
+            fs::write(directory, b"x").unwrap();
+        }),
+    ]
+}
+
+#[test]
+fn what_is_no_blob_stops_nobody_and_is_replaced() {
+    for (name, stand) in strangers() {
+        for (_directory, store) in stores() {
+            let blob = put(&store, b"whole content").unwrap().descriptor;
+            let (_, path) = store.layout.place(&blob.digest).unwrap();
+            fs::remove_file(&path).unwrap();
+            stand(&path);
+            // Of a pipe an open would wait for somebody who writes.
+            let store = Arc::new(store);
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let (opening, wanted) = (Arc::clone(&store), blob.clone());
+            std::thread::spawn(move || {
+                drop(opening.open_once(&wanted));
+                let opened = opening.open(&wanted).and(opening.open_kept(&wanted));
+                sender.send(opened.is_err()).unwrap();
+            });
+            let patience = std::time::Duration::from_secs(20);
+            assert_eq!(receiver.recv_timeout(patience), Ok(true), "{name}");
+            put(&store, b"whole content").unwrap();
+            assert_eq!(content(&store, b"whole content"), b"whole content");
+
+            // And once more, to be deleted.
+            fs::remove_file(&path).unwrap();
+            stand(&path);
+            store.delete(&blob.digest).unwrap();
+            assert!(fs::symlink_metadata(&path).is_err(), "{name}");
+        }
+    }
+}

@@ -70,7 +70,7 @@ impl Layout {
         let mut found = Vec::new();
         let start = after.map(Digest::to_hex).unwrap_or_default();
         for upper in names(&self.root, 2, start.get(..2).unwrap_or(""))? {
-            for lower in names(
+            for lower in names_below(
                 &self.root.join(&upper),
                 2,
                 if start.starts_with(&upper) {
@@ -81,7 +81,7 @@ impl Layout {
             )? {
                 let prefix = format!("{upper}{lower}");
                 let directory = self.root.join(&upper).join(&lower);
-                for name in names(
+                for name in names_below(
                     &directory,
                     64,
                     if start.starts_with(&prefix) {
@@ -101,6 +101,21 @@ impl Layout {
             }
         }
         Ok(found)
+    }
+}
+
+/// As [`names`], of a directory below the root. One that may not be read keeps nobody from the others.
+fn names_below(directory: &Path, length: usize, from: &str) -> io::Result<Vec<String>> {
+    match names(directory, length, from) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let directory = directory.display().to_string();
+            tracing::warn!(
+                directory,
+                "a directory of blobs may not be read, and is passed over: see whose it is"
+            );
+            Ok(Vec::new())
+        }
+        other => other,
     }
 }
 
@@ -149,7 +164,14 @@ fn stored_blob(directory: &Path, name: &str) -> io::Result<Option<StoredBlob>> {
             }))
         }
         Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

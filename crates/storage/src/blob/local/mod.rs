@@ -8,6 +8,7 @@ mod open_files;
 mod parallel;
 mod space;
 mod spool;
+mod strangers;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use super::copy::NamedBlobs;
 use super::db::{DbError, Durability, Row};
 use crate::error::StorageError;
 
-pub use run::{Mend, Named};
+pub use run::{Mend, Named, PathOf};
 pub use users::{BlobUsers, DamagedBlob};
 
 const BEGIN: &str = "INSERT INTO scrubs (id, state, rate, place, total_blobs, total_bytes, blobs, bytes, begun_at, ended_at, runner, lease_until) \
@@ -66,7 +66,7 @@ pub struct ScrubFinding {
     pub digest: String,
     /// The repository.
     pub repository: String,
-    /// Decoded path below it; empty for a derived document.
+    /// Decoded path below it, without a query; empty for a derived document.
     pub path: String,
     /// `local` for an uploaded file, `cached` for what was fetched, `derived` for what is made of that.
     pub kind: String,

@@ -1,5 +1,6 @@
 //! The work of a scrub: blob after blob in the order of digests, so that it goes on where it was when a process ends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ const FORGET: &str = "DELETE FROM scrubs WHERE id < $1";
 pub struct Named {
     /// The repository.
     pub repository: String,
-    /// Decoded path below it; empty for a derived document.
+    /// Decoded path below it, without a query; empty for a derived document.
     pub path: String,
     /// `local`, `cached` or `derived`.
     pub kind: &'static str,
@@ -57,8 +58,8 @@ pub struct Named {
 }
 
 impl Named {
-    /// The names of a damaged blob, as they are when what can be had again is forgotten.
-    pub fn all_of(damaged: &DamagedBlob) -> Vec<Self> {
+    /// The names of a damaged blob, as they are when what can be had again is forgotten. `path_of` finds the path in the key of a record.
+    pub fn all_of(damaged: &DamagedBlob, path_of: PathOf) -> Vec<Self> {
         let users = &damaged.users;
         let name = |repository: &str, path: &str, kind, outcome| Self {
             repository: repository.to_owned(),
@@ -71,9 +72,9 @@ impl Named {
             .map(|(repository, path)| name(repository, path, "local", "kept"))
             .collect();
         for (repository, keys) in &users.records {
-            // Variants of a path are one name.
-            let mut paths: Vec<&str> = keys.iter().map(|(path, _)| &**path).collect();
-            paths.dedup();
+            // Variants of a path are one name, and so are queries.
+            let paths = keys.iter().map(|(path, variant)| path_of(path, variant));
+            let paths: BTreeSet<&str> = paths.collect();
             let paths = paths.into_iter();
             all.extend(paths.map(|path| name(repository, path, "cached", "forgotten")));
         }
@@ -83,8 +84,14 @@ impl Named {
     }
 }
 
+/// Finds the path in a record's path, which may have a query, and variant.
+pub type PathOf = for<'p> fn(&'p str, &str) -> &'p str;
+
 /// Who sees to what a scrub finds.
 pub trait Mend: Send + Sync {
+    /// What finds the path in the key of a record.
+    fn path_of(&self) -> PathOf;
+
     /// A blob has been read, of so many bytes.
     fn looked_at(&self, bytes: u64);
 
@@ -254,7 +261,7 @@ impl MetadataStore {
             users,
         };
         // Before anything is forgotten, so that it is told whatever happens.
-        let names = Named::all_of(&damaged);
+        let names = Named::all_of(&damaged, mend.path_of());
         self.note_found(claim, &damaged, &names).await?;
         let mended = mend.mend(&damaged).await?;
         if mended != names {
