@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cache_policy::{CachePolicy, Revalidate};
 use crate::clock::UnixMillis;
 use crate::policy::mutability::Mutability;
-use crate::record::{ArtifactRecord, Content};
+use crate::record::{ArtifactRecord, Content, StoredHeaders};
 
 /// What kind of file the request is for.
 pub type Class = Mutability;
@@ -51,13 +51,28 @@ pub fn time_to_live(class: Class, policy: &CachePolicy) -> Option<Duration> {
     }
 }
 
+/// What lacks a member, or has a copy in the place of one that failed, holds no longer than this.
+pub const INCOMPLETE: Duration = Duration::from_secs(30);
+
+/// The life of this copy: of its class, but that of what another larder merged without all of its members is short.
+fn life(record: &ArtifactRecord, class: Class, policy: &CachePolicy) -> Option<Duration> {
+    let lacks_members = || {
+        record
+            .headers
+            .further
+            .contains_key(StoredHeaders::SKIPPED_MEMBERS)
+    };
+    let is_short = matches!(class, Mutability::Mutable { .. }) && lacks_members();
+    time_to_live(class, policy).map(|ttl| if is_short { ttl.min(INCOMPLETE) } else { ttl })
+}
+
 /// When the copy expires; `None` = never. A copy is fresh while `now` is before this.
 pub fn fresh_until(
     record: &ArtifactRecord,
     class: Class,
     policy: &CachePolicy,
 ) -> Option<UnixMillis> {
-    time_to_live(class, policy).map(|ttl| record.fresh_since.plus(ttl))
+    life(record, class, policy).map(|ttl| record.fresh_since.plus(ttl))
 }
 
 /// How far in the future a remembered time may lie before it is taken for the mark of a clock that was wrong.
@@ -134,7 +149,7 @@ pub fn decide(
             }
         }
         Content::Blob(_) | Content::Pointer(_) => {
-            match time_to_live(class, policy)
+            match life(record, class, policy)
                 .and_then(|ttl| expired_for(record.fresh_since, ttl, now))
             {
                 None => Decision::Serve,

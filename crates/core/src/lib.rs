@@ -76,7 +76,8 @@ pub use cache_policy::{CachePolicy, Revalidate, Verify};
 pub use cache_status::{CacheStatus, ForwardReason, Source};
 pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};
 pub use decide::{
-    Class, Decision, RevalidateWith, believed, decide, fresh_until, stale_allowed, time_to_live,
+    Class, Decision, INCOMPLETE, RevalidateWith, believed, decide, fresh_until, stale_allowed,
+    time_to_live,
 };
 pub use digest::{Digest, DigestAlgorithm, Hasher, InvalidDigest, sha256};
 pub use error::{Fault, FaultDetail, FaultKind, Recovery};

@@ -84,7 +84,8 @@ impl StoredHeaders {
 
     /// What caches behind the upstream said of the one answer says nothing of the other.
     fn further_renewed_by(&self, told: &Self) -> BTreeMap<String, String> {
-        let is_of_the_way = |name: &str| matches!(name, Self::AGE | Self::CACHE_STATUS);
+        let is_of_the_way =
+            |name: &str| matches!(name, Self::AGE | Self::CACHE_STATUS | Self::SKIPPED_MEMBERS);
         let kept = self.further.iter().filter(|(name, _)| !is_of_the_way(name));
         let new = told.further.iter().filter(|(name, _)| is_of_the_way(name));
         kept.chain(new)
@@ -96,6 +97,9 @@ impl StoredHeaders {
     pub const AGE: &'static str = "age";
     /// The further field that says what caches behind the upstream did (RFC 9211).
     pub const CACHE_STATUS: &'static str = "cache-status";
+
+    /// The further field by which another larder names members that it left out.
+    pub const SKIPPED_MEMBERS: &'static str = "x-larder-skipped";
 
     /// How old the answer was when it came.
     fn age(&self) -> Option<Duration> {
@@ -233,7 +237,12 @@ mod tests {
         };
         let mut record = crate::testing::record();
         assert_eq!(record.said_at(), record.contacted_at);
-        record.headers.further = further(&[("age", "90"), ("cache-status", "a; hit"), ("x", "y")]);
+        record.headers.further = further(&[
+            ("age", "90"),
+            ("cache-status", "a; hit"),
+            ("x-larder-skipped", "a"),
+            ("x", "y"),
+        ]);
         assert_eq!(record.contacted_at.since(record.said_at()).as_secs(), 90);
         let told = StoredHeaders {
             further: further(&[("age", "7"), ("x", "z")]),

@@ -14,8 +14,8 @@ use crate::policy::visibility::Visibility;
 use crate::repositories::Registry;
 use crate::target::{ArtifactRequest, FOLDER, Target};
 
-/// The field that names the members which a merged document lacks, of this larder's or of one behind it.
-pub(crate) const SKIPPED_MEMBERS: &str = "x-larder-skipped";
+/// Names the members which a merged document lacks, of this larder's or of one behind it.
+pub(crate) const SKIPPED: HeaderName = HeaderName::from_static(StoredHeaders::SKIPPED_MEMBERS);
 
 /// A representation's headers from those that were kept.
 pub(crate) fn representation(
@@ -33,10 +33,10 @@ pub(crate) fn representation(
         .remove(header::CONTENT_TYPE)
         .map(|value| field_text(&value).into_owned());
     let of_the_way = |name: &str| headers.further.get(name);
-    if let Some(names) = of_the_way(SKIPPED_MEMBERS)
+    if let Some(names) = of_the_way(StoredHeaders::SKIPPED_MEMBERS)
         && let Ok(names) = HeaderValue::from_str(names)
     {
-        extra.insert(HeaderName::from_static(SKIPPED_MEMBERS), names);
+        extra.insert(SKIPPED, names);
     }
     Representation {
         content_type: own_type.or_else(|| headers.content_type.clone()),

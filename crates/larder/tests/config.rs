@@ -426,6 +426,7 @@ fn virtual_members_exist_match_and_do_not_go_in_circles() {
   w: {type: virtual, package: helm, members: [x, h, h]}
   x: {type: virtual, package: helm, members: [w]}
   y: {type: virtual, package: helm}
+  z: {type: virtual, package: helm, members: []}
 ",
     );
     for want in [
@@ -435,6 +436,7 @@ fn virtual_members_exist_match_and_do_not_go_in_circles() {
         "f.yaml:5: `h` stands twice",
         "f.yaml:6: virtual repository `x` contains itself",
         "f.yaml:7: a virtual repository needs `remotes.y.members`",
+        "f.yaml:8: a virtual repository needs `remotes.z.members`",
     ] {
         assert!(said.contains(want), "{want}\nin\n{said}");
     }

@@ -320,6 +320,27 @@ fn stale_max_age_counts_from_the_last_good_contact_and_includes_its_end() {
 }
 
 #[test]
+fn what_another_larder_merged_without_all_members_is_fresh_for_half_a_minute() {
+    let (mut copy, policy) = (record(), policy(0));
+    copy.fresh_since = UnixMillis(7);
+    let skipped = (StoredHeaders::SKIPPED_MEMBERS.to_owned(), "dead".to_owned());
+    copy.headers.further.extend([skipped]);
+    let until = fresh_until(&copy, BUILT_IN, &policy);
+    assert_eq!(until, Some(UnixMillis(30_007)));
+    assert_eq!(
+        decide(Some(&copy), BUILT_IN, &policy, UnixMillis(30_006)),
+        Decision::Serve
+    );
+    assert_ne!(
+        decide(Some(&copy), BUILT_IN, &policy, UnixMillis(30_007)),
+        Decision::Serve
+    );
+    // What never changes is no merged document, whatever its upstream says.
+    let until = fresh_until(&copy, Mutability::Immutable, &policy);
+    assert_eq!(until, Some(UnixMillis(1_000_007)));
+}
+
+#[test]
 fn fresh_until_is_the_renewal_plus_the_life_of_the_class() {
     let policy = policy(0);
     let mut copy = record();

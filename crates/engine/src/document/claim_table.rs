@@ -15,6 +15,9 @@ fn strongest(digests: &mut Vec<Digest>) {
     }
 }
 
+/// Between the packages of a file in a claim, which no name holds.
+const BETWEEN: char = '\t';
+
 /// A claim for a path that another claim of the same document names too. The first one says where the file is.
 fn merge(first: &mut Claim, later: &mut Claim) {
     for digest in later.digests.drain(..) {
@@ -29,6 +32,13 @@ fn merge(first: &mut Claim, later: &mut Claim) {
             None => identity,
         });
     }
+    if let Some(package) = later.package.take() {
+        first.package = Some(match first.package.take() {
+            Some(known) if known.split(BETWEEN).any(|one| one == package) => known,
+            Some(known) => format!("{known}{BETWEEN}{package}"),
+            None => package,
+        });
+    }
     if first.size != later.size {
         first.size = None;
     }
@@ -36,7 +46,8 @@ fn merge(first: &mut Claim, later: &mut Claim) {
     first.published_at = first.published_at.max(later.published_at);
 }
 
-/// Lines `path TAB url TAB size TAB published TAB digests`, and `TAB identity` if there is one, sorted by path.
+/// Lines `path TAB url TAB size TAB published TAB digests TAB identity TAB packages`, sorted by path. Empty fields at the end, and the tabs in
+/// front of them, are left out; packages are several fields.
 #[derive(Debug)]
 pub(crate) struct ClaimTable(Bytes);
 
@@ -50,6 +61,7 @@ impl ClaimTable {
         });
         for claim in &mut claims {
             strongest(&mut claim.digests);
+            claim.package = claim.package.take().filter(|name| is_clean(name));
         }
         // Stable: of two claims for one path the first in the document says where the file is.
         claims.sort_by(|a, b| a.path.cmp(&b.path));
@@ -74,9 +86,10 @@ impl ClaimTable {
                 claim.url,
                 digests.join(" ")
             );
-            if let Some(identity) = claim.identity {
-                let _ = write!(text, "\t{identity}");
+            for further in [claim.identity, claim.package] {
+                let _ = write!(text, "\t{}", further.unwrap_or_default());
             }
+            text.truncate(text.trim_end_matches('\t').len());
             text.push('\n');
         }
         // What was reserved and not used would be held as long as the table, and not be weighed.
@@ -161,11 +174,12 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
     let size = fields.next()?.parse().ok();
     let published_at = fields.next()?.parse().ok().map(UnixMillis);
     let digests = fields
-        .next()?
+        .next()
+        .unwrap_or_default()
         .split(' ')
         .filter_map(|text| text.parse().ok())
         .collect();
-    let identity = fields.next().map(str::to_owned);
+    let identity = fields.next().filter(|text| !text.is_empty());
     Some((
         path,
         StoredClaim {
@@ -173,7 +187,8 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
             size,
             published_at,
             digests,
-            identity,
+            identity: identity.map(str::to_owned),
+            packages: fields.map(str::to_owned).collect(),
         },
     ))
 }

@@ -185,6 +185,7 @@ impl<'a> Packages<'a> {
                 url: String::new(),
                 digests: Vec::new(),
                 identity,
+                package: None,
                 size,
                 published_at: None,
             };

@@ -87,6 +87,8 @@ pub struct Claim {
     /// What else the document names the bytes by, where that is no digest of the whole file: one of what [`DocumentFormat::identifier`]
     /// computes.
     pub identity: Option<String>,
+    /// The name of the package that the file is of, where the document says so and a virtual repository goes by it.
+    pub package: Option<String>,
     /// Stated length.
     pub size: Option<u64>,
     /// Stated publish time.
@@ -96,9 +98,9 @@ pub struct Claim {
 impl Claim {
     /// What it takes of memory, in bytes.
     pub fn weight(&self) -> usize {
-        let texts = self.path.capacity()
-            + self.url.capacity()
-            + self.identity.as_ref().map_or(0, String::capacity);
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
+        let texts = self.path.capacity() + self.url.capacity();
+        let texts = texts + optional(&self.identity) + optional(&self.package);
         size_of::<Self>() + texts + self.digests.capacity() * size_of::<Digest>()
     }
 }
@@ -268,9 +270,9 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
         Ok(HashSet::new())
     }
 
-    /// Every name that the package may have whose file stands at a decoded path, by that file's own name; the shortest first.
-    fn possible_names<'a>(&self, _path: &'a str) -> Vec<&'a str> {
-        Vec::new()
+    /// The name that the package has most likely whose file stands at a decoded path, by that file's own name.
+    fn likely_name<'a>(&self, _path: &'a str) -> Option<&'a str> {
+        None
     }
 
     /// What computes the identity of the file at a decoded path; `None` where documents state digests, or nothing.

@@ -4,23 +4,14 @@ use super::entries::{self, Entries, Entry};
 use super::rewrite::{Resolver, instant};
 use super::scan::Span;
 use super::{Helm, is_index};
-use crate::format::browsed::file_name;
 use crate::{Browsed, Document, DocumentFormat as _, Links, Malformed, PartOf, Release, Releases};
 
 impl Browsed for Helm {
-    /// By the file's name, in which the version is what looks like one: `kube-1password-1.0.0.tgz` is of `kube-1password`.
+    /// By the file's name.
     fn part_of(&self, path: &str) -> Option<PartOf> {
-        let file = file_name(path).strip_suffix(".tgz")?;
-        let names = self.possible_names(path);
-        let likely = names.iter().find(|name| {
-            let version = file.get(name.len() + 1..).unwrap_or_default();
-            let number = version.strip_prefix('v').unwrap_or(version);
-            let after = number.trim_start_matches(|c: char| c.is_ascii_digit());
-            after.starts_with('.')
-        });
-        let name = likely.or(names.first())?;
+        let name = self.likely_name(path).filter(|_| path.ends_with(".tgz"))?;
         Some(PartOf::Package {
-            name: (*name).to_owned(),
+            name: name.to_owned(),
             folder: None,
         })
     }
@@ -84,6 +75,7 @@ mod tests {
     use url::Url;
 
     use super::*;
+    use crate::format::browsed::file_name;
     use crate::testing::{links, remote};
 
     fn releases(body: &str, name: &str) -> Vec<Release> {

@@ -11,7 +11,8 @@ use std::ops::Range;
 use super::scalar::has_slash_escape;
 use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
 use super::shape::{
-    CREATED, DEPRECATED, NAME, Shape, VERSION, is_endless, is_no_text, is_null, truth,
+    CREATED, DEPRECATED, NAME, Number, Shape, VERSION, is_endless, is_no_text, is_null, number,
+    truth,
 };
 use super::{index, instant, json, lines, normal};
 use crate::Malformed;
@@ -110,9 +111,17 @@ fn of_normal((text, lost): (String, usize)) -> Result<Entries<'static>, Malforme
     })
 }
 
+/// A key as Helm's reader tells it from others, however it is written.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Same<'a> {
+    Text(Cow<'a, str>),
+    Truth(bool),
+    Number(Number),
+}
+
 /// An open collection.
 #[derive(Debug)]
-struct Open {
+struct Open<'a> {
     shape: Shape,
     is_mapping: bool,
     /// In a mapping: what the value that comes next is to be, and the number of its key.
@@ -120,7 +129,7 @@ struct Open {
     /// The numbers of the keys that were read.
     fields: u32,
     /// The keys of a mapping whose keys have no number.
-    keys: HashSet<Vec<u8>>,
+    keys: HashSet<Same<'a>>,
 }
 
 struct Reader<'a> {
@@ -128,7 +137,7 @@ struct Reader<'a> {
     versions: Vec<Entry>,
     edits: Vec<Edit>,
     generated: Option<Span>,
-    open: Vec<Open>,
+    open: Vec<Open<'a>>,
     current: Option<Entry>,
     /// The last version's end is not known yet.
     is_last_open: bool,
@@ -247,8 +256,12 @@ impl<'a> Reader<'a> {
         } else {
             (NO_FIELD, Shape::Any)
         };
-        // However it is written, a truth value is one key to Helm.
-        let same = truth(raw).map_or_else(|| key.as_bytes().to_vec(), |truth| vec![truth.into()]);
+        let is_plain = span.style == Style::Plain;
+        let same = match (truth(raw), number(raw)) {
+            (Some(truth), _) if is_plain => Same::Truth(truth),
+            (_, Some(number)) if is_plain => Same::Number(number),
+            _ => Same::Text(key.clone()),
+        };
         let is_new = self.open.last_mut().is_none_or(|open| {
             open.awaited = Some(awaited);
             if awaited.0 != NO_FIELD {
@@ -259,13 +272,14 @@ impl<'a> Reader<'a> {
         if !is_new {
             self.fault(|| format!("the key {} stands twice", shown(&key)));
         }
-        if span.style == Style::Plain && is_null(raw) {
+        if is_plain && is_null(raw) {
             self.fault(|| "a key is null".to_owned());
         }
         self.check_escapes(span);
         if key == normal::ALIAS || key == "<<" {
             self.fault(|| {
-                "it is written with YAML aliases, which larder does not follow".to_owned()
+                "it is written with YAML aliases or !!binary, which larder does not follow"
+                    .to_owned()
             });
         }
     }
@@ -319,7 +333,8 @@ impl<'a> Reader<'a> {
         self.check_escapes(span);
         if raw.contains(normal::ALIAS) && self.decoded(span).as_deref() == Some(normal::ALIAS) {
             self.fault(|| {
-                "it is written with YAML aliases, which larder does not follow".to_owned()
+                "it is written with YAML aliases or !!binary, which larder does not follow"
+                    .to_owned()
             });
         }
         if is_plain && is_null(raw) {

@@ -1,4 +1,5 @@
-//! Any YAML, read by a real parser's events: constant memory, aliases never expanded.
+//! Any YAML, read by a real parser's events: constant memory, aliases never expanded. What is tagged `!!binary` is taken for an alias: it
+//! does not stand here as text.
 //!
 //! The parser counts characters; a cursor that only moves forward turns its positions into byte offsets. Only the first
 //! document of a stream is read, as Helm does.
@@ -10,7 +11,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use memchr::memchr;
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use super::lines::quoted_end;
 use super::scan::{Kind, Sink, Span, Style};
@@ -50,18 +51,19 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
         leash.end.set(span.end.index() + LEASH);
         match event {
             Event::MappingStart(anchor, _) => {
-                aliases.open(anchor);
-                sink.anchor(anchor);
-                sink.start(Kind::Mapping)?;
+                begin(Kind::Mapping, anchor, &mut aliases, sink)?;
             }
             Event::SequenceStart(anchor, _) => {
-                aliases.open(anchor);
-                sink.anchor(anchor);
-                sink.start(Kind::Sequence)?;
+                begin(Kind::Sequence, anchor, &mut aliases, sink)?;
             }
             Event::MappingEnd | Event::SequenceEnd => {
                 aliases.close();
                 sink.end();
+            }
+            // Its text is not what it stands for.
+            Event::Scalar(_, _, anchor, Some(tag)) if is_binary(&tag) => {
+                sink.anchor(anchor);
+                sink.alias(0);
             }
             Event::Scalar(value, style, anchor, tag) => {
                 let (from, to) = (
@@ -93,6 +95,22 @@ fn parse(text: &str, sink: &mut impl Sink) -> Result<(), Malformed> {
         }
     }
     Ok(())
+}
+
+fn begin(
+    kind: Kind,
+    anchor: usize,
+    aliases: &mut Aliases,
+    sink: &mut impl Sink,
+) -> Result<(), Malformed> {
+    aliases.open(anchor);
+    sink.anchor(anchor);
+    sink.start(kind)
+}
+
+/// Whether a tag says that a text is base64, which Helm decodes.
+fn is_binary(tag: &Tag) -> bool {
+    [&*tag.handle, &*tag.suffix].concat() == "tag:yaml.org,2002:binary"
 }
 
 fn malformed(error: &ScanError) -> Malformed {

@@ -1,5 +1,5 @@
-//! Where in an index the chart URLs, digests and dates stand. Knows the shape `entries: {name: [{urls, digest, created}]}`, not
-//! what any of them means.
+//! Where in an index the names, chart URLs, digests and dates stand. Knows the shape `entries: {name: [{name, urls, digest, created}]}`,
+//! not what any of them means.
 //!
 //! The reader is chosen here: Helm takes what is valid JSON as JSON and everything else as YAML; YAML goes to the line scanner,
 //! and to the real parser if there is a line that the scanner does not know.
@@ -27,6 +27,7 @@ pub(super) struct Index {
 pub(super) struct Version {
     /// Its part of [`Index::urls`].
     pub(super) urls: Range<u32>,
+    pub(super) name: Option<Span>,
     pub(super) digest: Option<Span>,
     pub(super) created: Option<Span>,
 }
@@ -101,6 +102,7 @@ enum Key {
     ApiVersion,
     Entries,
     Urls,
+    Name,
     Digest,
     Created,
     /// `<<`, whose mapping, or each of a list of them, has keys of the mapping that it stands in.
@@ -123,6 +125,7 @@ struct Builder<'a, 'm> {
     meter: &'m Meter,
     index: Index,
     open: Vec<Open>,
+    name: Option<Span>,
     digest: Option<Span>,
     created: Option<Span>,
     first_url: u32,
@@ -142,6 +145,7 @@ impl<'a, 'm> Builder<'a, 'm> {
             meter,
             index: Index::default(),
             open: Vec::with_capacity(8),
+            name: None,
             digest: None,
             created: None,
             first_url: 0,
@@ -221,6 +225,7 @@ impl<'a, 'm> Builder<'a, 'm> {
             Part::Root if is(b"apiVersion") => Key::ApiVersion,
             Part::Root if is(b"entries") => Key::Entries,
             Part::Version if is(b"urls") => Key::Urls,
+            Part::Version if is(b"name") => Key::Name,
             Part::Version if is(b"digest") => Key::Digest,
             Part::Version if is(b"created") => Key::Created,
             _ => Key::Other,
@@ -236,8 +241,10 @@ impl<'a, 'm> Builder<'a, 'm> {
             Key::ApiVersion => self.has_api_version = given,
             Key::Entries => self.bad_entries = given,
             // What stands in the mapping itself has priority.
+            Key::Name if is_merged && self.name.is_some() => {}
             Key::Digest if is_merged && self.digest.is_some() => {}
             Key::Created if is_merged && self.created.is_some() => {}
+            Key::Name => self.name = given.then_some(span),
             Key::Digest => self.digest = given.then_some(span),
             Key::Created => self.created = given.then_some(span),
             Key::Urls | Key::Merge | Key::Other => {}
@@ -256,8 +263,8 @@ impl Sink for Builder<'_, '_> {
         let (part, is_merged) = self.part(is_mapping);
         self.take_anchor(!matches!(part, Part::Root | Part::Other));
         if part == Part::Version && !is_merged {
-            (self.digest, self.created, self.first_url) =
-                (None, None, self.index.urls.len() as u32);
+            (self.name, self.digest, self.created) = (None, None, None);
+            self.first_url = self.index.urls.len() as u32;
         }
         self.open.push(Open {
             part,
@@ -280,6 +287,7 @@ impl Sink for Builder<'_, '_> {
             let urls = self.first_url..self.index.urls.len() as u32;
             self.index.versions.push(Version {
                 urls,
+                name: self.name.take(),
                 digest: self.digest.take(),
                 created: self.created.take(),
             });

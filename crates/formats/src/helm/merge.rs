@@ -103,16 +103,6 @@ fn pick<'a>(
     picks
 }
 
-/// The names of all charts in an index, those that Helm would refuse included.
-pub(super) fn names(body: &[u8]) -> Result<HashSet<String>, Malformed> {
-    let entries = entries::of(body)?;
-    let names = entries
-        .versions
-        .iter()
-        .filter_map(|entry| text_of(&entries, entry.name).map(Cow::into_owned));
-    Ok(names.collect())
-}
-
 fn text_of<'a>(entries: &'a Entries<'_>, span: Option<super::scan::Span>) -> Option<Cow<'a, str>> {
     span?
         .decode(&entries.text)
@@ -262,6 +252,7 @@ impl<'a> Copier<'a> {
         let mut at = lines.start;
         for edit in self.edits {
             let Some((range, value)) = edit.span.decode(self.text) else {
+                resolver.cannot_read();
                 continue;
             };
             let is_bare = edit.span.style == Style::Plain && is_no_text(&value);

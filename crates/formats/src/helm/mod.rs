@@ -7,6 +7,7 @@
 //! | `events` | any YAML, by a real parser |
 //! | `json` | an index in JSON |
 //! | `index` | where in an index the URLs, digests and dates stand |
+//! | `names` | the names of all charts, those included of which nothing else can be read |
 //! | `instant` | what a point in time may look like |
 //! | `scalar` | what a scalar's text means, and how to write another in its place |
 //! | `entries`, `normal`, `shape`, `semver`, `merge` | the indexes of several repositories as one: each version's lines, and what Helm expects in them |
@@ -20,6 +21,7 @@ mod instant;
 mod json;
 mod lines;
 mod merge;
+mod names;
 mod normal;
 mod rewrite;
 mod scalar;
@@ -71,7 +73,7 @@ impl Format for Helm {
             absolute_links: true,
             links_elsewhere: true,
             merges: true,
-            rewriter_version: 3,
+            rewriter_version: 4,
             forwards_queries: true,
             ..Profile::PLAIN
         };
@@ -150,16 +152,24 @@ impl DocumentFormat for Helm {
     }
 
     fn names(&self, document: &Document<'_>) -> Result<HashSet<String>, Malformed> {
-        merge::names(document.body)
+        names::of(document.body)
     }
 
-    fn possible_names<'a>(&self, path: &'a str) -> Vec<&'a str> {
+    /// Of `NAME-VERSION.tgz`, in which the version is what looks like one: `kube-1password-1.0.0.tgz` is of `kube-1password`.
+    fn likely_name<'a>(&self, path: &'a str) -> Option<&'a str> {
         let file = path.rsplit('/').next().unwrap_or_default();
-        let is_version = |text: &str| text.starts_with(|c: char| c == 'v' || c.is_ascii_digit());
-        file.match_indices('-')
-            .filter(|(at, _)| file.get(at + 1..).is_some_and(is_version))
-            .filter_map(|(at, _)| file.get(..at))
-            .collect()
+        let file = file.strip_suffix(".tgz").unwrap_or(file);
+        let mut possible = file.match_indices('-').filter_map(|(at, _)| {
+            let version = file.get(at + 1..)?;
+            let number = version.strip_prefix('v').unwrap_or(version);
+            let after = number.trim_start_matches(|c: char| c.is_ascii_digit());
+            (after.len() < number.len()).then_some((file.get(..at)?, after))
+        });
+        let first = possible.next()?;
+        let likely = std::iter::once(first)
+            .chain(possible)
+            .find(|(_, after)| after.starts_with('.'));
+        Some(likely.unwrap_or(first).0)
     }
 }
 

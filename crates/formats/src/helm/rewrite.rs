@@ -23,6 +23,7 @@ pub(super) fn rewrite<'d>(
     for span in &index.urls {
         links.meter().count()?;
         let Some((range, reference)) = span.decode(text) else {
+            resolver.cannot_read();
             continue;
         };
         match resolver.written(&reference) {
@@ -58,6 +59,7 @@ pub(super) fn claims(
             span.and_then(|span| span.decode(text))
                 .map(|(_, value)| value)
         };
+        let name = value(version.name).map(Cow::into_owned);
         let digest = value(version.digest).and_then(|text| digest(&text));
         let published_at = value(version.created).and_then(|text| instant(&text));
         for span in index
@@ -76,6 +78,7 @@ pub(super) fn claims(
                 url,
                 digests: digest.clone().into_iter().collect(),
                 identity: None,
+                package: name.clone(),
                 size: None,
                 published_at,
             };
@@ -128,6 +131,11 @@ impl<'a> Resolver<'a> {
     /// What links into the repository begin with.
     pub(super) fn base(&self) -> &str {
         self.links.base().as_str()
+    }
+
+    /// A link has no text that larder can tell, and is left as it is.
+    pub(super) fn cannot_read(&self) {
+        self.links.leave_out(None, NotCarried::Unreadable);
     }
 
     /// What is written in the place of a link; `None` for one that is left as it is, because it means the same everywhere, or nothing.

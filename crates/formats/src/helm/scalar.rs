@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::scan::{Span, Style};
+use super::shape::is_null;
 
 impl Span {
-    /// The value, and the range of the text that stands for it (without quotes and block header). `None` for a text over
-    /// several lines, with a malformed escape, or without a value: none of these can be a URL, a digest or a date.
+    /// The value, and the range of the text that stands for it (without quotes and block header). `None` for a block of several
+    /// lines, a malformed escape, or no value: none of these can be a URL, a digest or a date.
     pub(super) fn decode(self, text: &str) -> Option<(Range<usize>, Cow<'_, str>)> {
         let range = self.range();
         let inner = match self.style {
@@ -16,14 +17,14 @@ impl Span {
             Style::Block => return block_line(text, range),
         };
         let raw = text.get(inner.clone())?;
-        if raw.contains(['\n', '\r']) {
+        if self.style == Style::Plain && is_null(raw) {
             return None;
         }
+        let line = folded(raw, self.style)?;
         let value = match self.style {
-            Style::Single if raw.contains('\'') => Cow::Owned(raw.replace("''", "'")),
-            Style::Double if raw.contains('\\') => Cow::Owned(unescape(raw)?),
-            Style::Plain if matches!(raw, "" | "~" | "null" | "Null" | "NULL") => return None,
-            _ => Cow::Borrowed(raw),
+            Style::Single if line.contains('\'') => Cow::Owned(line.replace("''", "'")),
+            Style::Double if line.contains('\\') => Cow::Owned(unescape(&line)?),
+            _ => line,
         };
         Some((inner, value))
     }
@@ -56,6 +57,60 @@ fn has_flow_indicator(text: &str) -> bool {
     text.bytes().fold(false, |found, b| {
         found | matches!(b, b',' | b'[' | b']' | b'{' | b'}')
     })
+}
+
+/// White space within a line.
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// A text over several lines on one, its escapes undone later (YAML 1.2 sections 6.5 and 7.3): a line break is a space, and as many as are
+/// more than one are line breaks. `None` for a line break that not all readers know.
+fn folded(raw: &str, style: Style) -> Option<Cow<'_, str>> {
+    if !raw.contains(['\n', '\r']) {
+        return Some(Cow::Borrowed(raw));
+    }
+    let mut text = String::with_capacity(raw.len());
+    let (mut empty_lines, mut joins) = (0, false);
+    let last = raw.matches('\n').count();
+    for (at, line) in raw.split('\n').enumerate() {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.contains('\r') {
+            return None;
+        }
+        let line = if at == 0 {
+            line
+        } else {
+            line.trim_start_matches(BLANKS)
+        };
+        let (line, escapes_break) = match style {
+            _ if at == last => (line, false),
+            Style::Double => end_of_line(line),
+            _ => (line.trim_end_matches(BLANKS), false),
+        };
+        if at > 0 {
+            if line.is_empty() && !escapes_break && at < last {
+                empty_lines += 1;
+                continue;
+            }
+            text.extend(std::iter::repeat_n('\n', empty_lines));
+            text.push_str(if empty_lines == 0 && !joins { " " } else { "" });
+        }
+        text.push_str(line);
+        (empty_lines, joins) = (0, escapes_break);
+    }
+    Some(Cow::Owned(text))
+}
+
+/// A line within double quotes without the blanks at its end, and whether its line break is escaped. A blank may be escaped, too.
+fn end_of_line(line: &str) -> (&str, bool) {
+    let text = line.trim_end_matches(BLANKS);
+    let slashes = text.bytes().rev().take_while(|byte| *byte == b'\\').count();
+    if slashes % 2 == 0 {
+        return (text, false);
+    }
+    match line.get(..=text.len()) {
+        Some(with_blank) => (with_blank, false),
+        None => (text.strip_suffix('\\').unwrap_or(text), true),
+    }
 }
 
 /// The one line of a block scalar whose value is that line: `>-` or `|-`, without a final line break.
@@ -178,6 +233,41 @@ mod tests {
         );
     }
 
+    /// The examples 7.5 to 7.12 of YAML 1.2.2, as far as they are about line breaks, and what Helm's reader makes of the rest.
+    #[test]
+    fn a_text_over_several_lines_is_folded() {
+        for (text, style, expected) in [
+            (
+                "\"folded \nto a space,\t\n \nto a line feed, or \t\\\n \\ \tnon-content\"",
+                Style::Double,
+                "folded to a space,\nto a line feed, or \t \tnon-content",
+            ),
+            (
+                "\" 1st non-empty\n\n 2nd non-empty \n\t3rd non-empty \"",
+                Style::Double,
+                " 1st non-empty\n2nd non-empty 3rd non-empty ",
+            ),
+            (
+                "' 1st non-empty\n\n 2nd non-empty \n\t3rd non-empty '",
+                Style::Single,
+                " 1st non-empty\n2nd non-empty 3rd non-empty ",
+            ),
+            (
+                "1st non-empty\n\n 2nd non-empty \n\t3rd non-empty",
+                Style::Plain,
+                "1st non-empty\n2nd non-empty 3rd non-empty",
+            ),
+            ("\"fo\\\r\n      ld\"", Style::Double, "fold"),
+            ("\"a\\\n\n\n  b\"", Style::Double, "a\n\nb"),
+            ("\"a\\ \n  b\"", Style::Double, "a  b"),
+            ("\"a\\\\\n  b\"", Style::Double, "a\\ b"),
+            ("'it''s\n  one'", Style::Single, "it's one"),
+            ("\"a\n  \"", Style::Double, "a "),
+        ] {
+            assert_eq!(value(text, style).as_deref(), Some(expected), "{text:?}");
+        }
+    }
+
     #[test]
     fn a_block_of_one_line_without_line_break_has_a_value() {
         let value = |text: &str| {
@@ -205,7 +295,7 @@ mod tests {
             ("", Style::Plain),
             ("~", Style::Plain),
             ("null", Style::Plain),
-            ("a\n  b", Style::Plain),
+            ("'a\rb'", Style::Single),
             (r#""\.tgz""#, Style::Double),
             (r#""\x2""#, Style::Double),
             (r#""\x+2""#, Style::Double),

@@ -196,6 +196,71 @@ pub(super) fn is_endless(text: &str) -> bool {
     matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN")
 }
 
+/// A number, as Helm's reader tells it from others: `1` and `1.0` are two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Number {
+    Integer(i128),
+    /// Its bits.
+    Float(u64),
+}
+
+/// The number that a plain scalar is to Helm's reader.
+pub(super) fn number(text: &str) -> Option<Number> {
+    if is_endless(text) && !text.ends_with(['n', 'N']) {
+        let end = if text.starts_with('-') {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        };
+        return Some(Number::Float(end.to_bits()));
+    }
+    match text.as_bytes().first()? {
+        b'.' => float(text),
+        b'0'..=b'9' | b'+' | b'-' => {
+            let digits: String = text.chars().filter(|c| *c != '_').collect();
+            integer(&digits).or_else(|| float(&digits))
+        }
+        _ => None,
+    }
+}
+
+/// Of 64 bits, in the radix that its first digits say.
+fn integer(text: &str) -> Option<Number> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (radix, digits) = match unsigned.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, unsigned.get(2..)?),
+        [b'0', b'o' | b'O', ..] => (8, unsigned.get(2..)?),
+        [b'0', b'b' | b'B', ..] => (2, unsigned.get(2..)?),
+        [b'0', _, ..] => (8, unsigned.get(1..)?),
+        _ => (10, unsigned),
+    };
+    let is_digits = digits.chars().all(|c| c.is_digit(radix));
+    let size = i128::from_str_radix(digits, radix)
+        .ok()
+        .filter(|_| is_digits)?;
+    let value = if text.starts_with('-') { -size } else { size };
+    let most = if unsigned == text {
+        i128::from(u64::MAX)
+    } else {
+        i128::from(i64::MAX)
+    };
+    (i128::from(i64::MIN)..=most)
+        .contains(&value)
+        .then_some(Number::Integer(value))
+}
+
+fn float(text: &str) -> Option<Number> {
+    let is_decimal = text
+        .bytes()
+        .all(|b| matches!(b, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
+    let value = text
+        .parse::<f64>()
+        .ok()
+        .filter(|value| is_decimal && value.is_finite())?;
+    // Zero has two signs and is one.
+    Some(Number::Float((value + 0.0).to_bits()))
+}
+
 /// Whether a plain scalar is a truth value to some reader, in whichever case.
 fn is_truth(text: &str) -> bool {
     matches!(
@@ -339,6 +404,61 @@ mod tests {
         }
         for text in ["tRue", "yEs", "YeS", "oN", "1", "", "yess"] {
             assert_eq!(truth(text), None, "{text}");
+        }
+    }
+
+    /// Each line is one number in several spellings, and a number of its own: the integers of YAML 1.1 and of Go's literals.
+    #[test]
+    fn a_number_is_known_in_each_spelling() {
+        let lines: [&[&str]; 12] = [
+            &["1", "0x1", "+1", "01", "0b1", "0o1", "0X1", "0_1"],
+            &["1.0", "1.", "1.00", "1e0", "+1.0", "10e-1"],
+            &["1000", "1_000", "0x3e8"],
+            &["1e3", "1000.0", "1E+3", "1_000.0"],
+            &["15", "017", "0o17", "0xf"],
+            &["-3", "-0b11", "-03"],
+            &["0.1", ".1", "1e-1", "+.1"],
+            &["1.1", "1.10"],
+            &["0", "-0", "+0", "00"],
+            &["0.0", "-0.0", "-.0"],
+            &["18446744073709551615", "0xffffffffffffffff"],
+            &[".inf", "+.INF", ".Inf"],
+        ];
+        let mut known = std::collections::HashSet::new();
+        for line in lines {
+            let numbers: Vec<_> = line.iter().map(|text| number(text)).collect();
+            assert!(
+                numbers[0].is_some() && numbers.iter().all(|one| *one == numbers[0]),
+                "{line:?}: {numbers:?}"
+            );
+            assert!(known.insert(numbers[0]), "{line:?}");
+        }
+        // Beyond 64 bits an integer is a float, and so is a decimal that octal digits do not make up.
+        assert_eq!(
+            number("+18446744073709551615"),
+            number("18446744073709551615.0")
+        );
+        assert_eq!(number("08"), number("8.0"));
+        for text in [
+            "",
+            "a",
+            "1a",
+            "0x",
+            "0xg",
+            "0b2",
+            "1.2.3",
+            "-",
+            "+-1",
+            "--1",
+            ".",
+            "1e999",
+            ".nan",
+            "inf",
+            "e1",
+            "._1",
+            "2024-01-02",
+        ] {
+            assert_eq!(number(text), None, "{text}");
         }
     }
 

@@ -92,6 +92,7 @@ fn claim(
         url: placed.url.into_owned(),
         digests: dist.digests(),
         identity: None,
+        package: None,
         size: None,
         published_at,
     })

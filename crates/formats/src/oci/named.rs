@@ -114,6 +114,7 @@ fn claim(path: String, size: Option<u64>, links: &Links<'_>, sink: &mut dyn FnMu
         url: String::new(),
         digests,
         identity: None,
+        package: None,
         size,
         published_at: None,
     };

@@ -184,6 +184,7 @@ fn give(
             url,
             digests,
             identity: None,
+            package: None,
             size: None,
             published_at,
         };
@@ -194,6 +195,7 @@ fn give(
         url: target.url.clone().into_owned(),
         digests,
         identity: None,
+        package: None,
         size,
         published_at,
     };

@@ -81,6 +81,7 @@ impl Primary<'_> {
             size: package.size,
             published_at: None,
             identity: None,
+            package: None,
         };
         self.links.claim(claim, self.sink);
         self.links.end()

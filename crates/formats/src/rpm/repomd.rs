@@ -89,6 +89,7 @@ pub(super) fn claims(
             size: record.size,
             published_at: None,
             identity: None,
+            package: None,
         };
         links.claim(claim, sink);
     }

@@ -75,7 +75,9 @@ pub(super) fn members(
     if kind != RepositoryKind::Virtual {
         return Default::default();
     }
-    if section.node("members").is_none() {
+    let (mut names, mut places) = (Vec::new(), Vec::new());
+    let members = section.list("members", report);
+    if members.as_ref().is_none_or(|members| members.is_empty()) {
         report.error(
             place,
             format!(
@@ -83,10 +85,8 @@ pub(super) fn members(
                 section.path("members")
             ),
         );
-        return Default::default();
     }
-    let (mut names, mut places) = (Vec::new(), Vec::new());
-    for (text, place) in section.list("members", report).unwrap_or_default() {
+    for (text, place) in members.unwrap_or_default() {
         match RepositoryName::parse(text) {
             Ok(name) if names.contains(&name) => {
                 report.error(

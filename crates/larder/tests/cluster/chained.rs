@@ -33,7 +33,7 @@ async fn chain(behind: &str, front: &str, further: impl FnOnce(&Origin) -> Strin
         _ => behind.artifact(name, ""),
     };
     let skipping = format!(
-        "  charts: {{ package: helm, base_url: '{}' }}\n",
+        "  charts: {{ package: helm, base_url: '{}' }}\n  merged: {{ package: helm, type: virtual, members: [charts] }}\n",
         behind.url("api/v1/virtual/charts/")
     );
     let remotes = one_of_each(&over, front);
@@ -251,11 +251,24 @@ async fn refusals_absences_and_what_is_left_out_are_seen_through() {
             }
         }
     }
-    let skipped = get(&chain.front.artifact("charts", "index.yaml")).await;
-    assert_eq!(skipped.status, 200, "{}", skipped.text());
-    assert_eq!(skipped.header("x-larder-skipped"), "dead");
-    let hit = get(&chain.front.artifact("charts", "index.yaml")).await;
-    assert_eq!(hit.header("x-larder-skipped"), "dead");
+    // The first answer, one from the cache, and one of a merge: none of them outlives the hole by more than the one behind would.
+    let merged = chain.front.url("api/v1/virtual/merged/index.yaml");
+    let remote = chain.front.artifact("charts", "index.yaml");
+    for url in [&remote, &remote, &merged, &merged] {
+        let skipped = get(url).await;
+        assert_eq!(skipped.status, 200, "{}", skipped.text());
+        assert_eq!(skipped.header("x-larder-skipped"), "dead", "{url}");
+        let control = skipped.header("cache-control");
+        let life = control.split_once("max-age=").and_then(|(_, life)| {
+            let digits = life.split(',').next()?;
+            digits.parse::<u64>().ok()
+        });
+        let age = skipped.header("age").parse::<u64>().unwrap_or(0);
+        assert!(
+            life.is_some_and(|life| life <= 30 + age),
+            "{url}: {control}"
+        );
+    }
     let absent = get(&url(&chain.front, "generic", "absent.bin")).await;
     assert_eq!(absent.status, 404);
 }

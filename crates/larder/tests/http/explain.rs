@@ -182,6 +182,83 @@ async fn other_kinds_of_repositories() {
     assert_eq!(made["digest"]["value"], json!(sha256(b"abc").to_string()));
 }
 
+/// Whose a name is, by what is held, and whom the rules of one's own member keep out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_a_virtual_repository_answers_as_explained() {
+    let (one, other) = (Origin::start().await, Origin::start().await);
+    let entries = |charts: &[&str]| {
+        let of = |name: &&str| {
+            format!(
+                "  {name}:\n  - name: {name}\n    version: 1.0.0\n    urls:\n    - {name}-1.0.0.tgz\n"
+            )
+        };
+        let all: String = charts.iter().map(of).collect();
+        Resource::new(format!("apiVersion: v1\nentries:\n{all}")).content_type("text/yaml")
+    };
+    one.put("/index.yaml", entries(&["mine"]));
+    other.put("/index.yaml", entries(&["acme-web", "mine", "old"]));
+    let config = format!(
+        "remotes:\n{}{}  all: {{ type: virtual, package: helm, members: [one, two], deny_patterns: ['secret'] }}\n",
+        entry(
+            "one",
+            "helm",
+            &one,
+            "authoritative: true\nreserved: ['acme-*']"
+        ),
+        entry("two", "helm", &other, "deny_patterns: ['^old']"),
+    );
+    let larder = TestLarder::start(&config).await;
+    let (members, virtual_) = (
+        json!("remotes.all.members"),
+        larder.url("api/v1/virtual/all"),
+    );
+    assert_eq!(get(&format!("{virtual_}/index.yaml")).await.status, 200);
+    larder.until_idle().await;
+    let asked = one.connections() + other.connections();
+    for (path, why) in [
+        ("_m/two/acme-web-1.0.0.tgz", "reserved for member one"),
+        ("_m/two/mine-1.0.0.tgz", "another member's"),
+    ] {
+        let made = explain(&larder, &format!("all/{path}")).await;
+        assert_eq!(
+            said(&made, "verdict"),
+            (json!("refuse"), members.clone()),
+            "{path}"
+        );
+        assert_eq!(made["member"]["value"], Value::Null, "{path}");
+        let because = made["verdict"]["because"].as_str().expect("a text");
+        assert!(because.contains(why), "{path}: {because}");
+    }
+    for path in ["acme-web-1.0.0.tgz", "mine-1.0.0.tgz"] {
+        let made = explain(&larder, &format!("all/{path}")).await;
+        assert_eq!(
+            said(&made, "member"),
+            (json!("one"), members.clone()),
+            "{path}"
+        );
+    }
+    let made = explain(&larder, "all/old-1.0.0.tgz").await;
+    assert_eq!(said(&made, "member"), (json!("two"), members.clone()));
+    let rule = json!("remotes.two.deny_patterns[0]");
+    assert_eq!(said(&made, "verdict"), (json!("deny"), rule));
+    let made = explain(&larder, "all/secret-1.0.0.tgz").await;
+    assert_eq!(made["member"]["because"], "no member is asked");
+    assert_eq!(
+        one.connections() + other.connections(),
+        asked,
+        "nobody is asked"
+    );
+    for (path, status) in [
+        ("_m/two/acme-web-1.0.0.tgz", 404),
+        ("_m/two/mine-1.0.0.tgz", 404),
+        ("old-1.0.0.tgz", 403),
+        ("secret-1.0.0.tgz", 403),
+    ] {
+        let answer = get(&format!("{virtual_}/{path}")).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_are_those_of_other_addresses() {
     let origin = Origin::start().await;

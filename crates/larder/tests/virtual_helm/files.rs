@@ -173,6 +173,44 @@ async fn a_file_is_served_from_the_first_member_that_names_it() {
     assert_eq!(down.status, 502, "{}", down.text());
 }
 
+/// Every spelling of a path is that path: it is folded and decoded once, and then looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_a_member_is_one_in_every_spelling() {
+    let (one, other) = (Origin::start().await, Origin::start().await);
+    put_charts(&one, "/", "one", &[("redis", "20.1.0")]);
+    put_charts(&other, "/", "two", &[("redis", "20.1.0")]);
+    let keys = "member_urls: virtual\ndeny_patterns: ['secret']";
+    let larder = TestLarder::start(&two(&one, &other, "", keys)).await;
+    for prefix in [
+        "_m/two",
+        "/_m/two",
+        "./_m/two",
+        "_m//two",
+        "_m/./two",
+        "%5fm/two",
+        "_m/%74wo",
+        "%5Fm/./tw%6f/",
+    ] {
+        let at = |file: &str| format!("/api/v1/virtual/all/{prefix}/{file}");
+        assert_eq!(
+            raw_get(&larder, &at("redis-20.1.0.tgz")).await,
+            200,
+            "{prefix}"
+        );
+        assert_eq!(
+            raw_get(&larder, &at("redis-20%2E1.0.tgz")).await,
+            200,
+            "{prefix}"
+        );
+        assert_eq!(raw_get(&larder, &at("secret.tgz")).await, 403, "{prefix}");
+        assert_eq!(raw_get(&larder, &at("nothing.tgz")).await, 404, "{prefix}");
+        let explained = at("redis-20.1.0.tgz").replace("virtual", "explain");
+        assert_eq!(raw_get(&larder, &explained).await, 200, "{prefix}");
+    }
+    assert_eq!(one.count("GET", "/redis-20.1.0.tgz"), 0);
+    assert_eq!(other.count("GET", "/redis-20.1.0.tgz"), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn links_below_the_virtual_repository_lead_to_the_member_s_file() {
     let (one, other) = (Origin::start().await, Origin::start().await);

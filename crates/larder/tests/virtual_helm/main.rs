@@ -12,6 +12,7 @@ mod checklist;
 mod files;
 mod members;
 mod nested;
+mod owners;
 mod writes;
 
 use std::fmt::Write as _;

@@ -9,6 +9,7 @@ fn claim(path: &str, body: &str) -> Claim {
         url: format!("https://files.example.com/{path}"),
         digests: vec![sha256(body.as_bytes())],
         identity: None,
+        package: None,
         size: Some(body.len() as u64),
         published_at: Some(UnixMillis(-5)),
     }
@@ -86,6 +87,38 @@ fn of_several_identities_for_one_path_any_will_do() {
     let table = ClaimTable::build(vec![of("Q1one"), of("Q1two"), of("Q1one")]);
     let stated = Stated::Identities(vec!["Q1one".to_owned(), "Q1two".to_owned()]);
     assert_eq!(table.find("a.apk").unwrap().stated(), Some(stated));
+}
+
+#[test]
+fn a_file_is_of_every_package_that_names_it() {
+    let of = |package: Option<&str>, identity: Option<&str>| Claim {
+        package: package.map(str::to_owned),
+        identity: identity.map(str::to_owned),
+        digests: Vec::new(),
+        ..claim("chart.tgz", "x")
+    };
+    let found = |claims: &[Claim]| {
+        ClaimTable::build(claims.to_vec())
+            .find("chart.tgz")
+            .unwrap()
+    };
+    let both = found(&[
+        of(Some("b c"), None),
+        of(None, None),
+        of(Some("a"), None),
+        of(Some("b c"), None),
+    ]);
+    assert_eq!(both.packages, ["b c", "a"]);
+    let one = found(&[of(Some("a"), Some("Q1one"))]);
+    assert_eq!(
+        (one.packages, one.identity.as_deref()),
+        (vec!["a".to_owned()], Some("Q1one"))
+    );
+    for odd in [Some("a\tb"), None] {
+        let none = found(&[of(odd, None)]);
+        assert_eq!((none.packages.len(), none.identity), (0, None));
+        assert_eq!(none.url, "https://files.example.com/chart.tgz");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use larder_core::{
     Access, AccessDenied, ArtifactPath, ArtifactRecord, Clock, Content, Decision, Digest, Fault,
-    Mutability, UnixMillis, Verdict, decide, fresh_until, shown,
+    Mutability, RepositoryKind, UnixMillis, Verdict, decide, fresh_until, shown,
 };
 use larder_formats::Naming;
 use larder_storage::LocalFile;
@@ -318,6 +318,10 @@ pub(super) fn parse(entry: &RepositoryState, raw: &str) -> Result<ArtifactPath, 
 /// An explanation in which nothing is known but the repository.
 pub(super) fn blank(entry: &RepositoryState, path: &ArtifactPath) -> Explanation {
     let nothing = || Point::none("it is not asked for");
+    let member = match entry.repository.kind() {
+        RepositoryKind::Virtual => "no member is asked",
+        _ => "the repository is not virtual",
+    };
     Explanation {
         repository: explain::repository(&entry.repository),
         path: path.as_str().to_owned(),
@@ -327,7 +331,7 @@ pub(super) fn blank(entry: &RepositoryState, path: &ArtifactPath) -> Explanation
         ttl: nothing(),
         freshness: nothing(),
         quarantine: nothing(),
-        member: Point::none("the repository is not virtual"),
+        member: Point::none(member),
         digest: nothing(),
     }
 }

@@ -6,7 +6,7 @@ use larder_core::{Access, ArtifactPath, Fault, shown};
 use larder_formats::Form;
 
 use super::explainer::{Explainer, Known, blank, parse, refused};
-use crate::origin::virtual_;
+use crate::origin::virtual_::{self, Standing};
 use crate::policy::admission::consider;
 use crate::policy::explain::{self, Explanation, Point, PointValue, key_of};
 use crate::policy::ruling::Ruling;
@@ -21,25 +21,9 @@ impl Explainer {
         path: &ArtifactPath,
     ) -> Result<Explanation, Fault> {
         let members = virtual_::members_of(&self.virtuals, owner);
-        let raw = request.raw_path.trim_start_matches('/');
-        if let Some((name, raw)) = raw
-            .strip_prefix(virtual_::MEMBER)
-            .and_then(|rest| rest.split_once('/'))
-        {
-            let named = members
-                .iter()
-                .find(|member| member.repository.name.as_str() == name);
-            let Some(member) = named else {
-                let because = format!("{} is no member of this repository", shown(name));
-                let verdict = Point::new("refuse", because.clone()).by(members_key(owner));
-                return Ok(Explanation {
-                    verdict,
-                    member: Point::none(because).by(members_key(owner)),
-                    ..blank(owner, path)
-                });
-            };
-            let why = "the path names the member";
-            return Ok(self.of_leaf(owner, member, request, raw, why).await?.0);
+        if let Some((name, raw)) = virtual_::member_and_path(path) {
+            let link = (path, name, raw);
+            return self.of_link(owner, &members, request, link).await;
         }
         if let Some(considered) = consider(&self.registry, owner, request, path)? {
             if let Ruling::Denied(denied) = &considered.ruling {
@@ -54,6 +38,39 @@ impl Explainer {
         self.of_a_member(owner, &members, request, path).await
     }
 
+    /// A link that a merged document has: the member that it names, and the path there.
+    async fn of_link(
+        &self,
+        owner: &Arc<RepositoryState>,
+        members: &[Arc<RepositoryState>],
+        request: &ArtifactRequest<'_>,
+        (path, name, raw): (&ArtifactPath, &str, &str),
+    ) -> Result<Explanation, Fault> {
+        let own = parse(owner, raw)?;
+        let standings = self.standings(owner, request, own.as_str(), true).await;
+        let is_named = |(member, _): &(&Arc<RepositoryState>, Standing)| {
+            member.repository.name.as_str() == name
+        };
+        let Some((member, standing)) = members.iter().zip(standings).find(is_named) else {
+            let because = format!("{} is no member of this repository", shown(name));
+            return Ok(no_member(owner, path, because));
+        };
+        let why = "the path names the member";
+        let made = self.of_leaf(owner, member, request, (raw, &standing), why);
+        Ok(made.await?.0)
+    }
+
+    /// How each member stands to a file.
+    async fn standings(
+        &self,
+        owner: &Arc<RepositoryState>,
+        request: &ArtifactRequest<'_>,
+        path: &str,
+        is_link: bool,
+    ) -> Vec<Standing> {
+        virtual_::standings(&self.virtuals, owner, request, path, is_link).await
+    }
+
     /// The member that a file is of, as far as what is held tells.
     async fn of_a_member(
         &self,
@@ -62,21 +79,19 @@ impl Explainer {
         request: &ArtifactRequest<'_>,
         path: &ArtifactPath,
     ) -> Result<Explanation, Fault> {
+        let standings = self.standings(owner, request, path.as_str(), false).await;
         let mut best: Option<(Explanation, Rank)> = None;
-        for member in members {
-            let raw = request.raw_path;
-            let (made, rank) = self.of_leaf(owner, member, request, raw, "").await?;
+        for (member, standing) in members.iter().zip(&standings) {
+            let (raw, because) = (request.raw_path, "");
+            let made = self.of_leaf(owner, member, request, (raw, standing), because);
+            let (made, rank) = made.await?;
             if best.as_ref().is_none_or(|(_, known)| rank > *known) {
                 best = Some((made, rank));
             }
         }
         let Some((mut made, rank)) = best else {
-            let none = Point::none("the repository has no members").by(members_key(owner));
-            return Ok(Explanation {
-                verdict: Point::new("refuse", "the repository has no members"),
-                member: none,
-                ..blank(owner, path)
-            });
+            let because = "the repository has no members".to_owned();
+            return Ok(no_member(owner, path, because));
         };
         let because = match rank {
             Rank::Named => "its index, as it is held, names the file",
@@ -85,6 +100,7 @@ impl Explainer {
                 "it is the first whose rules admit the path; whose index names the file is found out when it is asked for"
             }
             Rank::Refused => "no member's rules admit the path; this is what the first one says",
+            Rank::Anothers => return Ok(made),
         };
         because.clone_into(&mut made.member.because);
         Ok(made)
@@ -96,7 +112,7 @@ impl Explainer {
         owner: &Arc<RepositoryState>,
         member: &Arc<RepositoryState>,
         request: &ArtifactRequest<'_>,
-        raw_path: &str,
+        (raw_path, standing): (&str, &Standing),
         because: &str,
     ) -> Result<(Explanation, Rank), Fault> {
         let name = member.repository.name.as_str();
@@ -121,6 +137,9 @@ impl Explainer {
             };
             return Ok((made, Rank::Refused));
         }
+        if let Some(objection) = &standing.objection {
+            return Ok((no_member(owner, &path, objection.clone()), Rank::Anothers));
+        }
         let (made, rank) = if member.repository.local().is_some() {
             let made = self.of_local(member, &path).await?;
             let is_held = made.digest.value != PointValue::None;
@@ -134,7 +153,8 @@ impl Explainer {
                 Some(target) => self.known(target).await?,
                 None => Known::default(),
             };
-            let rank = rank_of(&made, known.claim.is_some(), known.is_held());
+            let is_named = standing.is_named || known.claim.is_some();
+            let rank = rank_of(&made, is_named, known.is_held());
             (made, rank)
         };
         let made = Explanation {
@@ -146,9 +166,12 @@ impl Explainer {
     }
 }
 
-/// How good a reason there is to take a member for the one that a file is of.
+/// How good a reason there is to take a member for the one that a file is of. Whose index names it is asked, and nobody after it, whatever
+/// its rules say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
+    /// Another member owns the name.
+    Anothers,
     Refused,
     Admitted,
     Held,
@@ -156,14 +179,21 @@ enum Rank {
 }
 
 fn rank_of(made: &Explanation, is_named: bool, is_held: bool) -> Rank {
-    if made.verdict.value == PointValue::Text("deny".to_owned()) {
-        Rank::Refused
-    } else if is_named {
-        Rank::Named
-    } else if is_held {
-        Rank::Held
-    } else {
-        Rank::Admitted
+    let is_denied = made.verdict.value == PointValue::Text("deny".to_owned());
+    match (is_named, is_denied, is_held) {
+        (true, ..) => Rank::Named,
+        (_, true, _) => Rank::Refused,
+        (_, _, true) => Rank::Held,
+        _ => Rank::Admitted,
+    }
+}
+
+/// No member answers, and why.
+fn no_member(owner: &RepositoryState, path: &ArtifactPath, because: String) -> Explanation {
+    Explanation {
+        verdict: Point::new("refuse", because.clone()).by(members_key(owner)),
+        member: Point::none(because).by(members_key(owner)),
+        ..blank(owner, path)
     }
 }
 

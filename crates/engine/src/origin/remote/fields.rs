@@ -6,7 +6,6 @@ use larder_upstream::UpstreamResponse;
 use url::Url;
 
 use crate::policy::folder;
-use crate::representation::SKIPPED_MEMBERS;
 use crate::target::Target;
 
 /// What the upstream's head says, before there is a body.
@@ -121,14 +120,14 @@ fn of_the_way(headers: &HeaderMap) -> impl Iterator<Item = (String, String)> {
     let age = headers.get(StoredHeaders::AGE);
     let age = age.and_then(|age| age.to_str().ok()?.trim().parse::<u64>().ok());
     let age = age.filter(|age| *age > 0).map(|age| age.min(LONGEST_AGE));
-    let skipped = headers.get(SKIPPED_MEMBERS);
+    let skipped = headers.get(StoredHeaders::SKIPPED_MEMBERS);
     let skipped = skipped.and_then(|names| names.to_str().ok());
     let skipped = skipped.filter(|names| names.len() <= LONGEST_STATUS);
     let field = |name: &str, value: String| (name.to_owned(), value);
     [
         age.map(|age| field(StoredHeaders::AGE, age.to_string())),
         has_status.then(|| field(StoredHeaders::CACHE_STATUS, status)),
-        skipped.map(|names| field(SKIPPED_MEMBERS, names.to_owned())),
+        skipped.map(|names| field(StoredHeaders::SKIPPED_MEMBERS, names.to_owned())),
     ]
     .into_iter()
     .flatten()

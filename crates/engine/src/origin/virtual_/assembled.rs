@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use larder_core::{CacheStatus, Digest, RepositoryName, Source, UnixMillis};
+use larder_core::{CacheStatus, Digest, INCOMPLETE, RepositoryName, Source, UnixMillis};
 use larder_formats::{Format, LinkBase};
 
-use super::given::{Contribution, Given, INCOMPLETE, earlier};
+use super::given::{Contribution, Given, earlier};
 use super::tree::Place;
 use crate::document::named::{Named, source_urls};
 use crate::policy::visibility::Visibility;
@@ -27,8 +27,8 @@ pub(super) struct Assembled {
     shape: String,
     /// What quarantine takes out of it.
     pub(super) visibility: Visibility,
-    /// The members that are not.
-    pub(super) skipped: Vec<RepositoryName>,
+    /// The members that are not, those included that another larder left out of what a member gave.
+    pub(super) skipped: Vec<String>,
     /// `None` = for ever.
     pub(super) fresh_until: Option<UnixMillis>,
     /// When the least recent of the members was heard of.
@@ -64,10 +64,11 @@ impl Assembled {
         let (mut forwarded, shape) = (None, root.shape());
         for one in given {
             let Ok(contribution) = &one.document else {
-                skipped.push(one.leaf.entry.repository.name.clone());
+                skipped.push(one.leaf.entry.repository.name.to_string());
                 until = earlier(until, Some(now.plus(INCOMPLETE)));
                 continue;
             };
+            skipped.extend(contribution.lacks().map(str::to_owned));
             until = earlier(until, contribution.holds_until(now));
             let settled = &contribution.settled;
             contacted_at = contacted_at.min(settled.record.said_at());

@@ -1,16 +1,12 @@
 //! What members are to a virtual repository, and what each of them gave for a merge.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use larder_core::{Fault, Mount, UnixMillis, fresh_until};
+use larder_core::{Fault, INCOMPLETE, Mount, StoredHeaders, UnixMillis, fresh_until};
 
 use crate::repositories::RepositoryState;
 use crate::target::Target;
 use crate::transfer::flight::Settled;
-
-/// What lacks a member, or has a copy in the place of one that failed, holds no longer than this.
-pub(super) const INCOMPLETE: Duration = Duration::from_secs(30);
 
 /// A member that holds documents itself.
 #[derive(Debug, Clone)]
@@ -37,6 +33,14 @@ pub(super) struct Contribution {
 }
 
 impl Contribution {
+    /// The members that another larder left out of the document.
+    pub(super) fn lacks(&self) -> impl Iterator<Item = &str> {
+        let further = &self.settled.record.headers.further;
+        let names = further.get(StoredHeaders::SKIPPED_MEMBERS).into_iter();
+        let names = names.flat_map(|names| names.split(','));
+        names.map(str::trim).filter(|name| !name.is_empty())
+    }
+
     /// Until when what was made of it by `now` holds; `None` = for ever.
     pub(super) fn holds_until(&self, now: UnixMillis) -> Option<UnixMillis> {
         if self.stands_in || !self.settled.reusable {

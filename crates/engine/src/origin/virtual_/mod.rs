@@ -10,7 +10,8 @@
 //! | `merge.rs` | how it is made |
 //! | `reading.rs` | what all answers to a request have in common |
 //! | `read.rs` | the answers: what a request is for, and the merged document |
-//! | `files.rs` | whose a file is, and its answer |
+//! | `whose.rs` | whose a file is |
+//! | `files.rs` | its answer |
 //!
 //! A member is asked through the pipeline like any other repository, with its own rules, credentials and copies. The merged document is a
 //! derivation of the members' documents (docs/adr/0062): it needs no invalidation of its own.
@@ -24,6 +25,7 @@ mod read;
 mod reading;
 mod state;
 mod tree;
+mod whose;
 
 use std::sync::Arc;
 
@@ -33,10 +35,9 @@ use crate::answer::Answer;
 use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
 
+pub(crate) use reading::member_and_path;
 pub(crate) use state::{Answering, Parts, Virtual};
-
-/// In front of a member's name, in the paths of a virtual repository that lead to one member alone.
-pub(crate) const MEMBER: &str = reading::MEMBER;
+pub(crate) use whose::{Standing, standings};
 
 /// The repositories that hold what a virtual one shows, in the order of priority.
 pub(crate) fn members_of(

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use larder_core::{
     ArtifactPath, ErrorCode, Fault, FaultKind, MemberUrls, Mount, RepositoryName, Source,
 };
@@ -25,11 +25,9 @@ use crate::document::named::Named;
 use crate::policy::admission::path_fault;
 use crate::policy::clearance::clear_non_artifact;
 use crate::repositories::RepositoryState;
-use crate::representation::{SKIPPED_MEMBERS, vary};
+use crate::representation::{SKIPPED, vary};
 use crate::target::ArtifactRequest;
 
-/// Names the members that are not in a merged document.
-const SKIPPED: HeaderName = HeaderName::from_static(SKIPPED_MEMBERS);
 pub(super) async fn serve(
     engine: &Arc<Virtual>,
     port: &dyn Answering,
@@ -65,8 +63,8 @@ pub(super) async fn serve(
         root,
         epochs,
     };
-    if let Some(of_member) = path.as_str().strip_prefix(MEMBER) {
-        return reading.of_member(of_member).await;
+    if path.as_str().starts_with(MEMBER) {
+        return reading.of_member(&path).await;
     }
     let parts = RequestParts {
         repository,
@@ -278,15 +276,10 @@ impl Reading<'_> {
             ..Representation::default()
         };
         sendable.describe(&mut representation);
-        if !assembled.skipped.is_empty() {
-            let names: Vec<&str> = assembled
-                .skipped
-                .iter()
-                .map(larder_core::RepositoryName::as_str)
-                .collect();
-            if let Ok(value) = HeaderValue::from_str(&names.join(",")) {
-                representation.extra.insert(SKIPPED, value);
-            }
+        if !assembled.skipped.is_empty()
+            && let Ok(names) = HeaderValue::from_str(&assembled.skipped.join(","))
+        {
+            representation.extra.insert(SKIPPED, names);
         }
         let is_good = assembled.is_good(now);
         let hot = (is_good && sendable.lasts())

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use larder_core::{AccessDenied, BuiltIn, ErrorCode, Fault, FaultKind, Mount, RepositoryName};
+use larder_core::{
+    AccessDenied, ArtifactPath, BuiltIn, ErrorCode, Fault, FaultKind, Mount, RepositoryName,
+};
 use larder_formats::Format;
 
 use super::assembled::Epoch;
@@ -17,6 +19,14 @@ use crate::target::ArtifactRequest;
 
 /// In front of a member's name, in the links of a merged document that lead below the virtual repository.
 pub(super) const MEMBER: &str = "_m/";
+
+/// The member that a path names, and the path there as the client sent it; `None` if it names none.
+pub(crate) fn member_and_path(path: &ArtifactPath) -> Option<(&str, &str)> {
+    let (member, _) = path.as_str().strip_prefix(MEMBER)?.split_once('/')?;
+    // Both spellings have the same segments.
+    let own = path.encoded().splitn(3, '/').nth(2)?;
+    Some((member, own))
+}
 
 /// A request for something in a virtual repository.
 pub(super) struct Reading<'e> {
@@ -62,10 +72,7 @@ impl Reading<'_> {
         fault_of: &dyn Fn(usize) -> Option<&'f Fault>,
     ) -> Result<(Place, Vec<(usize, Fault)>), Fault> {
         let mut root = self.root.clone();
-        let mut out = root.prune(&|place| {
-            let denied = refusal(&place.entry, index)?;
-            Some(denied::fault(&place.entry, index, &denied))
-        });
+        let mut out = prune_unread(&mut root, index);
         let fault_of = |leaf: usize| {
             let kept_out = || out.iter().find(|(of, _)| *of == leaf).map(|(_, why)| why);
             fault_of(leaf).or_else(kept_out)
@@ -97,15 +104,6 @@ impl Reading<'_> {
         failed(name, message, "fail_closed")
     }
 
-    /// Where the index stands by which files are somebody's.
-    pub(super) fn index_path(&self) -> String {
-        let naming = self.format.naming(&self.owner.repository, "file");
-        naming
-            .document
-            .map(|source| source.path)
-            .unwrap_or_default()
-    }
-
     pub(super) fn none_left(&self, given: &[Given]) -> Fault {
         let name = &self.owner.repository.name;
         let reasons: Vec<String> = given
@@ -133,6 +131,21 @@ impl Reading<'_> {
             .in_repository(&self.owner.repository.name)
             .by_rule("members")
     }
+}
+
+/// Where the index stands by which files are somebody's.
+pub(super) fn index_of_files(owner: &RepositoryState) -> String {
+    let naming = owner.format.naming(&owner.repository, "file");
+    let source = naming.document.map(|source| source.path);
+    source.unwrap_or_default()
+}
+
+/// Takes out the virtual repositories whose rules keep the index out; gives their leaves that have no other place.
+pub(super) fn prune_unread(root: &mut Place, index: &str) -> Vec<(usize, Fault)> {
+    root.prune(&|place| {
+        let denied = refusal(&place.entry, index)?;
+        Some(denied::fault(&place.entry, index, &denied))
+    })
 }
 
 fn failed(name: &RepositoryName, message: String, rule: &'static str) -> Fault {

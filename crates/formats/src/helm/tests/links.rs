@@ -155,6 +155,45 @@ fn links_that_a_merge_key_brings_are_links_of_the_version() {
     assert_eq!(found, expected);
 }
 
+/// Helm reads them as one line: so does larder, whoever writes them.
+#[test]
+fn a_link_over_several_lines_is_a_link() {
+    let digest = "3".repeat(64);
+    let (first, second) = digest.split_at(30);
+    for (link, written) in [
+        ("\"charts/\\\n      foo.tgz\"", "\"{LARDER}charts/foo.tgz\""),
+        (
+            "'charts/foo\n      bar.tgz'",
+            "'{LARDER}charts/foo%20bar.tgz'",
+        ),
+        ("charts/foo\n      bar.tgz", "{LARDER}charts/foo%20bar.tgz"),
+    ] {
+        let fields = format!("    digest: \"{first}\\\n      {second}\"\n    urls:\n    - ");
+        let body = index_of(&format!("{fields}{link}"));
+        let want = body.replace(link, &written.replace("{LARDER}", LARDER));
+        assert_eq!(derive(&body), want, "{link}");
+        let [claim] = claims(&body).try_into().unwrap();
+        assert_eq!(claim.digests[0].to_hex(), digest, "{link}");
+        assert_eq!(claim.package.as_deref(), Some("foo"));
+    }
+    let body = index_of("    urls:\n    - |-\n      a\n      b.tgz");
+    with_document(
+        "https://charts.example.com/stable/index.yaml",
+        &body,
+        |document| {
+            let repository = stable();
+            let links = links(&repository);
+            let derived = Helm.derive(document, "index", &links).unwrap();
+            assert_eq!(derived.body, body.as_bytes());
+            assert_eq!(
+                links.left_out().count,
+                1,
+                "it has no text that a link could have"
+            );
+        },
+    );
+}
+
 /// Helm follows them past larder.
 #[test]
 fn aliases_of_what_is_no_link_are_counted() {

@@ -159,6 +159,7 @@ impl Generations {
             published_at: None,
             digests: Vec::new(),
             identity: None,
+            packages: Vec::new(),
         };
         let fetched = self
             .member(
