@@ -25,7 +25,8 @@ use larder::config::{Environment, Settings, Severity, Sources, built_in, load};
 use larder::{logging, remote_commands};
 
 fn main() -> ExitCode {
-    match Cli::parse().into_action(Environment::of_process()) {
+    let cli = Cli::try_parse().unwrap_or_else(|error| misused(&error));
+    match cli.into_action(Environment::of_process()) {
         Action::Check(sources) => match check(&sources, &mut std::io::stdout().lock()) {
             Ok(true) => ExitCode::SUCCESS,
             // Also when standard output cannot be written: nobody has read the verdict.
@@ -51,6 +52,28 @@ fn main() -> ExitCode {
         Action::AskOwn(command, sources) => own_larder::run(&command, &sources),
         Action::Serve(sources) => serve(sources),
     }
+}
+
+/// Ends with what is wrong with the command line, or with the help that was asked for. Whoever reads JSON gets some.
+fn misused(error: &clap::Error) -> ! {
+    use std::io::Write as _;
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let has = |words: &[&str]| {
+        arguments
+            .iter()
+            .any(|one| words.iter().any(|word| one == word))
+    };
+    // There it is a file's bytes that standard output is for.
+    let is_bytes =
+        arguments.first().is_some_and(|first| first == "get") && has(&["-", "-o-", "--output=-"]);
+    if error.use_stderr() && has(&["--json"]) && !is_bytes {
+        let message = error.to_string();
+        // What follows is how to use it.
+        let message = message.split("\n\n").next().unwrap_or_default();
+        let told = serde_json::json!({"error": message.trim_start_matches("error: ").trim_end()});
+        let _ = writeln!(std::io::stdout(), "{told}");
+    }
+    error.exit()
 }
 
 fn print(page: &[u8]) -> ExitCode {

@@ -1,7 +1,8 @@
 //! `larder get`: a file out of a repository, compared with every digest that is stated for it, and never half under its name.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use larder_core::{Digest, DigestAlgorithm, Hasher};
@@ -15,6 +16,8 @@ use super::{Failure, GetFlags};
 
 /// A store to which larder redirects may redirect once more, but not for ever.
 const MOST_REDIRECTS: usize = 5;
+/// Links that lead to one another, as the system follows them.
+const MOST_LINKS: usize = 40;
 
 pub(super) async fn get(
     server: &Server,
@@ -181,7 +184,12 @@ impl Written {
         match std::fs::metadata(target) {
             Ok(found) if found.is_file() => {
                 let real = std::fs::canonicalize(target);
-                Self::beside(&real.map_err(|error| cannot_write(target, &error))?)
+                let written = Self::beside(&real.map_err(|error| cannot_write(target, &error))?)?;
+                // Who could not read what was there cannot read what comes.
+                let mode = found.permissions().mode() & 0o777;
+                let kept = written.file.set_permissions(Permissions::from_mode(mode));
+                kept.map_err(|error| cannot_write(target, &error))?;
+                Ok(written)
             }
             Ok(_) => {
                 let opened = OpenOptions::new().write(true).open(target);
@@ -192,15 +200,15 @@ impl Written {
                     is_kept: true,
                 })
             }
-            Err(_) => Self::beside(target),
+            Err(_) => Self::beside(&led(target)?),
         }
     }
 
     fn beside(target: &Path) -> Result<Self, Failure> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().unwrap_or_default());
-        name.push(format!(".{}.part", std::process::id()));
-        let path = target.with_file_name(name);
+        // The name itself may be as long as names can be.
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let name: String = name.chars().take(32).collect();
+        let path = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
         let made = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = made.map_err(|error| cannot_write(target, &error))?;
         Ok(Self {
@@ -237,6 +245,19 @@ impl Drop for Written {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Where a link leads, though nothing is there yet; what is no link stays as it is.
+fn led(target: &Path) -> Result<PathBuf, Failure> {
+    let mut path = target.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(next) = std::fs::read_link(&path) else {
+            return Ok(path);
+        };
+        path = path.parent().unwrap_or(Path::new("")).join(next);
+    }
+    let why = std::io::Error::other("the links have no end");
+    Err(cannot_write(target, &why))
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {

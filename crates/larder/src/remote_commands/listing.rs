@@ -4,8 +4,9 @@ use std::io::Write;
 
 use serde_json::Value;
 
+use super::place::{beginning, whole};
 use super::server::Server;
-use super::shown::{self, items, meant, number, size, text};
+use super::shown::{self, items, number, size, text};
 use super::{Failure, LsFlags};
 
 /// What one page of a list holds.
@@ -16,6 +17,10 @@ pub(super) async fn du(
     repository: Option<&str>,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
+    let repository = repository
+        .map(|name| whole(name, &server.base))
+        .transpose()?;
+    let repository = repository.as_deref();
     let answer = server.artifacts(repository, &[("summary", "true")]).await?;
     if server.json {
         return Ok(writeln!(out, "{answer}")?);
@@ -50,12 +55,11 @@ pub(super) async fn ls(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let place = flags.place.as_deref().unwrap_or_default();
-    let place = place.trim_start_matches('/');
-    if place.is_empty() {
+    let (repository, prefix) = beginning(place, &server.base)?;
+    if repository.is_empty() {
         return names(server, out).await;
     }
-    let (repository, prefix) = place.split_once('/').unwrap_or((place, ""));
-    let pattern = format!("^{}", regex::escape(&meant(prefix)));
+    let pattern = format!("^{}", regex::escape(&prefix));
     let mut cursor: Option<String> = None;
     loop {
         let mut query = vec![("limit", PAGE)];
@@ -67,7 +71,7 @@ pub(super) async fn ls(
         }
         query.extend(flags.name.as_deref().map(|name| ("name", name)));
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page = server.artifacts(Some(repository), &query).await?;
+        let page = server.artifacts(Some(&repository), &query).await?;
         for artifact in items(&page, "artifacts") {
             if server.json {
                 writeln!(out, "{artifact}")?;

@@ -24,16 +24,17 @@ impl Place {
     /// # Errors
     /// It is neither, or a URL of another server than `base`.
     pub(super) fn parse(text: &str, base: &Url) -> Result<Self, Failure> {
-        if text.starts_with("http://") || text.starts_with("https://") {
+        if is_url(text) {
             return Self::of_url(text, base);
         }
+        refuse_control(text)?;
         let (path, query) = text
             .split_once('?')
             .map_or((text, None), |(path, query)| (path, Some(query)));
         let (repository, path) = path
             .trim_start_matches('/')
             .split_once('/')
-            .filter(|(repository, _)| !repository.is_empty())
+            .filter(|(repository, _)| !matches!(*repository, "" | "." | ".."))
             .ok_or_else(|| {
                 Failure::misused(format!(
                     "{text:?} names no path of a repository; it looks like REPO/PATH (larder ls lists both)"
@@ -56,6 +57,11 @@ impl Place {
     }
 
     fn of_url(text: &str, base: &Url) -> Result<Self, Failure> {
+        // Taken out, or for a slash, where URLs are read.
+        if text.contains(|c: char| c.is_control() || c == '\\') || text.ends_with(' ') {
+            let why = "the URL has a control character, a backslash or a blank at its end in it: they are written %XX";
+            return Err(Failure::misused(why));
+        }
         let url = Url::parse(text)
             .map_err(|_| Failure::misused("the URL cannot be understood".to_owned()))?;
         let (shown, own) = (SafeUrl(url.clone()), SafeUrl(base.clone()));
@@ -68,7 +74,8 @@ impl Place {
         let below = url.path().strip_prefix(root).unwrap_or_default();
         let below = below.trim_start_matches('/');
         let found = ROOTS.iter().find_map(|root| {
-            let (repository, _) = below.strip_prefix(root)?.split_once('/')?;
+            let below_root = below.strip_prefix(root)?;
+            let (repository, _) = below_root.split_once('/').unwrap_or((below_root, ""));
             let start = url.path().len() - below.len() + root.len() + repository.len() + 1;
             (!repository.is_empty()).then(|| (repository.to_owned(), behind(&url, start)))
         });
@@ -129,6 +136,50 @@ impl Place {
             && name != ".."
             && !name.contains(|c: char| c == '/' || c.is_control());
         is_name.then_some(name)
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// The library would take line ends and tabs out of a URL without a word, and another path would be meant.
+fn refuse_control(text: &str) -> Result<(), Failure> {
+    if text.contains(char::is_control) {
+        let why = "a path in a repository has no control character";
+        return Err(Failure::misused(format!("{text:?}: {why}")));
+    }
+    Ok(())
+}
+
+/// A repository and the beginning of paths in it, decoded: of `REPO`, `REPO/PREFIX`, or a URL that says the same.
+///
+/// # Errors
+/// It is a URL of something else.
+pub(super) fn beginning(text: &str, base: &Url) -> Result<(String, String), Failure> {
+    if is_url(text) {
+        let place = Place::of_url(text, base)?;
+        let path = place.encoded.split('?').next().unwrap_or_default();
+        let path = decoded(path).unwrap_or_default();
+        return Ok((place.repository, path));
+    }
+    refuse_control(text)?;
+    let text = text.trim_start_matches('/');
+    let (repository, prefix) = text.split_once('/').unwrap_or((text, ""));
+    Ok((repository.to_owned(), meant(prefix)))
+}
+
+/// A repository alone, by its name or its URL.
+///
+/// # Errors
+/// A path is behind it, or it is a URL of something else.
+pub(super) fn whole(text: &str, base: &Url) -> Result<String, Failure> {
+    match beginning(text, base)? {
+        (repository, path) if path.is_empty() => Ok(repository),
+        (repository, path) => Err(Failure::misused(format!(
+            "{:?} is a path of a repository: name the repository alone",
+            format!("{repository}/{path}")
+        ))),
     }
 }
 
@@ -204,6 +255,17 @@ mod tests {
             "/",
             "//x",
             "files/../x",
+            "../x",
+            "./x",
+            "files/rep\nort.txt",
+            "files/report\t.txt",
+            "files/x\ry",
+            "files/x?a\tb",
+            "fi\tles/x",
+            "https://larder.example.com/cache/api/v1/remote/files/report\t.txt",
+            "https://larder.example.com/cache/api/v1/remote/files/report.txt\n",
+            "https://larder.example.com/cache/api/v1/remote/files/report.txt ",
+            "https://larder.example.com/cache/api/v1/remote/files/a\\report.txt",
             "https://other.example.com/cache/api/v1/remote/files/a",
             "https://larder.example.com/cache/health",
             "https://",
@@ -232,8 +294,39 @@ mod tests {
         assert!(place.is_folder());
         let joined = place.joined("a b", &base()).unwrap();
         assert_eq!(joined.to_string(), "files/dir/a b");
+        for name in ["rep\nort.txt", "report\t.txt", "report.txt\r"] {
+            let joined = place.joined(name, &base());
+            assert_eq!(joined.err().map(|failure| failure.0), Some(2), "{name:?}");
+        }
         let odd = place.joined("x?y%25", &base()).unwrap();
         assert_eq!(odd.to_string(), "files/dir/x%3Fy%2525");
         assert_eq!(odd.file_name().as_deref(), Some("x?y%25"));
+    }
+
+    #[test]
+    fn repositories_and_beginnings_may_be_urls() {
+        let root = "https://larder.example.com/cache/api/v1/remote/files";
+        for (text, repository, path) in [
+            ("files".to_owned(), "files", ""),
+            ("/files/".to_owned(), "files", ""),
+            ("files/a%20b/x%3Fy".to_owned(), "files", "a%20b/x?y"),
+            (root.to_owned(), "files", ""),
+            (format!("{root}/"), "files", ""),
+            (format!("{root}/a%20b/x%3Fy?z"), "files", "a b/x?y"),
+            ("..".to_owned(), "..", ""),
+        ] {
+            let found = beginning(&text, &base());
+            let wanted = (repository.to_owned(), path.to_owned());
+            assert_eq!(found, Ok(wanted), "{text}");
+            assert_eq!(whole(&text, &base()).is_ok(), path.is_empty(), "{text}");
+        }
+        for text in [
+            "https://other.example.com/cache/api/v1/remote/files/",
+            "https://larder.example.com/cache/health",
+            "files/report\t.txt",
+        ] {
+            let code = beginning(text, &base()).err().map(|failure| failure.0);
+            assert_eq!(code, Some(2), "{text}");
+        }
     }
 }

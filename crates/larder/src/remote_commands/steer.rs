@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use super::place::Place;
+use super::place::{Place, whole};
 use super::server::{Described, Server};
 use super::shown::{plain, text};
 use super::{Failure, FlushFlags, complain};
@@ -81,8 +81,12 @@ pub(super) async fn flush(
     flags: &FlushFlags,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
+    let repository = flags.repository.as_deref();
+    let repository = repository
+        .map(|name| whole(name, &server.base))
+        .transpose()?;
     let named = [
-        ("remote", &flags.repository),
+        ("remote", &repository),
         ("pattern", &flags.pattern),
         ("cache_type", &flags.kind),
     ];
@@ -95,7 +99,7 @@ pub(super) async fn flush(
     if server.json {
         return Ok(writeln!(out, "{answer}")?);
     }
-    if let Some(name) = &flags.repository
+    if let Some(name) = &repository
         && server.repository(name).await?.kind() == "local"
     {
         let why = "is a local repository: a flush leaves its files, and larder rm deletes them";

@@ -147,3 +147,75 @@ async fn refusals_say_what_to_do_and_no_secret() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_is_named_by_its_name_or_its_url_alone() {
+    let origin = Origin::start().await;
+    origin.put("/dir/one.txt", Resource::new("one"));
+    let larder = start(&origin).await;
+    let server = larder.url("/");
+    let home = tempfile::tempdir().expect("a directory");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let file = larder.artifact("a", "dir/one.txt");
+    assert_eq!(get(&file).await.status, 200);
+    larder.hit(&file).await;
+    let root = larder.artifact("a", "");
+    let folder = larder.artifact("a", "dir/");
+    let none = larder.artifact("a", "other/");
+    for (place, is_there) in [
+        ("a", true),
+        ("a/", true),
+        (root.trim_end_matches('/'), true),
+        (&root, true),
+        (&folder, true),
+        (&none, false),
+    ] {
+        let listed = run(home.path(), &["ls", place], &env).await.ok();
+        assert_eq!(listed.ends_with("  a/dir/one.txt\n"), is_there, "{place}");
+    }
+    for place in ["a", "a/", &root] {
+        let said = run(home.path(), &["du", place], &env).await.ok();
+        assert!(said.contains("1 files"), "{said}");
+    }
+    for arguments in [["du", &folder], ["flush", &folder], ["flush", "a/dir"]] {
+        let done = run(home.path(), &arguments, &env).await;
+        done.refused(2, &["\"a/dir", "alone"]);
+    }
+    let said = run(home.path(), &["flush", &root], &env).await.ok();
+    let files = said.lines().find(|line| line.starts_with("files"));
+    assert!(files.is_some_and(|line| line.ends_with(" 1")), "{said}");
+    for arguments in [
+        ["ls", ".."],
+        ["ls", "."],
+        ["ls", "../x"],
+        ["du", ".."],
+        ["du", "."],
+    ] {
+        let done = run(home.path(), &arguments, &env).await;
+        done.refused(1, &["no repository", "a, b"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_json_gets_some_of_a_wrong_command_line_too() {
+    let home = tempfile::tempdir().expect("a directory");
+    for arguments in [
+        &["scrub", "--rate", "x", "--json"][..],
+        &["ls", "--json", "--name", "x"],
+        &["put", "-", "--json"],
+        &["flush", "--json"],
+    ] {
+        let done = run(home.path(), arguments, &[]).await;
+        assert_eq!(done.code, Some(2), "{done:?}");
+        let told: serde_json::Value = serde_json::from_str(&done.out).expect("one object");
+        let error = told["error"].as_str().expect("a text");
+        assert!(!error.is_empty() && done.err.contains(error), "{done:?}");
+    }
+    // Standard output is for the file.
+    let get = ["get", "a/x", "--json", "-o", "-", "--nothing"];
+    run(home.path(), &get, &[]).await.refused(2, &["--nothing"]);
+    let help = run(home.path(), &["ls", "--json", "--help"], &[])
+        .await
+        .ok();
+    assert!(help.contains("Usage:"), "{help}");
+}

@@ -116,6 +116,38 @@ async fn names_with_question_marks_are_paths_too() {
     assert_eq!(listed, "");
 }
 
+/// No other file is meant by a name that URLs cannot have in them.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_with_control_characters_are_refused() {
+    let origin = Origin::start().await;
+    origin.put("/report.txt", Resource::new("good"));
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str())];
+    let home = tempfile::tempdir().expect("a directory");
+    std::fs::write(home.path().join("report.txt"), "good").expect("a file");
+    std::fs::write(home.path().join("rep\nort.txt"), "bad").expect("a file");
+    let put = ["put", "report.txt", "files/"];
+    run(home.path(), &put, &env).await.ok();
+    let url = format!("{}\t", running.artifact("files", "report.txt"));
+    for arguments in [
+        &["put", "rep\nort.txt", "files/"][..],
+        &["put", "report.txt", "files/re\rport.txt"],
+        &["rm", "files/report\t.txt"],
+        &["rm", "files/none", "files/report.txt\n"],
+        &["rm", &url],
+        &["get", "a/rep\tort.txt", "-o", "got"],
+        &["explain", "a/report\n.txt"],
+        &["ls", "files/report\t"],
+    ] {
+        let done = run(home.path(), arguments, &env).await;
+        done.refused(2, &["control character"]);
+    }
+    let kept = get(&running.artifact("files", "report.txt")).await;
+    assert_eq!((kept.status, &*kept.body), (200, &b"good"[..]));
+    assert_eq!(origin.requests().len(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_removed_does_not_keep_the_rest() {
     let origin = Origin::start().await;
@@ -161,6 +193,44 @@ async fn what_is_no_plain_file_stays_what_it_is() {
     assert_eq!(reader.join().expect("a thread"), b"bytes");
     assert!(!pipe.is_file(), "the pipe was replaced");
     assert_eq!(names(home.path()), ["link", "pipe", "real"]);
+}
+
+/// Nobody can read what they could not read before, and a link stays though it leads to nothing yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_links_and_the_longest_names_are_kept() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let origin = Origin::start().await;
+    let longest = "x".repeat(255);
+    origin.put(&format!("/{longest}"), Resource::new("bytes"));
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str())];
+    let home = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| home.path().join(name);
+    std::fs::write(path("own"), "as it was").expect("a file");
+    std::fs::set_permissions(path("own"), std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    std::os::unix::fs::symlink("to", path("link")).expect("a link");
+    std::os::unix::fs::symlink("target", path("to")).expect("a link");
+    std::os::unix::fs::symlink("round", path("round")).expect("a link");
+    let place = format!("a/{longest}");
+    let get = async |more: &[&str]| {
+        let arguments = [&["get", &*place][..], more].concat();
+        run(home.path(), &arguments, &env).await
+    };
+    get(&[]).await.ok();
+    get(&["-o", "own"]).await.ok();
+    let mode = std::fs::metadata(path("own")).expect("it").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    get(&["-o", "link"]).await.ok();
+    assert!(path("link").is_symlink() && path("to").is_symlink());
+    get(&["-o", "round"]).await.refused(1, &["cannot write"]);
+    assert!(path("round").is_symlink());
+    for name in [&*longest, "own", "target"] {
+        assert_eq!(std::fs::read(path(name)).expect("it"), b"bytes", "{name}");
+    }
+    let all = ["link", "own", "round", "target", "to", &*longest];
+    assert_eq!(names(home.path()), all);
 }
 
 #[tokio::test(flavor = "multi_thread")]
