@@ -62,7 +62,7 @@ pub(super) fn is_docker_hub(base_url: &Url) -> bool {
 }
 
 /// The hosts that mean Docker Hub.
-pub(super) fn docker_hub_hosts() -> &'static [&'static str] {
+pub(crate) fn docker_hub_hosts() -> &'static [&'static str] {
     DOCKER_HUB_HOSTS
 }
 

@@ -43,6 +43,7 @@ mod yaml_hints;
 pub use bounds::DiskLimit;
 pub use changes::Changes;
 pub use defaults::built_in;
+pub(crate) use defaults::docker_hub_hosts;
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use env::Environment;
 pub use fields::parse_rate;

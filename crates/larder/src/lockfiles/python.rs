@@ -73,13 +73,17 @@ fn included(words: &[String]) -> Option<&str> {
     option(words, &["--requirement", "-r"])
 }
 
-/// The files that a requirements file includes (`-r`), with the lines where it says so.
+fn can_be_fetched(place: &str) -> bool {
+    is_web(place) && url::Url::parse(place).is_ok()
+}
+
+/// The files and addresses that a requirements file includes (`-r`), with the lines where it says so.
 pub(crate) fn includes(text: &str) -> Vec<(usize, String)> {
     let lines = logical(text.trim_start_matches('\u{feff}')).into_iter();
     let options = lines.filter(|(_, line)| line.starts_with('-'));
     options
         .filter_map(|(number, line)| Some((number, included(&shell_words(&line))?.to_owned())))
-        .filter(|(_, place)| !place.contains("://"))
+        .filter(|(_, place)| can_be_fetched(place) || !place.contains("://"))
         .collect()
 }
 
@@ -97,8 +101,11 @@ pub(super) fn requirements(text: &str) -> Result<Lock, Unreadable> {
                 &line,
                 "it is a folder or comes from Git, not of an index",
             );
-        } else if let Some(url) = included(&words).filter(|place| place.contains("://")) {
-            let why = "what is included by a URL is not read: fetch it, and name the file";
+        } else if let Some(url) =
+            included(&words).filter(|place| place.contains("://") && !can_be_fetched(place))
+        {
+            let why =
+                "only http and https are asked for what is included: fetch it, and name the file";
             lock.miss(number, url, why);
         }
     }

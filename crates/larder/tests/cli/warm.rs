@@ -26,6 +26,8 @@ fn setup(origin: &Origin) -> Setup {
             entry("npm", "npm", origin, ""),
             entry("charts", "helm", origin, ""),
             entry("hub", "docker", origin, ""),
+            entry("py", "pypi", origin, ""),
+            "  all: { type: virtual, package: helm, members: [charts] }\n".to_owned(),
         ]
         .concat(),
     );
@@ -242,12 +244,62 @@ async fn a_chart_is_where_the_index_says() {
     assert_eq!(done.ok(), "charts: 1 file held, 3 B\n");
     assert_eq!(origin.count("GET", "/dl/odd_v1.tgz"), 1);
     assert_eq!(origin.count("GET", "/odd-1.0.0.tgz"), 0);
+    // By the address of the virtual repository that clients know, under any name; what it lacks may be another member's.
+    let at = "https://larder.example.org/api/v1/virtual/all";
+    let dependency =
+        |version: &str| format!("- name: odd\n  repository: {at}\n  version: {version}\n");
+    let lock = [
+        "dependencies:\n".to_owned(),
+        dependency("2.0.0"),
+        dependency("3.0.0"),
+    ];
+    write(&home, "Chart.lock", &lock.concat());
+    let done = run(home.path(), &["warm", "-r", "charts", "Chart.lock"], &env).await;
+    assert!(
+        done.err.contains("left out Chart.lock:5: odd 3.0.0"),
+        "{done:?}"
+    );
+    assert_eq!(done.ok(), "charts: 1 file held, 3 B\n");
+    assert_eq!(origin.count("GET", "/odd-1.0.0.tgz"), 1);
     write(&home, "Chart.lock", &of("3.0.0"));
     let done = run(home.path(), &["warm", "-r", "charts", "Chart.lock"], &env).await;
     assert!(
         done.code == Some(1) && done.err.contains("has no odd 3.0.0"),
         "{done:?}"
     );
+}
+
+/// As pip does, with what is beside them there.
+#[tokio::test(flavor = "multi_thread")]
+async fn requirements_of_the_web_are_read() {
+    let origin = Origin::start().await;
+    let one = |name: &str| format!("{name} @ {}\n", origin.url(&format!("/{name}-1.0.zip")));
+    let base = format!("-r more.txt\n{}", one("one"));
+    origin.put("/dir/base.txt", Resource::new(base));
+    // Beside the address that is asked for, wherever that leads.
+    origin.put("/more.txt", Resource::new(one("two")));
+    let moved = larder_testkit::Behaviour::Redirect {
+        status: 302,
+        location: origin.url("/dir/base.txt"),
+    };
+    origin.behave("/moved.txt", moved);
+    let running = start(&origin).await;
+    let server = running.url("/");
+    let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
+    let home = tempfile::tempdir().expect("a directory");
+    let [moved, absent] = ["/moved.txt", "/absent.txt"].map(|path| origin.url(path));
+    let text = format!("-r {moved}?canary\n-r {absent}\n");
+    write(&home, "requirements.txt", &text);
+    let warm = ["warm", "-r", "py", "requirements.txt", "--dry-run"];
+    let done = run(home.path(), &warm, &env).await;
+    let missing = format!("not found requirements.txt:2: {absent}: it is answered with 404");
+    assert!(done.err.contains(&missing), "{done:?}");
+    assert!(!done.err.contains("canary"), "{done:?}");
+    let planned = "py/one-1.0.zip\npy/two-1.0.zip\n";
+    assert_eq!((done.code, &*done.out), (Some(1), planned), "{done:?}");
+    let asked = origin.requests();
+    let shows_token = |one: &larder_testkit::RecordedRequest| one.header("authorization").is_some();
+    assert!(!asked.iter().any(shows_token), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,13 +49,16 @@ fn a_url_is_behind_an_at_sign() {
 }
 
 #[test]
-fn what_is_included_is_a_file_or_missing() {
+fn what_is_included_is_a_file_or_a_url_or_missing() {
     let text = "\u{feff}-r base.txt\n-r \"ot her.txt\"\n--requirement='more.txt' # why\n--no-index -rlast.txt\n\
-                -r https://files.example.com/web.txt\n-c limits.txt\nfile-r==1.0\n";
+                -r ftp://files.example.com/web.txt\n-r https://\n-r https://files.example.com/web.txt\n-c limits.txt\nfile-r==1.0\n";
     let included: Vec<String> = includes(text).into_iter().map(|found| found.1).collect();
-    assert_eq!(included, ["base.txt", "ot her.txt", "more.txt", "last.txt"]);
+    let web = "https://files.example.com/web.txt";
+    let files = ["base.txt", "ot her.txt", "more.txt", "last.txt", web];
+    assert_eq!(included, files);
     let lock = of(Format::Requirements, text);
     assert_eq!(named(&lock), ["file-r==1.0 0"]);
-    assert_eq!(rest(&lock), [("https://files.example.com/web.txt", true)]);
+    let missing = ["ftp://files.example.com/web.txt", "https://"];
+    assert_eq!(rest(&lock), missing.map(|place| (place, true)));
     assert_eq!(lock.rest[0].line, 5);
 }

@@ -3,7 +3,7 @@
 //! | file | knows |
 //! |---|---|
 //! | `mod.rs` | the steps, and how they are told |
-//! | `read.rs` | files, and how each is written |
+//! | `read.rs` | files and what they include, and how each is written |
 //! | `places.rs` | which path of the repository a URL means |
 //! | `resolve.rs` | the paths of what is named |
 //! | `follow.rs` | the job: made, followed, cancelled |
@@ -20,6 +20,7 @@ use std::pin::pin;
 
 use serde_json::json;
 
+use super::place::whole;
 use super::server::Server;
 use super::shown::{self, plain, size};
 use super::{Failure, WarmFlags, interrupted};
@@ -62,9 +63,9 @@ pub(super) async fn warm(
 ) -> Result<(), Failure> {
     let input = read::standard_input(&flags.files)?;
     let mut stopped = pin!(interrupted());
-    let name = &*flags.repository;
+    let name = &*whole(&flags.repository, &server.base)?;
     let mut plan = tokio::select! {
-        plan = planned(server, flags, &input) => plan?,
+        plan = planned(server, flags, name, &input) => plan?,
         () = &mut stopped => return Err(Failure::failed("interrupted; nothing was begun")),
     };
     // A project that depends on nothing lacks nothing.
@@ -98,8 +99,12 @@ pub(super) async fn warm(
 }
 
 /// Reads the files and finds the paths of what they name.
-async fn planned(server: &Server, flags: &WarmFlags, input: &str) -> Result<Plan, Failure> {
-    let name = &*flags.repository;
+async fn planned(
+    server: &Server,
+    flags: &WarmFlags,
+    name: &str,
+    input: &str,
+) -> Result<Plan, Failure> {
     let repository = server.repository(name).await?;
     if repository.kind() != "remote" {
         return Err(Failure::misused(format!(
@@ -107,7 +112,8 @@ async fn planned(server: &Server, flags: &WarmFlags, input: &str) -> Result<Plan
             repository.kind()
         )));
     }
-    let sources = read::read(&flags.files, input, flags.format, repository.package())?;
+    let package = repository.package();
+    let sources = read::read(&flags.files, input, flags.format, package, read::fetched).await?;
     if let Some((source, package)) = sources.iter().find_map(|source| {
         let package = source.format.package()?;
         (package != repository.package()).then_some((source, package))

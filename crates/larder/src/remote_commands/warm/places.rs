@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use larder_core::{ArtifactPath, PathError, PathRules};
-use serde_json::Value;
+use larder_core::{ArtifactPath, PathError, PathRules, fold_segments};
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::super::server::Server;
 use super::super::shown::meant;
+use crate::config::docker_hub_hosts;
 
 /// What leads to a repository.
 #[derive(Debug, Clone)]
@@ -19,6 +20,8 @@ pub(super) struct Places {
     upstreams: Vec<Url>,
     /// Of the repository that `docker_default_remote` names: the names of all docker repositories, which are never of an image of it.
     registries: Option<BTreeSet<String>>,
+    /// The virtual repositories that it is in.
+    within: BTreeSet<String>,
 }
 
 /// Why a place is no path of the repository, as a clause.
@@ -66,6 +69,7 @@ impl Places {
             own: [vec![server.base.clone()], urls(Some(&config), "public_url")].concat(),
             upstreams: [urls(entry, "base_url"), urls(entry, "base_urls")].concat(),
             registries,
+            within: containing(remotes, repository),
         }
     }
 
@@ -77,8 +81,11 @@ impl Places {
         if text.contains("://") {
             return self.path_of_url(text);
         }
-        let path = meant(text.trim_start_matches('/'));
-        usable(ArtifactPath::from_decoded(&path), "it is empty")
+        let path = meant(text);
+        usable(
+            ArtifactPath::from_decoded(&fold_segments(&path)),
+            "it is empty",
+        )
     }
 
     /// The decoded path that a URL means.
@@ -86,6 +93,10 @@ impl Places {
     /// # Errors
     /// It means none.
     pub(super) fn path_of_url(&self, text: &str) -> Result<String, Astray> {
+        // Where URLs are read, tabs and line ends are taken out.
+        if text.contains(char::is_control) {
+            return Err(Astray::Unusable("it has a control character".to_owned()));
+        }
         let url = Url::parse(text).ok();
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url
@@ -124,6 +135,15 @@ impl Places {
                 return Ok(&path[at + own.len()..]);
             }
         }
+        for name in &self.within {
+            let root = format!("/api/v1/virtual/{name}/");
+            if let Some(at) = path.find(&root) {
+                let below = &path[at + root.len()..];
+                // A link that has its member in it.
+                let own = format!("_m/{}/", self.repository);
+                return Ok(below.strip_prefix(&own).unwrap_or(below));
+            }
+        }
         for upstream in &self.upstreams {
             let is_same = (url.host_str(), url.port_or_known_default())
                 == (upstream.host_str(), upstream.port_or_known_default());
@@ -142,10 +162,15 @@ impl Places {
         ))
     }
 
-    /// Whether a chart repository's address is that of this repository, or of its upstream.
+    /// Whether a chart repository's address is that of this repository, of its upstream, or of a virtual repository that it is in.
     pub(super) fn is_root(&self, text: &str) -> bool {
         let text = format!("{}/", text.trim_end_matches('/'));
         Url::parse(&text).is_ok_and(|url| self.below(&url) == Ok(""))
+    }
+
+    /// Whether it is that of a virtual repository: what is there may be another member's.
+    pub(super) fn is_virtual(&self, text: &str) -> bool {
+        self.is_root(text) && text.contains("/api/v1/virtual/")
     }
 
     /// The name of an image in the repository, of one that may begin with the name of a registry.
@@ -173,21 +198,22 @@ impl Places {
                 )),
             };
         }
-        // An index may have a name of its own, one up from its registry's.
-        let is_upstream = self.upstreams.iter().any(|upstream| {
-            let upstream = authority(upstream);
-            upstream == host
-                || upstream
-                    .strip_suffix(host)
-                    .is_some_and(|sub| sub.ends_with('.'))
-        });
-        if is_upstream {
-            return Ok(rest);
-        }
-        Err(format!(
-            "it is of the registry {host}, which is not the upstream of {}",
-            self.repository
-        ))
+        let mut at_host = self.upstreams.iter().filter(|url| is_called(url, host));
+        let Some(first) = at_host.next() else {
+            return Err(format!(
+                "it is of the registry {host}, which is not the upstream of {}",
+                self.repository
+            ));
+        };
+        let mut bases = std::iter::once(first).chain(at_host).map(namespace);
+        let below = |base: &str| match base {
+            "" => Some(rest),
+            base => rest.strip_prefix(base)?.strip_prefix('/'),
+        };
+        bases.find_map(below).ok_or_else(|| {
+            let (part, name) = (namespace(first), &self.repository);
+            format!("it is not below {host}/{part}, where the upstream of {name} is")
+        })
     }
 }
 
@@ -213,6 +239,37 @@ fn usable(path: Result<ArtifactPath, PathError>, if_root: &str) -> Result<String
     }
 }
 
+/// The virtual repositories that a repository is in, maybe within others.
+fn containing(remotes: Option<&Map<String, Value>>, repository: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![repository.to_owned()];
+    while let Some(member) = open.pop() {
+        for (name, entry) in remotes.into_iter().flatten() {
+            let members = entry.get("members").and_then(Value::as_array);
+            let is_in = members.into_iter().flatten().any(|other| other == &*member);
+            if is_in && found.insert(name.clone()) {
+                open.push(name.clone());
+            }
+        }
+    }
+    found
+}
+
+/// Whether images of a registry may begin with this host. Docker Hub has several; an index may have one of its own, one up from its registry's.
+fn is_called(registry: &Url, host: &str) -> bool {
+    let own = authority(registry);
+    let hub = docker_hub_hosts();
+    own == host
+        || own.strip_suffix(host).is_some_and(|sub| sub.ends_with('.'))
+        || (hub.contains(&&*own) && hub.contains(&host))
+}
+
+/// What of an image's name stands in a `base_url` that is a part of a registry.
+fn namespace(base: &Url) -> &str {
+    let path = base.path().strip_prefix("/v2/").unwrap_or_default();
+    path.trim_end_matches('/')
+}
+
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()
@@ -231,6 +288,7 @@ mod tests {
                 .to_vec(),
             upstreams: vec![Url::parse(upstream).unwrap()],
             registries: None,
+            within: BTreeSet::from(["all".to_owned()]),
         }
     }
 
@@ -241,6 +299,12 @@ mod tests {
             ("a/b.bin", "a/b.bin"),
             ("/a b%20c", "a b%20c"),
             ("a%3Fb%25c", "a?b%c"),
+            ("./a.deb", "a.deb"),
+            ("pool/./x.deb", "pool/x.deb"),
+            ("/a//c", "a/c"),
+            ("https://files.example.com/pool/a//./c", "a/c"),
+            ("http://127.0.0.1:8000/api/v1/virtual/all/x/y", "x/y"),
+            ("http://127.0.0.1:8000/api/v1/virtual/all/_m/files/x", "x"),
             ("https://files.example.com/pool/a%20b/c", "a b/c"),
             ("http://user:x@files.example.com:443/pool/c", "c"),
             ("http://127.0.0.1:8000/api/v1/remote/files/x/y", "x/y"),
@@ -272,6 +336,8 @@ mod tests {
             ("https://files.example.com/pool/c?token=canary", "query"),
             ("https://files.example.com/pool/", "itself"),
             ("https://files.example.com/pool/a%2fb", "slash"),
+            ("https://files.example.com/pool/a\tb", "control"),
+            ("a\tb", "control"),
             ("", "empty"),
         ] {
             let astray = places.path_of(url).expect_err(url);
@@ -328,6 +394,33 @@ mod tests {
     }
 
     #[test]
+    fn docker_hub_is_known_by_all_its_names() {
+        let hosts = docker_hub_hosts();
+        assert!(hosts.len() > 1);
+        let places = places(&format!("https://{}/", hosts[0]));
+        for host in hosts {
+            let name = format!("{host}/library/nginx");
+            assert_eq!(places.image(&name), Ok("library/nginx"));
+        }
+        places.image("hub.example.com/nginx").expect_err("another");
+    }
+
+    #[test]
+    fn the_part_of_a_registry_is_no_part_of_the_names_in_it() {
+        let places = places("http://hub.example.com:5000/v2/org/");
+        assert_eq!(places.image("hub.example.com:5000/org/tool"), Ok("tool"));
+        assert_eq!(places.image("hub.example.com:5000/org/a/b"), Ok("a/b"));
+        assert_eq!(places.image("tool"), Ok("tool"));
+        for other in [
+            "hub.example.com:5000/tool",
+            "hub.example.com:5000/organ/tool",
+        ] {
+            let why = places.image(other).expect_err(other);
+            assert!(why.contains("hub.example.com:5000/org,"), "{why}");
+        }
+    }
+
+    #[test]
     fn images_of_the_default_repository_need_not_name_it() {
         let mut places = places("https://hub.example.com/");
         let registries = ["files", "other"].map(str::to_owned);
@@ -351,9 +444,28 @@ mod tests {
             "https://charts.example.com/stable/",
             "https://charts.example.com/stable",
             "https://larder.example.com/api/v1/remote/files",
+            "https://larder.example.com/api/v1/virtual/all/",
         ] {
             assert!(places.is_root(own), "{own}");
+            assert_eq!(places.is_virtual(own), own.contains("/all"), "{own}");
         }
-        assert!(!places.is_root("https://charts.example.com/other"));
+        for other in [
+            "https://charts.example.com/other",
+            "https://larder.example.com/api/v1/virtual/others",
+        ] {
+            assert!(!places.is_root(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn virtual_repositories_within_each_other_have_it_too() {
+        let config = serde_json::json!({
+            "a": {"type": "remote"}, "b": {"type": "remote"},
+            "inner": {"type": "virtual", "members": ["a"]}, "outer": {"type": "virtual", "members": ["b", "inner"]},
+            "other": {"type": "virtual", "members": ["b"]},
+        });
+        let found = containing(config.as_object(), "a");
+        assert_eq!(found, BTreeSet::from(["inner", "outer"].map(str::to_owned)));
+        assert!(containing(None, "a").is_empty());
     }
 }

@@ -1,10 +1,14 @@
-//! The files that are named on the command line, and those that they include.
+//! The files that are named on the command line, and what they include.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use larder_core::SafeUrl;
+use larder_upstream::{Asked, Asker};
+use url::Url;
+
 use crate::lockfiles::{
-    Format, KNOWN, Lock, Unreadable, format_by_name, includes, unreadable_by_name,
+    Format, KNOWN, Lock, Rest, Unreadable, format_by_name, includes, unreadable_by_name,
 };
 
 use super::Failure;
@@ -13,6 +17,8 @@ use super::Failure;
 const MOST: u64 = 64 << 20;
 /// Files that one may include, in all.
 const MOST_FILES: usize = 1_000;
+/// A web address may lead to another one, but not for ever.
+const MOST_REDIRECTS: usize = 5;
 
 /// A file that has been read.
 #[derive(Debug)]
@@ -36,49 +42,102 @@ pub(super) fn standard_input(files: &[PathBuf]) -> Result<String, Failure> {
     }
 }
 
-/// Reads the files; `input` is what came on standard input, `package` the type of the repository that they are for.
+/// Where a text is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum At {
+    File(PathBuf),
+    /// Included by a requirements file.
+    Web(Url),
+}
+
+impl At {
+    /// What it is called in messages.
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Web(url) => SafeUrl(url.clone()).to_string(),
+        }
+    }
+
+    /// What `included` means in a text that is here, as pip takes it.
+    fn beside(&self, included: &str) -> Option<Self> {
+        match self {
+            Self::Web(url) => url.join(included).ok().map(Self::Web),
+            Self::File(_) if included.contains("://") => Url::parse(included).ok().map(Self::Web),
+            Self::File(path) => {
+                let folder = path.parent().unwrap_or(Path::new(""));
+                Some(Self::File(folder.join(included)))
+            }
+        }
+    }
+}
+
+/// What is still to be read.
+struct Open {
+    at: At,
+    format: Option<Format>,
+    /// The source that includes it, by its place among them, and in which line.
+    by: Option<(usize, usize)>,
+}
+
+/// Reads the files; `input` is what came on standard input, `package` the type of the repository that they are for. `fetch` gets what
+/// requirements files include by URLs, or says why it cannot.
 ///
 /// # Errors
 /// One cannot be read, or is not what it should be: the command is misused.
-pub(super) fn read(
+pub(super) async fn read(
     files: &[PathBuf],
     input: &str,
     format: Option<Format>,
     package: &str,
+    fetch: impl AsyncFn(Url) -> Result<Vec<u8>, String>,
 ) -> Result<Vec<Source>, Failure> {
-    let mut sources = Vec::new();
-    let named = files.iter().rev().map(|path| (path.clone(), format));
-    let mut open: Vec<(PathBuf, Option<Format>)> = named.collect();
-    let mut seen: Vec<PathBuf> = Vec::new();
-    while let Some((path, format)) = open.pop() {
-        if seen.contains(&path) {
+    let mut sources: Vec<Source> = Vec::new();
+    let named = files.iter().rev().map(|path| Open {
+        at: At::File(path.clone()),
+        format,
+        by: None,
+    });
+    let mut open: Vec<Open> = named.collect();
+    let mut seen: Vec<At> = Vec::new();
+    while let Some(Open { at, format, by }) = open.pop() {
+        if seen.contains(&at) {
             continue;
         }
-        seen.push(path.clone());
+        seen.push(at.clone());
         if seen.len() > MOST_FILES {
             return Err(Failure::misused(format!(
                 "more than {MOST_FILES} files include each other"
             )));
         }
-        let name = path.display().to_string();
-        let text = if path.as_os_str() == "-" {
-            input.to_owned()
-        } else {
-            text_of(&path)?
+        let name = at.name();
+        let text = match &at {
+            At::File(path) if path.as_os_str() == "-" => input.to_owned(),
+            At::File(path) => text_of(path)?,
+            At::Web(url) => match fetch(url.clone()).await {
+                Ok(bytes) => decoded(bytes).map_err(|line| no_text(&name, line))?,
+                Err(why) => {
+                    lack(&mut sources, by, name, why);
+                    continue;
+                }
+            },
         };
-        let format = format
-            .or_else(|| format_by_name(&path.file_name()?.to_string_lossy()))
-            .or(match package {
-                "docker" => Some(Format::Images),
-                "generic" | "rpm" | "alpine" => Some(Format::Urls),
-                _ => None,
-            })
-            .ok_or_else(|| unknown(&name, &path))?;
+        let format = match (&at, format) {
+            (_, Some(format)) => format,
+            (At::Web(_), None) => Format::Requirements,
+            (At::File(path), None) => format_of(path, package)?,
+        };
         if format == Format::Requirements {
-            let folder = path.parent().unwrap_or(Path::new(""));
+            let own = sources.len();
             // Whatever their names are.
-            let included = includes(&text).into_iter();
-            open.extend(included.map(|(_, path)| (folder.join(path), Some(format))));
+            let included = includes(&text).into_iter().filter_map(|(line, place)| {
+                Some(Open {
+                    at: at.beside(&place)?,
+                    format: Some(format),
+                    by: Some((own, line)),
+                })
+            });
+            open.extend(included);
         }
         let lock = format
             .read(&name, &text)
@@ -88,8 +147,70 @@ pub(super) fn read(
     Ok(sources)
 }
 
+/// Says of what is included that it cannot be had.
+fn lack(sources: &mut [Source], by: Option<(usize, usize)>, what: String, why: String) {
+    if let Some((source, line)) = by.and_then(|(own, line)| Some((sources.get_mut(own)?, line))) {
+        source.lock.rest.push(Rest {
+            line,
+            what,
+            why,
+            is_missing: true,
+        });
+    }
+}
+
+/// How a file is written by its name, or else by what the repository holds.
+fn format_of(path: &Path, package: &str) -> Result<Format, Failure> {
+    let by_name = path
+        .file_name()
+        .and_then(|name| format_by_name(&name.to_string_lossy()));
+    let by_package = match package {
+        "docker" => Some(Format::Images),
+        "generic" | "rpm" | "alpine" => Some(Format::Urls),
+        _ => None,
+    };
+    by_name.or(by_package).ok_or_else(|| unknown(path))
+}
+
+/// A text of the web. No token is shown there.
+///
+/// # Errors
+/// Why it cannot be had, as a clause.
+pub(super) async fn fetched(mut url: Url) -> Result<Vec<u8>, String> {
+    for _ in 0..=MOST_REDIRECTS {
+        let asker = Asker::new(&url).map_err(|error| error.to_string())?;
+        let get = "GET".parse().unwrap_or_default();
+        let answer = asker.send(get, url.clone(), None, &[], None).await;
+        let answer = answer.map_err(|error| format!("it cannot be fetched: {error}"))?;
+        match answer.status() {
+            200 => return bounded(answer).await,
+            301 | 302 | 303 | 307 | 308 => {
+                let next = answer.header("location");
+                let next = next.and_then(|next| url.join(next).ok());
+                let next =
+                    next.filter(|next| next.scheme() == "https" || next.scheme() == url.scheme());
+                url = next.ok_or("its redirect leads nowhere")?;
+            }
+            status => return Err(format!("it is answered with {status}")),
+        }
+    }
+    Err("its redirects have no end".to_owned())
+}
+
+async fn bounded(mut answer: Asked) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(|error| error.to_string())? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() as u64 > MOST {
+            return Err(too_large());
+        }
+    }
+    Ok(bytes)
+}
+
 /// Of a file whose name does not tell how it is written.
-fn unknown(name: &str, path: &Path) -> Failure {
+fn unknown(path: &Path) -> Failure {
+    let name = path.display();
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     Failure::misused(match unreadable_by_name(&file) {
         Some(why) => format!("{name}: {why}"),
@@ -123,10 +244,17 @@ fn text_of(path: &Path) -> Result<String, Failure> {
     };
     read.map_err(|error| cannot(&error))?;
     if bytes.len() as u64 > MOST {
-        return Err(cannot(&format!("it is larger than {} MiB", MOST >> 20)));
+        return Err(cannot(&too_large()));
     }
-    decoded(bytes)
-        .map_err(|line| Failure::misused(format!("{shown}:{line}: no text: it is not in UTF-8")))
+    decoded(bytes).map_err(|line| no_text(&shown.to_string(), line))
+}
+
+fn too_large() -> String {
+    format!("it is larger than {} MiB", MOST >> 20)
+}
+
+fn no_text(name: &str, line: usize) -> Failure {
+    Failure::misused(format!("{name}:{line}: no text: it is not in UTF-8"))
 }
 
 /// A text in UTF-8, or in UTF-16 with a byte order mark, which shells of Windows write.
@@ -169,8 +297,10 @@ mod tests {
         assert_eq!(decoded(b"a".to_vec()).as_deref(), Ok("a"));
     }
 
-    #[test]
-    fn what_a_requirements_file_includes_is_one_whatever_its_name() {
+    #[tokio::test]
+    async fn what_a_requirements_file_includes_is_one_whatever_its_name() {
+        let nothing =
+            async |url: Url| -> Result<Vec<u8>, String> { Err(format!("{url} is not there")) };
         let home = tempfile::tempdir().unwrap();
         let file = |name: &str| home.path().join(name);
         std::fs::write(file("dev.txt"), "-r base.txt\n-r \"images of it.txt\"\n").unwrap();
@@ -178,12 +308,43 @@ mod tests {
         std::fs::write(file("images of it.txt"), "-r dev.txt\njam==1.0\n").unwrap();
         let files = [file("dev.txt")];
         let format = Some(Format::Requirements);
-        let sources = read(&files, "", format, "pypi").unwrap();
+        let sources = read(&files, "", format, "pypi", &nothing).await.unwrap();
         let named: Vec<usize> = sources.iter().map(|one| one.lock.items.len()).collect();
         assert_eq!(named, [0, 1, 1]);
         std::fs::rename(file("dev.txt"), file("requirements.txt")).unwrap();
         let files = [file("requirements.txt")];
         std::fs::write(file("images of it.txt"), "jam==1.0\n").unwrap();
-        assert_eq!(read(&files, "", None, "pypi").unwrap().len(), 3);
+        let sources = read(&files, "", None, "pypi", &nothing).await;
+        assert_eq!(sources.unwrap().len(), 3);
+    }
+
+    /// What is included there is beside it, whatever it looks like.
+    #[tokio::test]
+    async fn what_is_included_by_a_url_is_fetched_or_missing() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("requirements.txt");
+        let text = "-r https://u:canary@files.example.com/dir/web.txt?canary\n-r http://files.example.com/none.txt\n";
+        std::fs::write(&file, text).unwrap();
+        let web = async |url: Url| match url.path() {
+            "/dir/web.txt" => Ok(b"-r more.txt\n-r /etc/passwd\none==1.0\n".to_vec()),
+            "/dir/more.txt" | "/etc/passwd" => Ok(b"two==1.0\n".to_vec()),
+            path => Err(format!("there is no {path}")),
+        };
+        let sources = read(&[file], "", None, "pypi", web).await.unwrap();
+        let mut names: Vec<&str> = sources.iter().map(|source| &*source.name).collect();
+        names.sort_unstable();
+        let (last, webs) = names.split_last().unwrap();
+        assert!(last.starts_with("https://files.example.com/etc/"), "{last}");
+        assert!(webs.iter().all(|name| !name.contains("canary")), "{webs:?}");
+        let rest: Vec<&Rest> = sources.iter().flat_map(|one| &one.lock.rest).collect();
+        let expected = Rest {
+            line: 2,
+            what: "http://files.example.com/none.txt".to_owned(),
+            why: "there is no /none.txt".to_owned(),
+            is_missing: true,
+        };
+        assert_eq!(rest, [&expected]);
+        let items = sources.iter().map(|one| one.lock.items.len());
+        assert_eq!(items.sum::<usize>(), 3);
     }
 }

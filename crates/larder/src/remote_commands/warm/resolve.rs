@@ -309,11 +309,19 @@ async fn chart(
         Err(unreadable) => return Found::Missing(format!("index.yaml: {}", unreadable.message)),
     };
     if addresses.is_empty() {
-        return Found::Missing(format!("the upstream's index has no {name} {version}"));
+        let why = format!("the upstream's index has no {name} {version}");
+        return if places.is_virtual(repository) {
+            Found::Elsewhere(format!("{why}, which may be another member's"))
+        } else {
+            Found::Missing(why)
+        };
     }
     let (mut paths, mut missing) = (Vec::new(), None);
     for address in addresses {
-        let address = url.join(&address).map_or(address, String::from);
+        let address = match url.join(&address) {
+            Ok(whole) if !address.contains(char::is_control) => whole.into(),
+            _ => address,
+        };
         match places.path_of_url(&address) {
             Ok(path) => paths.push(path),
             Err(astray) => missing = Some(astray.why()),
