@@ -27,11 +27,7 @@ impl Place {
         if is_url(text) {
             return Self::of_url(text, base);
         }
-        // The library would take line ends and tabs out of a URL without a word, and another path would be meant.
-        if text.contains(char::is_control) {
-            let why = "a path in a repository has no control character";
-            return Err(Failure::misused(format!("{text:?}: {why}")));
-        }
+        refuse_control(text)?;
         let (path, query) = text
             .split_once('?')
             .map_or((text, None), |(path, query)| (path, Some(query)));
@@ -147,6 +143,15 @@ fn is_url(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
 
+/// The library would take line ends and tabs out of a URL without a word, and another path would be meant.
+fn refuse_control(text: &str) -> Result<(), Failure> {
+    if text.contains(char::is_control) {
+        let why = "a path in a repository has no control character";
+        return Err(Failure::misused(format!("{text:?}: {why}")));
+    }
+    Ok(())
+}
+
 /// A repository and the beginning of paths in it, decoded: of `REPO`, `REPO/PREFIX`, or a URL that says the same.
 ///
 /// # Errors
@@ -158,6 +163,7 @@ pub(super) fn beginning(text: &str, base: &Url) -> Result<(String, String), Fail
         let path = decoded(path).unwrap_or_default();
         return Ok((place.repository, path));
     }
+    refuse_control(text)?;
     let text = text.trim_start_matches('/');
     let (repository, prefix) = text.split_once('/').unwrap_or((text, ""));
     Ok((repository.to_owned(), meant(prefix)))
@@ -317,6 +323,7 @@ mod tests {
         for text in [
             "https://other.example.com/cache/api/v1/remote/files/",
             "https://larder.example.com/cache/health",
+            "files/report\t.txt",
         ] {
             let code = beginning(text, &base()).err().map(|failure| failure.0);
             assert_eq!(code, Some(2), "{text}");

@@ -156,7 +156,9 @@ async fn a_repository_is_named_by_its_name_or_its_url_alone() {
     let server = larder.url("/");
     let home = tempfile::tempdir().expect("a directory");
     let env = [("LARDER_URL", server.as_str()), ("LARDER_TOKEN", TOKEN)];
-    assert_eq!(get(&larder.artifact("a", "dir/one.txt")).await.status, 200);
+    let file = larder.artifact("a", "dir/one.txt");
+    assert_eq!(get(&file).await.status, 200);
+    larder.hit(&file).await;
     let root = larder.artifact("a", "");
     let folder = larder.artifact("a", "dir/");
     let none = larder.artifact("a", "other/");

@@ -138,6 +138,7 @@ async fn names_with_control_characters_are_refused() {
         &["rm", &url],
         &["get", "a/rep\tort.txt", "-o", "got"],
         &["explain", "a/report\n.txt"],
+        &["ls", "files/report\t"],
     ] {
         let done = run(home.path(), arguments, &env).await;
         done.refused(2, &["control character"]);
