@@ -376,7 +376,7 @@ async fn serve(bench: &Bench, path: &str, served: u32) {
     let name = RepositoryName::parse("generic").unwrap();
     bench
         .metadata
-        .note_used(&name, false, &[one])
+        .note_used(&name, false, &[one], bench.engine.now())
         .await
         .unwrap();
     bench.wait(60);

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use http::Method;
 use larder_core::*;
-use larder_storage::{FsBlobStore, MemoryBlobStore, MemoryObjects, ObjectBlobStore};
+use larder_engine::Limits;
+use larder_storage::{FsBlobStore, MemoryBlobStore, MemoryObjects, ObjectBlobStore, RecordUse};
 use larder_testkit::{Payload, Resource};
 use support::{Bench, eventually, publish};
 
@@ -26,7 +27,11 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Self {
-        let mut bench = Bench::new().await;
+        Self::limited(Limits::default()).await
+    }
+
+    async fn limited(limits: Limits) -> Self {
+        let mut bench = Bench::limited(limits, |_| {}).await;
         let objects = Arc::new(MemoryObjects::with_delay(DELAY));
         let spools = tempfile::tempdir().unwrap();
         let local = FsBlobStore::open(spools.path()).unwrap();
@@ -109,6 +114,80 @@ async fn many_cold_clients_cause_one_download_and_one_object() {
         2,
         "the blob and the sums of its blocks"
     );
+}
+
+/// One that is held in the bucket, say: what is bounded makes room with the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_deleted_keeps_nobody_from_being_kept() {
+    let scene = Scene::limited(Limits {
+        disk: Some(250_000),
+        ..Limits::default()
+    })
+    .await;
+    for number in 0..9_u8 {
+        let path = format!("f{number}");
+        let body = vec![number; 50_000];
+        if number == 0 {
+            let key = format!("sha256/{}", sha256(&body).to_hex());
+            scene.objects.hold(&key);
+        }
+        let origin = &scene.bench.origin;
+        origin.put(&format!("/{path}"), Resource::new(body));
+        scene.get(&path, &[]).await;
+        scene.bench.settled().await;
+        scene.bench.wait(5);
+        let again = scene.get(&path, &[]).await;
+        assert!(again.is_hit(), "{path}: {}", again.answer.cache_status);
+    }
+    assert_eq!(scene.bench.metadata.undeleted().blobs, 1);
+    let kept = scene.bench.metadata.cached_bytes().await.unwrap();
+    assert!(kept <= 250_000, "{kept}");
+    let health = scene.bench.engine.health().await;
+    let detail = health.blobs.detail.unwrap_or_default();
+    assert!(
+        detail.contains("1 blobs of 50000 bytes could not be deleted"),
+        "{detail}"
+    );
+    assert!(health.blobs.ok);
+}
+
+/// What a clock that was ahead has noted as used next month does not stay before all that is used from now on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_used_in_the_future_goes_in_its_turn() {
+    let mut scene = Scene::limited(Limits {
+        disk: Some(250_000),
+        ..Limits::default()
+    })
+    .await;
+    for (path, seed) in [("ahead", 1), ("b", 2), ("c", 3)] {
+        let body = vec![seed; 100_000];
+        let origin = &scene.bench.origin;
+        origin.put(&format!("/{path}"), Resource::new(body));
+    }
+    scene.get("ahead", &[]).await;
+    scene.bench.settled().await;
+    let name = RepositoryName::parse("generic").unwrap();
+    let month = scene.bench.engine.now().plus(Duration::from_hours(30 * 24));
+    let used = RecordUse {
+        key: ("ahead".to_owned(), String::new()),
+        at: month,
+        served: 1,
+    };
+    let metadata = scene.bench.metadata.clone();
+    metadata
+        .note_used(&name, false, &[used], month)
+        .await
+        .unwrap();
+    scene.forget_memory().await;
+    for path in ["b", "c"] {
+        scene.bench.wait(60);
+        scene.get(path, &[]).await;
+        scene.bench.settled().await;
+    }
+    scene.bench.wait(60);
+    let rows = metadata.least_used("generic", None, 10).await.unwrap();
+    let held: Vec<&str> = rows.iter().map(|row| &*row.key.0).collect();
+    assert_eq!(held, ["b", "c"]);
 }
 
 /// What is derived from a document, and what it claims of its files, is read from the store: no engine has it in memory.

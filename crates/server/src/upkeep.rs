@@ -52,6 +52,7 @@ async fn gc<B: Backend>(
             unreferenced = garbage.unreferenced.blobs,
             left_behind = garbage.left_behind.blobs,
             orphans = garbage.orphans.blobs,
+            undeleted = garbage.undeleted.blobs,
             "the collector was run"
         );
     }
@@ -162,6 +163,7 @@ fn garbage_json(garbage: &Garbage, only_look: bool) -> Value {
             "left_behind": heap(garbage.left_behind),
             "orphans": heap(garbage.orphans),
         },
+        "undeleted": heap(garbage.undeleted),
         "superseded": garbage.superseded,
         "waiting": heap(garbage.waiting),
     })

@@ -42,10 +42,10 @@ pub use meta::{
     Counts, DamageReport, DamagedBlob, DerivedRecord, Durability, Expected, FigureRow, Figures,
     Garbage, Heap, Heard, Heartbeat, Heartbeats, HeldRow, HeldSize, JobClaim, JobCounts, JobItem,
     JobRow, JobStore, KeyRange, LeftOut, Listener, LocalChange, LocalChild, LocalDecision,
-    LocalFile, LocalOutcome, LocalState, LocalUsage, Mend, MetadataStore, Migration, Named,
-    NamedBlobs, Notice, OnDamage, PageRow, PathOf, PostgresOptions, Receipt, RecordKey, RecordUse,
-    RowTally, RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, Sweep, Swept, TlsMode,
-    Unswept, Usage, UsedRow, Writer,
+    LocalFile, LocalOutcome, LocalState, LocalUsage, MOST_AHEAD, Mend, MetadataStore, Migration,
+    Named, NamedBlobs, Notice, OnDamage, PageRow, PathOf, PostgresOptions, Receipt, RecordKey,
+    RecordUse, RowTally, RowsCopied, SINCE_THE_BEGINNING, ScrubFinding, ScrubRow, Sweep, Swept,
+    TlsMode, Undeleted, Unswept, Usage, UsedRow, Writer,
 };
 pub use meta::{BlobHolder, HolderRange};
 pub use shared::conformance as shared_conformance;

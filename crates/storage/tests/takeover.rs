@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use larder_core::{BlobDescriptor, Clock as _, Digest, SystemClock};
+use larder_core::{BlobDescriptor, Clock as _, Digest, SystemClock, sha256};
 use larder_storage::{
-    BlobInfo, BlobStore, Change, FsBlobStore, MemoryObjects, MetadataStore, ObjectBlobStore,
+    BlobInfo, BlobStore, Change, FsBlobStore, Heap, MemoryObjects, MetadataStore, ObjectBlobStore,
     ObjectStore, Opening, SealedSpool, Space, Spool, StorageError, StorageErrorKind, StoredBlob,
 };
 use larder_testkit::servers::postgres::Postgres;
@@ -256,4 +256,34 @@ async fn hazard_l3_a_deletion_without_an_answer_is_gone_on_with(place: Place) {
     assert!(is_kept(&meta, &blobs, 1).await);
 }
 
-on_both_engines!(hazard_l3_a_deletion_without_an_answer_is_gone_on_with);
+/// One that is held, say: the others go, it counts as there, and it can be kept again.
+async fn what_cannot_be_deleted_keeps_none_of_the_others(place: Place) {
+    let meta = place.open().await;
+    let objects = Arc::new(MemoryObjects::default());
+    let spools = FsBlobStore::open(place.directory()).unwrap();
+    let service = Arc::clone(&objects) as Arc<dyn ObjectStore>;
+    let blobs: Arc<dyn BlobStore> = Arc::new(ObjectBlobStore::new(service, spools));
+    leave(&meta, &blobs, 5).await;
+    objects.hold(&format!("sha256/{}", sha256(&bytes(1)).to_hex()));
+    let freed = meta.free_due(SystemClock.now(), &blobs).await.unwrap();
+    assert_eq!(freed, (4, 160));
+    assert_eq!(objects.count(), 1);
+    assert_eq!(meta.cached_bytes().await.unwrap(), 40);
+    let undeleted = meta.undeleted();
+    assert_eq!((undeleted.blobs, undeleted.bytes), (1, 40));
+    assert!(undeleted.why.unwrap().contains("held"));
+    // The collector passes over it, too, and tells of it.
+    let (now, day) = (SystemClock.now(), Duration::from_hours(24));
+    let garbage = meta.collect_garbage(now, day, &blobs).await.unwrap();
+    let heap = |blobs, bytes| Heap { blobs, bytes };
+    assert_eq!(
+        (garbage.unreferenced, garbage.undeleted),
+        (heap(0, 0), heap(1, 40))
+    );
+    assert!(is_kept(&meta, &blobs, 1).await);
+}
+
+on_both_engines!(
+    hazard_l3_a_deletion_without_an_answer_is_gone_on_with,
+    what_cannot_be_deleted_keeps_none_of_the_others,
+);

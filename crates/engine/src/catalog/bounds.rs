@@ -18,6 +18,8 @@ const BEGINS_AFTER: Duration = Duration::from_secs(30);
 const QUEUED_PART: u64 = 8;
 /// ... so many bytes in any case. Whatever arrives beyond it is served and not kept.
 const QUEUED_ANYWAY: u64 = 64 << 20;
+/// How often it is looked for uses in the future.
+const CORRECTED_EVERY: Duration = Duration::from_hours(1);
 /// How often what was used is written down, and it is seen to whether bounds are passed.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 
@@ -92,6 +94,10 @@ pub(super) struct Eviction {
     /// Held by whoever counts and evicts.
     pub(super) alone: tokio::sync::Mutex<()>,
     pub(super) last_thorough: AtomicI64,
+    /// When records went last whose files could not be deleted.
+    in_vain: Mutex<Option<Instant>>,
+    /// When it was looked last for uses in the future.
+    corrected: Mutex<Option<Instant>>,
     /// Bytes of what has arrived and waits to be committed.
     queued: AtomicU64,
     /// Some of it has been committed.
@@ -108,6 +114,8 @@ impl Default for Eviction {
             counted: Mutex::default(),
             alone: tokio::sync::Mutex::default(),
             last_thorough: AtomicI64::new(i64::MIN),
+            in_vain: Mutex::default(),
+            corrected: Mutex::default(),
             queued: AtomicU64::new(0),
             settled: Notify::new(),
             freed: watch::Sender::new(0),
@@ -166,6 +174,31 @@ impl Eviction {
 
     pub(super) fn note_freed(&self) {
         self.freed.send_modify(|times| *times += 1);
+    }
+
+    /// Records go, and their files cannot be deleted.
+    pub(super) fn note_in_vain(&self) {
+        let mut last = self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(Instant::now());
+    }
+
+    /// Whether that was so a short while ago.
+    pub(super) fn was_in_vain(&self, within: Duration) -> bool {
+        let last = *self.in_vain.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|at| at.elapsed() < within)
+    }
+
+    /// Whether it is time to look for uses in the future; from then on it is not, for a while.
+    pub(super) fn is_correction_due(&self) -> bool {
+        let mut last = self
+            .corrected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|at| at.elapsed() >= CORRECTED_EVERY);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
     }
 
     /// Whether it is time to count again, which takes a hundredth of the time at most.

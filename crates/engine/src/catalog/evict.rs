@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use larder_core::{Repository, RepositoryName};
-use larder_storage::{Change, StorageError};
+use larder_storage::{Change, MetadataStore, StorageError, StorageErrorKind};
 use tokio::sync::watch;
 
 use super::asked::NotHeld;
-use super::bounds::{Bounds, Coming, EVERY, Tally};
+use super::bounds::{Bounds, Coming, EVERY, Eviction, Tally};
 use super::state::Catalog;
 use super::victims::Victims;
 use crate::repositories::RepositoryState;
@@ -22,6 +22,11 @@ const SLACK: u64 = 32;
 const TOGETHER: usize = 256;
 /// All blobs are looked through for superseded ones at most so often, in milliseconds.
 const THOROUGHLY_EVERY_MS: i64 = 300_000;
+
+/// So many records may go one after the other without a file of theirs that could be deleted: then it is not a few files that cannot be.
+const MOST_IN_VAIN: u64 = 64;
+/// How long it is left at what is held then.
+const AFTER_VAIN: Duration = Duration::from_mins(1);
 
 /// What went.
 #[derive(Debug, Default, Clone, Copy)]
@@ -57,6 +62,58 @@ impl Goal {
             Self::Records(bytes) => bytes.saturating_sub(gone.bytes),
         }
     }
+}
+
+/// Records that go though their files cannot be deleted.
+struct Vain<'e> {
+    eviction: &'e Eviction,
+    metadata: &'e MetadataStore,
+    goal: Goal,
+    /// Files that could not be deleted when that was looked at last.
+    undeleted: u64,
+    /// Records that had gone when a file was deleted last.
+    since: u64,
+}
+
+impl<'e> Vain<'e> {
+    /// Fails where hardly any files could be deleted a short while ago.
+    fn begin(
+        eviction: &'e Eviction,
+        metadata: &'e MetadataStore,
+        goal: Goal,
+    ) -> Result<Self, StorageError> {
+        let undeleted = metadata.undeleted();
+        if matches!(goal, Goal::Files(_)) && eviction.was_in_vain(AFTER_VAIN) {
+            return Err(in_vain(undeleted.why));
+        }
+        Ok(Self {
+            eviction,
+            metadata,
+            goal,
+            undeleted: undeleted.blobs,
+            since: 0,
+        })
+    }
+
+    /// So many bytes of files have gone with the last records, and so many records in all.
+    fn note(&mut self, freed: u64, records: u64) -> Result<(), StorageError> {
+        let undeleted = self.metadata.undeleted();
+        if freed > 0 || undeleted.blobs <= self.undeleted {
+            self.since = records;
+        }
+        self.undeleted = undeleted.blobs;
+        let is_in_vain = records - self.since >= MOST_IN_VAIN;
+        if is_in_vain && matches!(self.goal, Goal::Files(_)) {
+            self.eviction.note_in_vain();
+            return Err(in_vain(undeleted.why));
+        }
+        Ok(())
+    }
+}
+
+fn in_vain(why: Option<String>) -> StorageError {
+    let message = why.unwrap_or_else(|| "files of blobs cannot be deleted".to_owned());
+    StorageError::new(StorageErrorKind::Io, message)
 }
 
 /// Records whose use is written in one transaction: what of it is lost or counted twice when one breaks off is no more than that.
@@ -145,12 +202,15 @@ impl Catalog {
 
     /// What was used is written down: all of it, or what is due.
     pub(crate) async fn write_uses(&self, all: bool) {
-        let mut has_failed = false;
+        let (mut has_failed, now) = (false, self.now());
         for batch in self.uses.to_be_written(all) {
             let (repository, is_upload) = (&batch.repository, batch.is_upload);
             for uses in batch.uses.chunks(WRITTEN_TOGETHER) {
                 if !has_failed {
-                    let written = self.metadata.note_used(repository, is_upload, uses).await;
+                    let written = self
+                        .metadata
+                        .note_used(repository, is_upload, uses, now)
+                        .await;
                     if let Err(error) = written {
                         tracing::debug!(%error, "what was used could not be written down");
                         has_failed = true;
@@ -190,6 +250,7 @@ impl Catalog {
         beside: u64,
     ) -> Result<(), StorageError> {
         let mut tally = self.count_kept(bounds, beside).await?;
+        self.correct_uses(&tally).await?;
         let mut with = tally.clone();
         for one in coming {
             with.add(one);
@@ -214,16 +275,39 @@ impl Catalog {
             }
             self.eviction.note_freed();
             tally = self.count_kept(bounds, beside).await?;
+            let undeleted = self.metadata.undeleted().blobs;
             tracing::info!(
                 records = gone.records,
                 bytes = gone.bytes,
                 freed = gone.freed,
                 kept = tally.total,
                 limit = bounds.disk,
+                undeleted,
                 "room was made: what was superseded, expired or used least recently has been evicted"
             );
         }
         self.eviction.with_tally(|known| *known = Some(tally));
+        Ok(())
+    }
+
+    /// Now and then, and before anything is evicted for the first time: what was used in the future, by a clock that has been set right since,
+    /// would stay before all that is used from now on.
+    async fn correct_uses(&self, tally: &Tally) -> Result<(), StorageError> {
+        if !self.eviction.is_correction_due() {
+            return Ok(());
+        }
+        let now = self.now();
+        self.uses.correct(now);
+        let mut records = 0;
+        for repository in tally.of.keys() {
+            records += self.metadata.correct_uses(repository, now).await?;
+        }
+        if records > 0 {
+            tracing::warn!(
+                records,
+                "these were last used in the future, as a clock had it: they count as used now"
+            );
+        }
         Ok(())
     }
 
@@ -268,6 +352,7 @@ impl Catalog {
         goal: Goal,
     ) -> Result<Gone, StorageError> {
         let mut gone = Gone::default();
+        let mut vain = Vain::begin(&self.eviction, &self.metadata, goal)?;
         let mut victims = Victims::new(&self.metadata, &self.uses, names, self.now());
         while goal.left(gone) > 0 {
             let batch = victims.next(goal.left(gone), TOGETHER).await?;
@@ -302,7 +387,9 @@ impl Catalog {
                     counters.evicted_bytes.fetch_add(bytes, Ordering::Relaxed);
                 }
             }
-            gone.freed += self.free_due().await?;
+            let freed = self.free_due().await?;
+            gone.freed += freed;
+            vain.note(freed, gone.records)?;
         }
         Ok(gone)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use larder_core::{BlobDescriptor, Digest, RepositoryName, SourceKey};
 use larder_storage::{
-    DamagedBlob, Flaw, Garbage, Mend, ScrubFinding, ScrubRow, StorageError, is_sound,
+    DamagedBlob, Flaw, Garbage, Mend, ScrubFinding, ScrubRow, StorageError, Undeleted, is_sound,
 };
 
 use super::room::GRACE;
@@ -42,6 +42,11 @@ impl Catalog {
         });
         self.count_deleted(files, bytes);
         Ok(garbage)
+    }
+
+    /// Blobs that would go, and whose files could not be deleted.
+    pub(crate) fn undeleted(&self) -> Undeleted {
+        self.metadata.undeleted()
     }
 
     /// Begins a scrub; `false` if one is under way.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use larder_core::{RepositoryName, SourceKey, UnixMillis};
-use larder_storage::{RecordUse, Usage};
+use larder_storage::{MOST_AHEAD, RecordUse, Usage};
 
 /// A use is not told from one so long before, in milliseconds: a record that everybody asks for is written to by few of them.
 const COARSE_MS: i64 = 100;
@@ -58,7 +58,9 @@ impl Use {
 
     /// It is asked for.
     pub(crate) fn touch(&self, now: UnixMillis) {
-        if now.0.wrapping_sub(self.last.load(Ordering::Relaxed)) >= COARSE_MS {
+        let last = self.last.load(Ordering::Relaxed);
+        // A clock that ran ahead may have been set right.
+        if now.0.wrapping_sub(last) >= COARSE_MS || last > now.plus(MOST_AHEAD).0 {
             self.last.store(now.0, Ordering::Relaxed);
         }
     }
@@ -205,6 +207,21 @@ impl Uses {
         Usage {
             served: written.served + u64::from(found.served.load(Ordering::Relaxed)),
             used_at: written.used_at.max((last.0 > 0).then_some(last)),
+        }
+    }
+
+    /// What was used in the future is used now, and is written down so.
+    pub(super) fn correct(&self, now: UnixMillis) {
+        let latest = now.plus(MOST_AHEAD).0;
+        for part in &self.parts {
+            for found in lock(part).values() {
+                if found.last.load(Ordering::Relaxed) > latest {
+                    found.last.store(now.0, Ordering::Relaxed);
+                }
+                if found.written.load(Ordering::Relaxed) > latest {
+                    found.written.store(0, Ordering::Relaxed);
+                }
+            }
         }
     }
 

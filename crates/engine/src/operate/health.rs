@@ -36,7 +36,8 @@ impl Operator {
             self.ping_blobs()
         );
         let (mut blobs, disk) = self.blob_health();
-        blobs.detail = blobs.detail.or(damaged);
+        let detail = blobs.detail.or(damaged);
+        blobs.detail = detail.or_else(|| self.told_of_undeleted());
         let health = Health {
             metadata,
             blobs,
@@ -97,6 +98,16 @@ impl Operator {
             let (rows, put_aside) = (damage.rows, damage.put_aside);
             format!("since the start {rows} damaged rows were dropped and {put_aside} damaged databases put aside: check disk and memory")
         })
+    }
+
+    /// What nothing refers to any more, and stays.
+    fn told_of_undeleted(&self) -> Option<String> {
+        let undeleted = self.catalog.undeleted();
+        let why = undeleted.why?;
+        let (blobs, bytes) = (undeleted.blobs, undeleted.bytes);
+        Some(format!(
+            "{blobs} blobs of {bytes} bytes could not be deleted and take up room: {why}; the log names them"
+        ))
     }
 
     /// What scrubs have found of which larder has no other copy.

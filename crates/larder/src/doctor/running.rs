@@ -90,6 +90,11 @@ fn of_others(page: &Value, say: &mut impl FnMut(&'static str, String, String, &s
             let (kind, detail) = (text(backend, "kind"), text(backend, "detail"));
             let remedy = "see to this backend first: without it larder does not serve";
             say("backend", name.clone(), format!("{kind}: {detail}"), remedy);
+        } else if page["disk"]["keeping"] != Value::Bool(false)
+            && let Some(detail) = backend.get("detail").and_then(Value::as_str)
+        {
+            let remedy = "larder serves all the same; see to it before that changes";
+            say("backend", name.clone(), detail.to_owned(), remedy);
         }
     }
     for upstream in page["upstreams"].as_array().into_iter().flatten() {
@@ -173,6 +178,22 @@ mod tests {
             "clock",
         ];
         assert_eq!(kinds, expected, "{found:#?}");
+    }
+
+    #[test]
+    fn a_backend_that_serves_and_has_something_to_say_is_a_finding() {
+        let detail = "2 blobs could not be deleted";
+        let page = json!({
+            "backends": {"blobs": {"kind": "filesystem", "status": "ok", "detail": detail}},
+            "disk": {"keeping": true},
+        });
+        let found = of_page(&Health {
+            page,
+            date: Some(SystemClock.now().to_http_date()),
+            address: String::new(),
+        });
+        let told: Vec<(&str, &str)> = found.iter().map(|one| (one.kind, &*one.what)).collect();
+        assert_eq!(told, [("backend", detail)]);
     }
 
     #[test]

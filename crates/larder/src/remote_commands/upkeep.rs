@@ -21,7 +21,20 @@ pub(super) async fn gc(
     let dry_run = if flags.dry_run { "true" } else { "false" };
     let url = server.url(&["api", "v1", "gc"], &[("dry_run", dry_run)]);
     let garbage = server.ask("POST", url).await?;
-    Ok(write_garbage(&garbage, server.json, out)?)
+    write_garbage(&garbage, server.json, out)?;
+    match undeleted(&garbage) {
+        0 => Ok(()),
+        blobs => Err(Failure::failed(format!(
+            "{blobs} blobs could not be deleted: see who owns the data directory's files; the log names them"
+        ))),
+    }
+}
+
+/// How many blobs could not be deleted.
+fn undeleted(garbage: &Value) -> u64 {
+    garbage
+        .get("undeleted")
+        .map_or(0, |heap| number(heap, "blobs"))
 }
 
 /// Begins a scrub and waits for its end, or does what else is asked for.
@@ -118,6 +131,9 @@ fn write_garbage(garbage: &Value, json: bool, out: &mut impl Write) -> io::Resul
     ] {
         line(deleted.get(reason), &format!("{what}: {done}"))?;
     }
+    if undeleted(garbage) > 0 {
+        line(garbage.get("undeleted"), "that could not be deleted")?;
+    }
     line(
         garbage.get("waiting"),
         "that nothing refers to: kept for a day, in case something does again",
@@ -186,7 +202,7 @@ mod tests {
     fn garbage_for_people() {
         let heap = |blobs: u64, bytes: u64| json!({"blobs": blobs, "bytes": bytes});
         let garbage = json!({
-            "dry_run": true, "superseded": 2, "waiting": heap(0, 0),
+            "dry_run": true, "superseded": 2, "waiting": heap(0, 0), "undeleted": heap(2, 7),
             "deleted": {"unreferenced": heap(3, 2_048), "left_behind": heap(0, 0), "orphans": heap(1, 5)},
         });
         let mut out = Vec::new();
@@ -194,6 +210,10 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.contains("3 blobs     2.0 KiB  that nothing refers to any more: would be deleted"),
+            "{text}"
+        );
+        assert!(
+            text.contains("2 blobs         7 B  that could not be deleted"),
             "{text}"
         );
     }

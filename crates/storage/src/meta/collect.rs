@@ -276,7 +276,8 @@ impl MetadataStore {
                 return Ok((count, bytes));
             };
             after = place_of(last).map_err(deleting)?;
-            let page = self.candidates(&page).map_err(deleting)?;
+            let mut page = self.candidates(&page).map_err(deleting)?;
+            page.retain(|(digest, _)| !self.shared.undeleted.rests(digest));
             // The time of each page is its own: others take over what was condemned long ago.
             let now = now.plus(began.elapsed());
             let (number, sum) = self.delete(page, Ground::Due, now, blobs).await?;

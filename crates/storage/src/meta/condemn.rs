@@ -11,6 +11,7 @@ use super::MetadataStore;
 use super::db::{DbError, Durability, Sql, Value};
 use super::lists::{as_list, each};
 use super::patience::Patience;
+use super::undeleted::Failures;
 use crate::blob::BlobStore;
 use crate::error::{StorageError, StorageErrorKind};
 
@@ -238,7 +239,9 @@ impl MetadataStore {
                     Ok(own) => {
                         page.retain(|(digest, _)| own.contains(&digest.to_string()));
                         if !page.is_empty() {
-                            deleted.delete(blobs, page, until).await;
+                            deleted
+                                .delete(blobs, page, until, &self.shared.undeleted)
+                                .await;
                         }
                         continue;
                     }
@@ -370,12 +373,18 @@ struct Deleted {
     count: u64,
     /// Their bytes.
     bytes: u64,
-    /// What went wrong first.
+    /// What went wrong first, but for single files.
     error: Option<StorageError>,
 }
 
 impl Deleted {
-    async fn delete(&mut self, blobs: &dyn BlobStore, page: Vec<Candidate>, until: Instant) {
+    async fn delete(
+        &mut self,
+        blobs: &dyn BlobStore,
+        page: Vec<Candidate>,
+        until: Instant,
+        undeleted: &Failures,
+    ) {
         let digests = page.iter().map(|(digest, _)| digest.clone()).collect();
         let outcomes = blobs.delete_all(digests, until).await;
         for ((digest, size), outcome) in page.into_iter().zip(outcomes) {
@@ -384,14 +393,17 @@ impl Deleted {
                 Some(Ok(was_there)) => {
                     self.count += u64::from(was_there);
                     self.bytes += if was_there { size } else { 0 };
+                    undeleted.forget(&digest);
                     self.over.push(digest);
                 }
-                Some(Err(error)) => {
-                    // A request without an answer may be carried out yet: what it deletes is not to be kept before.
-                    if error.kind != StorageErrorKind::Unavailable {
-                        self.left.push(digest);
-                    }
+                // A request without an answer may be carried out yet: what it deletes is not to be kept before.
+                Some(Err(error)) if error.kind == StorageErrorKind::Unavailable => {
                     self.error.get_or_insert(error);
+                }
+                // It is one file's: the others go all the same.
+                Some(Err(error)) => {
+                    undeleted.note(&digest, size, &error);
+                    self.left.push(digest);
                 }
             }
         }

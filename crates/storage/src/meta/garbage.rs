@@ -70,6 +70,8 @@ pub struct Garbage {
     pub left_behind: Heap,
     /// Files that have no row, older than the grace.
     pub orphans: Heap,
+    /// Blobs of them whose files could not be deleted.
+    pub undeleted: Heap,
     /// Blobs that nothing refers to at present, and that stay until they have waited out their time.
     pub waiting: Heap,
 }
@@ -95,6 +97,7 @@ impl MetadataStore {
                 unreferenced: self.heap(DUE, &of_now).await?,
                 left_behind: self.heap(LEFT_BEHIND, &left).await?,
                 orphans: self.orphans(now, grace, blobs, false).await?,
+                undeleted: Heap::default(),
                 waiting: self.heap(WAITING, &of_now).await?,
             })
         };
@@ -112,15 +115,20 @@ impl MetadataStore {
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<Garbage, StorageError> {
         let collected = async {
+            self.shared.undeleted.forget_all();
             let date = now.plus(grace);
             let superseded = self.collect_derivations(now, date).await?;
             self.date_blobs(date).await?;
             let left_behind = Heap::of(self.delete_left_behind(now, blobs).await?);
+            let unreferenced = Heap::of(self.delete_due(now, blobs).await?);
+            let orphans = self.orphans(now, grace, blobs, true).await?;
+            let undeleted = self.undeleted();
             Ok(Garbage {
                 superseded,
                 left_behind,
-                unreferenced: Heap::of(self.delete_due(now, blobs).await?),
-                orphans: self.orphans(now, grace, blobs, true).await?,
+                unreferenced,
+                orphans,
+                undeleted: Heap::of((undeleted.blobs, undeleted.bytes)),
                 waiting: self.heap(WAITING, &[now.0.into()]).await?,
             })
         };

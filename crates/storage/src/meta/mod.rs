@@ -48,6 +48,7 @@ mod secrets;
 mod shrink;
 mod sweep;
 mod takeover;
+mod undeleted;
 mod uploads;
 mod uses;
 
@@ -75,7 +76,8 @@ pub use local_files::{
 pub use local_lists::LocalChild;
 pub use scrub::{BlobUsers, DamagedBlob, Mend, Named, PathOf, ScrubFinding, ScrubRow};
 pub use sweep::{Sweep, Swept};
-pub use uses::{RecordUse, Usage, UsedRow};
+pub use undeleted::Undeleted;
+pub use uses::{MOST_AHEAD, RecordUse, Usage, UsedRow};
 
 /// Rows of earlier versions that are deleted before larder serves: more would keep clients waiting.
 const ABSENCES_AT_START: usize = 20_000;
@@ -108,6 +110,8 @@ struct Shared {
     deleting: Arc<tokio::sync::Mutex<()>>,
     /// What stores have condemned, as it was seen last.
     watched: Mutex<takeover::Watched>,
+    /// What could not be deleted.
+    undeleted: undeleted::Failures,
     /// Where the sweep of orphan files goes on.
     sweep: Mutex<Option<Digest>>,
     feed: feed::Feed,
@@ -325,6 +329,7 @@ impl Shared {
             name: condemn::new_name(),
             deleting: Arc::default(),
             watched: Mutex::default(),
+            undeleted: undeleted::Failures::default(),
             sweep: Mutex::default(),
             feed: feed::Feed::default(),
             bells: Arc::default(),

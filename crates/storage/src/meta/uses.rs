@@ -1,5 +1,7 @@
 //! When records were last asked for and how often they were served, and which go first where space is bounded (docs/adr/0094).
 
+use std::time::Duration;
+
 use larder_core::{RepositoryName, SourceKey, UnixMillis};
 
 use super::db::{DbError, Durability, Row, Sql};
@@ -15,12 +17,12 @@ macro_rules! used {
     ($table:literal, $row:literal, $own:literal) => {
         Sql {
             sqlite: concat!(
-                "UPDATE ", $table, " SET used_at = CASE WHEN used_at < u.at THEN u.at ELSE used_at END, served = served + u.times \
+                "UPDATE ", $table, " SET used_at = CASE WHEN used_at < u.at OR used_at > $3 THEN u.at ELSE used_at END, served = served + u.times \
                  FROM (SELECT json_extract(value, '$[0]') AS path, json_extract(value, '$[1]') AS variant, \
                  json_extract(value, '$[2]') AS at, json_extract(value, '$[3]') AS times FROM json_each($2)) AS u WHERE ", $row
             ),
             postgres: concat!(
-                "UPDATE ", $table, " SET used_at = CASE WHEN used_at < u.at THEN u.at ELSE used_at END, served = served + u.times \
+                "UPDATE ", $table, " SET used_at = CASE WHEN used_at < u.at OR used_at > $3 THEN u.at ELSE used_at END, served = served + u.times \
                  FROM (SELECT k ->> 0 AS path, k ->> 1 AS variant, (k ->> 2)::bigint AS at, (k ->> 3)::bigint AS times \
                  FROM json_array_elements($2::json) AS k) AS u WHERE ", $own
             ),
@@ -52,9 +54,21 @@ const EXPIRED: &str = "SELECT path, variant, size, used_at, rowid, served, updat
 /// Those that were used last, first.
 const USED_SINCE: &str = "SELECT path, variant, size, used_at, rowid, served, updated_at FROM artifacts \
      WHERE repository = $1 AND blob IS NOT NULL AND used_at >= $2 ORDER BY used_at DESC LIMIT $3";
+/// Some that were used later than `$2`.
+const USED_LATER: Sql = Sql {
+    sqlite: "UPDATE artifacts SET used_at = $3 WHERE rowid IN (SELECT rowid FROM artifacts \
+         WHERE repository = $1 AND blob IS NOT NULL AND used_at > $2 ORDER BY used_at DESC LIMIT $4)",
+    postgres: "UPDATE artifacts SET used_at = $3 WHERE rowid = ANY (ARRAY(SELECT a.rowid FROM artifacts AS a \
+         WHERE a.repository = $1 AND a.blob IS NOT NULL AND a.used_at > $2 ORDER BY a.used_at DESC LIMIT $4))",
+};
 /// Of uploaded files nothing is counted.
 const CACHED_BYTES: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM blobs WHERE condemned_by IS NULL \
      AND NOT EXISTS (SELECT 1 FROM local_files AS l WHERE l.blob = blobs.digest)";
+
+/// Clocks of replicas differ by so much at most. What was used later than that from now on was noted by a clock that was wrong.
+pub const MOST_AHEAD: Duration = Duration::from_mins(5);
+/// Rows that are corrected in one transaction.
+const CORRECTED: i64 = 500;
 
 /// How a record was used since that was last written down. In the order of the keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -227,8 +241,35 @@ impl MetadataStore {
         Ok(self.noticed(usage.map_err(failed))?.unwrap_or_default())
     }
 
+    /// Records of a repository that were used in the future, as a clock had it that has been set right since, are used now. Gives how many.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub async fn correct_uses(
+        &self,
+        repository: &str,
+        now: UnixMillis,
+    ) -> Result<u64, StorageError> {
+        let failed = |error| StorageError::from_sql("correct when something was used", error);
+        let values = [
+            repository.into(),
+            now.plus(MOST_AHEAD).0.into(),
+            now.0.into(),
+            CORRECTED.into(),
+        ];
+        let mut all = 0;
+        loop {
+            let corrected = self.db().patiently().execute(USED_LATER, &values).await;
+            let some = self.noticed(corrected.map_err(failed))?;
+            all += some;
+            if some < CORRECTED.unsigned_abs() {
+                return Ok(all);
+            }
+        }
+    }
+
     /// Writes down how these records of a repository, or its uploaded files, were used, in one transaction; those that are gone are passed
-    /// over, and a later time stays.
+    /// over, and a later time stays, unless it is far in the future.
     ///
     /// # Errors
     /// The database does not take it.
@@ -237,6 +278,7 @@ impl MetadataStore {
         repository: &RepositoryName,
         is_upload: bool,
         uses: &[RecordUse],
+        now: UnixMillis,
     ) -> Result<(), StorageError> {
         let failed = |error| StorageError::from_sql("write down what was used", error);
         let rows = uses.iter().map(|one| {
@@ -246,7 +288,8 @@ impl MetadataStore {
         let rows: Vec<_> = rows.collect();
         // Texts and numbers are all that is in it, and those can be written.
         let list = serde_json::to_string(&rows).unwrap_or_default();
-        let values = [repository.as_str().into(), list.into()];
+        let latest = now.plus(MOST_AHEAD).0;
+        let values = [repository.as_str().into(), list.into(), latest.into()];
         let mut patience = Patience::default();
         loop {
             let written = async {

@@ -282,7 +282,7 @@ async fn what_was_used_is_written_down_in_a_large_repository(place: Place) {
         .collect();
     let since = Instant::now();
     for uses in uses.chunks(500) {
-        meta.note_used(&repository(REPOSITORY), false, uses)
+        meta.note_used(&repository(REPOSITORY), false, uses, UnixMillis(1 << 40))
             .await
             .unwrap();
     }
@@ -293,6 +293,9 @@ async fn what_was_used_is_written_down_in_a_large_repository(place: Place) {
     assert_eq!(usage.unwrap().served, 2);
     meta.close().await;
 }
+
+/// Of tests whose times are small.
+const NOW: UnixMillis = UnixMillis(100);
 
 /// The order in which records go, as it is written down and read page by page.
 async fn those_used_least_go_first(place: Place) {
@@ -307,11 +310,11 @@ async fn those_used_least_go_first(place: Place) {
         served: 2,
     };
     let uses = [used("a", 50), used("b", 40), used("c", 2), used("gone", 60)];
-    meta.note_used(&repository("r"), false, &uses)
+    meta.note_used(&repository("r"), false, &uses, NOW)
         .await
         .unwrap();
     // An earlier time is no news. Each has been used when it was written, at 3.
-    meta.note_used(&repository("r"), false, &[used("a", 45)])
+    meta.note_used(&repository("r"), false, &[used("a", 45)], NOW)
         .await
         .unwrap();
     // Each time it was served counts, and bytes that are written anew leave the count.
@@ -400,8 +403,50 @@ async fn what_deleted_records_leave_is_due_at_once(place: Place) {
     assert_eq!(superseded.unwrap(), (1, 6));
 }
 
+/// A clock that ran a month ahead has been set right; another replica's is seconds ahead.
+async fn what_was_used_in_the_future_is_used_now(place: Place) {
+    let (meta, blobs) = (place.open().await, blobs());
+    let (now, month) = (UnixMillis(1 << 40), UnixMillis((1 << 40) + 30 * 86_400_000));
+    let soon = UnixMillis(now.0 + 5_000);
+    for number in 0..1_200 {
+        store(&meta, &blobs, &key("r", &path(number)), b"bytes").await;
+    }
+    let used = |number, at| RecordUse {
+        key: (path(number), String::new()),
+        at,
+        served: 1,
+    };
+    let ahead: Vec<RecordUse> = (0..1_100).map(|number| used(number, month)).collect();
+    meta.note_used(&repository("r"), false, &ahead, month)
+        .await
+        .unwrap();
+    let near = [used(1_100, soon)];
+    meta.note_used(&repository("r"), false, &near, now)
+        .await
+        .unwrap();
+    assert_eq!(meta.correct_uses("r", now).await.unwrap(), 1_100);
+    let at = async |number| {
+        let usage = meta.usage(&repository("r"), &path(number), "").await;
+        usage.unwrap().used_at
+    };
+    assert_eq!((at(0).await, at(1_099).await), (Some(now), Some(now)));
+    assert_eq!(at(1_100).await, Some(soon));
+    assert_eq!(at(1_101).await, Some(UnixMillis(3)), "as it was written");
+    assert_eq!(meta.correct_uses("r", now).await.unwrap(), 0);
+    // The next use corrects it as well, of uploaded files, too, which nobody looks through.
+    meta.note_used(&repository("r"), false, &[used(7, month)], month)
+        .await
+        .unwrap();
+    let later = UnixMillis(now.0 + 60_000);
+    meta.note_used(&repository("r"), false, &[used(7, later)], later)
+        .await
+        .unwrap();
+    assert_eq!(at(7).await, Some(later));
+}
+
 on_both_engines!(
     those_used_least_go_first,
+    what_was_used_in_the_future_is_used_now,
     what_was_used_is_written_down_in_a_large_repository,
     what_deleted_records_leave_is_due_at_once,
     hazard_l4_an_invalid_record_is_nobodys,

@@ -1,6 +1,6 @@
 //! A service for objects that takes its time, in memory. For tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::{Bound, Range};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +29,8 @@ struct Inner {
     objects: Mutex<BTreeMap<String, (Bytes, i64)>>,
     delay: Duration,
     broken: AtomicBool,
+    /// Keys of objects that are not deleted.
+    held: Mutex<BTreeSet<String>>,
     given: AtomicU64,
 }
 
@@ -47,6 +49,13 @@ impl MemoryObjects {
     /// From now on fails each call, and each body after its first chunk; or no longer.
     pub fn break_off(&self, broken: bool) {
         self.inner.broken.store(broken, Ordering::SeqCst);
+    }
+
+    /// The object under a key is never deleted from now on.
+    pub fn hold(&self, key: &str) {
+        let held = &self.inner.held;
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert(key.to_owned());
     }
 
     /// Bytes that have been read of it.
@@ -149,6 +158,15 @@ impl ObjectStore for MemoryObjects {
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), StorageError>> {
         Box::pin(async move {
             self.inner.answer().await?;
+            let held = &self.inner.held;
+            if held
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(key)
+            {
+                let message = "the object is held";
+                return Err(StorageError::new(StorageErrorKind::Io, message));
+            }
             self.inner.objects().remove(key);
             Ok(())
         })

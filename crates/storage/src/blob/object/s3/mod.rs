@@ -301,6 +301,12 @@ impl ObjectStore for S3Objects {
             let path = self.0.path(key);
             match self.0.within(DOING, self.0.store.delete(&path)).await? {
                 Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+                // An answer, and of this object: one that is held, say. Who may do nothing at all has not come so far.
+                Err(error @ (Error::PermissionDenied { .. } | Error::Precondition { .. })) => {
+                    let kind = StorageErrorKind::Io;
+                    let refused = failed(DOING, error);
+                    Err(StorageError { kind, ..refused })
+                }
                 Err(error) => Err(failed(DOING, error)),
             }
         })
