@@ -6,7 +6,6 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use larder_core::{
     ArtifactRecord, CacheStatus, Digest, Source, StoredHeaders, UnixMillis, field_text, fresh_until,
 };
-use larder_formats::Held;
 
 use crate::answer::{Answer, Body, Freshness, HotTicket, Representation};
 use crate::catalog::Epoch;
@@ -26,13 +25,7 @@ pub(crate) fn representation(
     fallback_tag: Option<String>,
     length: Option<u64>,
 ) -> Representation {
-    let held = Held {
-        path: &wanted.spec.key_path,
-        facts: &wanted.facts,
-        digest,
-        headers,
-        key: &wanted.entry.link_key,
-    };
+    let held = wanted.held(headers, digest);
     let mut extra = wanted
         .format
         .answer_headers(&wanted.entry.repository, &held);

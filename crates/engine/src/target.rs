@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use larder_core::{
-    Access, ArtifactRecord, Mount, Mutability, Principal, SourceKey, UnixMillis, fresh_until,
+    Access, ArtifactRecord, Digest, Mount, Mutability, Principal, SourceKey, StoredHeaders,
+    UnixMillis, fresh_until,
 };
-use larder_formats::{Format, Generation, Naming, PathFacts, Role, SourceSpec};
+use larder_formats::{Format, Generation, Held, Naming, PathFacts, Role, SourceSpec};
 
 use crate::claim::StoredClaim;
 use crate::keys;
@@ -89,6 +90,22 @@ impl Target {
                 Cow::Owned(format!("{}?{query}", self.spec.key_path))
             }
             _ => Cow::Borrowed(&*self.key.path),
+        }
+    }
+
+    /// It as its format sees it on the way to a client, with what was kept of the upstream's head.
+    pub(crate) fn held<'a>(
+        &'a self,
+        headers: &'a StoredHeaders,
+        digest: Option<&'a Digest>,
+    ) -> Held<'a> {
+        Held {
+            path: &self.spec.key_path,
+            query: self.spec.query.as_deref(),
+            facts: &self.facts,
+            digest,
+            headers,
+            key: &self.entry.link_key,
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a request asks for, in format-free terms. Formats produce it, the engine acts on it.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use larder_core::{ArtifactPath, ErrorCode, Repository};
@@ -79,8 +81,20 @@ pub enum SourceBase {
     Files,
     /// pypi: the parent of the simple root (`index_url` without its last segment). Equal to `Files` elsewhere.
     Index,
+    /// docker: the root of the API, `v2/` below `base_url` unless that holds it already.
+    Registry,
     /// A link to another host, already verified by its mac; `path` and `query` are then unused.
     External(Box<Url>),
+}
+
+impl SourceBase {
+    /// This root below one of an upstream's addresses.
+    pub fn below<'u>(&self, base_url: &'u Url) -> Cow<'u, Url> {
+        match self {
+            Self::Registry => crate::oci::api_root(base_url),
+            Self::Files | Self::Index | Self::External(_) => Cow::Borrowed(base_url),
+        }
+    }
 }
 
 /// The representation of a source that a client gets.

@@ -12,7 +12,7 @@ use larder_core::{
     Mount, Mutability, Pattern, Principal, RepositoryKind, UnixMillis, Verdict, fold_segments,
     fresh_until,
 };
-use larder_formats::{Held as HeldList, Offering, OfferingIndex, Operation};
+use larder_formats::{Offering, OfferingIndex, Operation};
 use larder_storage::Body;
 
 use crate::catalog::Catalog;
@@ -243,13 +243,7 @@ impl Offers {
                 .await
                 .map_err(|fault| fault.about(&wanted.key))?;
             let table = self.documents.arrived_claims(&wanted, &settled).await?;
-            let list = HeldList {
-                path: &wanted.spec.key_path,
-                facts: &wanted.facts,
-                digest: None,
-                headers: &settled.record.headers,
-                key: &entry.link_key,
-            };
+            let list = wanted.held(&settled.record.headers, None);
             let next = entry.format.next_page(&entry.repository, &list);
             if wanted.heads_generation() {
                 tables.extend(self.of_generation(&wanted, &table).await?);

@@ -3,7 +3,8 @@
 
 use http::Method;
 use larder_core::{Credentials, FaultKind, Secret, sha256};
-use larder_testkit::{Behaviour, Payload, Resource};
+use larder_testkit::{Behaviour, Origin, Payload, Resource};
+use url::Url;
 
 use crate::images::{Manifest, OCI_INDEX, OCI_MANIFEST, SCHEMA1, blob, image, put, tag};
 use crate::support::{Bench, FORMATS, base64, publish, upstream};
@@ -372,4 +373,36 @@ async fn hazard_w6_a_signed_manifest_has_the_digest_of_what_was_signed() {
         refusal(bench.get(REPOSITORY, &path).await).1,
         "digest_mismatch"
     );
+}
+
+/// Whether an address holds the API's root is said of each of several, and not of the first for all.
+#[tokio::test]
+async fn each_mirror_is_asked_below_its_own_root() {
+    let manifest = image(OCI_MANIFEST, "app");
+    for (roots, at) in [
+        (["v2/proj/", ""], "/v2/app/manifests/1.0"),
+        (["v2/", ""], "/v2/app/manifests/1.0"),
+        (["", "v2/proj/"], "/v2/proj/app/manifests/1.0"),
+        (["", "hub/v2/"], "/hub/v2/app/manifests/1.0"),
+    ] {
+        let second = Origin::start().await;
+        let root: Url = second.url(roots[1]).parse().unwrap();
+        let bench = Bench::with(|repository| {
+            let bases = &mut upstream(repository).base_urls;
+            bases[0] = bases[0].join(roots[0]).unwrap();
+            bases.push(root.clone());
+        })
+        .await;
+        bench.origin.behave("*", Behaviour::ResetHead);
+        second.put(at, manifest.resource());
+        for path in [
+            "app/manifests/1.0".to_owned(),
+            format!("app/manifests/{}", manifest.digest()),
+        ] {
+            second.put(&at.replace("app/manifests/1.0", &path), manifest.resource());
+            let got = bench.get(REPOSITORY, &path).await.unwrap();
+            assert_eq!(got.text(), manifest.body, "{roots:?}");
+            bench.settled().await;
+        }
+    }
 }

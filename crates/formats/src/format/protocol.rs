@@ -12,6 +12,8 @@ use crate::{LinkKey, PathFacts, Refusal, SourceSpec};
 pub struct Held<'a> {
     /// Decoded path within the repository.
     pub path: &'a str,
+    /// The query with which the upstream was asked.
+    pub query: Option<&'a str>,
     /// What that path is.
     pub facts: &'a PathFacts,
     /// The digest of the bytes: computed, or (where only the head is known) as the upstream states it. `None` while they arrive.
@@ -47,12 +49,7 @@ pub trait Protocol: Send + Sync + std::fmt::Debug {
     /// The source that names the same bytes by their digest (an OCI tag's manifest): it is kept along with `source`, and its bytes
     /// are taken where the upstream says that `source` has that digest now. Only asked where the
     /// [facts](PathFacts::has_name_by_digest) say that there is one.
-    fn by_digest(
-        &self,
-        _repository: &Repository,
-        _source: &SourceSpec,
-        _digest: &Digest,
-    ) -> Option<SourceSpec> {
+    fn by_digest(&self, _source: &SourceSpec, _digest: &Digest) -> Option<SourceSpec> {
         None
     }
 
@@ -86,6 +83,11 @@ pub trait Protocol: Send + Sync + std::fmt::Debug {
     /// The query with which a client asks for the next page of a list that it has got; `None` if it has got all of it.
     fn next_page(&self, _repository: &Repository, _held: &Held<'_>) -> Option<String> {
         None
+    }
+
+    /// Whether the upstream says that a list goes on, in a way in which clients cannot be led to the rest of it.
+    fn ends_early(&self, _repository: &Repository, _held: &Held<'_>) -> bool {
+        false
     }
 
     /// The error body for this format's clients; the default is `{"error": "message", "code", "repository", "rule"}`.

@@ -4,7 +4,7 @@ use http::header::{CONTENT_TYPE, LINK};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use larder_core::{Digest, DigestAlgorithm, Repository, field_value};
 
-use super::pages::{List, REFERRER_PARAMETERS, TAG_PARAMETERS};
+use super::pages::{self, List, REFERRER_PARAMETERS, TAG_PARAMETERS};
 use super::path::{Route, Target};
 use crate::Held;
 
@@ -54,55 +54,52 @@ pub(super) fn headers(repository: &Repository, held: &Held<'_>) -> HeaderMap {
 /// The fields of an answer with a list.
 fn of_list(repository: &Repository, route: &Route<'_>, held: &Held<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let is_filtered = matches!(route.target, Target::Referrers(_));
-    let known = if is_filtered {
-        REFERRER_PARAMETERS
-    } else {
-        TAG_PARAMETERS
-    };
-    insert(
-        &mut headers,
-        LINK,
-        link(repository, route, held, known).as_deref(),
-    );
-    if is_filtered {
+    let link = next_query(repository, route, held).and_then(|query| {
+        let list = held.path.strip_prefix(route.name)?;
+        let (repository, name) = (&repository.name, route.name);
+        Some(format!(
+            "</v2/{repository}/{name}{list}?{query}>; rel=\"next\""
+        ))
+    });
+    insert(&mut headers, LINK, link.as_deref());
+    if matches!(route.target, Target::Referrers(_)) {
         let filters = held.headers.further.get(FILTERS.as_str());
         insert(&mut headers, FILTERS, filters.map(String::as_str));
     }
     headers
 }
 
-/// Where a list goes on: below larder, whatever the upstream's own link says.
-fn link(
-    repository: &Repository,
-    route: &Route<'_>,
-    held: &Held<'_>,
-    known: &'static [&'static str],
-) -> Option<String> {
-    let upstream = held.headers.further.get(LINK.as_str())?;
-    let query = List {
+/// The query that a list goes on with, below larder, wherever the upstream's own link leads.
+fn next_query(repository: &Repository, route: &Route<'_>, held: &Held<'_>) -> Option<String> {
+    let list = List {
         repository,
         key: held.key,
         path: held.path,
-        known,
-    }
-    .next_page(upstream)?;
-    let list = held.path.strip_prefix(route.name)?;
-    Some(format!(
-        "</v2/{}/{}{list}?{query}>; rel=\"next\"",
-        repository.name, route.name
-    ))
+        known: if matches!(route.target, Target::Referrers(_)) {
+            REFERRER_PARAMETERS
+        } else {
+            TAG_PARAMETERS
+        },
+    };
+    list.next_page(held.headers.further.get(LINK.as_str())?, held.query)
 }
 
 /// The query of the next page of a list.
 pub(super) fn next_page(repository: &Repository, held: &Held<'_>) -> Option<String> {
     let route = Route::parse(held.path).ok()?;
-    if route.target != Target::Tags {
-        return None;
+    (route.target == Target::Tags).then(|| next_query(repository, &route, held))?
+}
+
+/// Whether the upstream names a next page to which clients cannot be led.
+pub(super) fn ends_early(repository: &Repository, held: &Held<'_>) -> bool {
+    let link = held.headers.further.get(LINK.as_str());
+    if !link.is_some_and(|link| pages::goes_on(link)) {
+        return false;
     }
-    let link = link(repository, &route, held, TAG_PARAMETERS)?;
-    let (_, query) = link.split_once('?')?;
-    Some(query.split_once('>')?.0.to_owned())
+    Route::parse(held.path).is_ok_and(|route| {
+        matches!(route.target, Target::Tags | Target::Referrers(_))
+            && next_query(repository, &route, held).is_none()
+    })
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: Option<&str>) {

@@ -37,6 +37,7 @@ use crate::{
     Operation, PathFacts, Profile, Protocol, Refusal, RequestParts, SourceSpec,
 };
 use path::{Route, Target};
+pub(crate) use request::api_root;
 
 /// Docker and OCI registries.
 #[derive(Debug, Clone, Copy, Default)]
@@ -165,6 +166,10 @@ impl Protocol for Oci {
         answer::next_page(repository, held)
     }
 
+    fn ends_early(&self, repository: &Repository, held: &Held<'_>) -> bool {
+        answer::ends_early(repository, held)
+    }
+
     fn query_in_key<'q>(&self, query: &'q str) -> Cow<'q, str> {
         pages::in_key(query)
     }
@@ -175,12 +180,7 @@ impl Protocol for Oci {
             .then(|| answer::stated_digest(headers))?
     }
 
-    fn by_digest(
-        &self,
-        repository: &Repository,
-        source: &SourceSpec,
-        digest: &Digest,
-    ) -> Option<SourceSpec> {
+    fn by_digest(&self, source: &SourceSpec, digest: &Digest) -> Option<SourceSpec> {
         let Route {
             name,
             target: Target::Tag(_),
@@ -190,7 +190,7 @@ impl Protocol for Oci {
         };
         let key_path = format!("{name}/manifests/{digest}");
         Some(SourceSpec {
-            path: request::upstream_path(repository, &key_path),
+            path: key_path.clone(),
             key_path,
             accept: Some(accept::Accepted::everything().field()),
             variant: "",

@@ -9,11 +9,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use larder_core::{Repository, sha256};
 use sha2::Sha256;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use crate::LinkKey;
 
-/// The parameter with the signature over those that larder does not know.
+/// The parameter with the signature over those that larder does not know. A registry that is a larder, too, has signed with it: on its way
+/// out the registry's own gets one more `_` in front, and loses it on its way back.
 const SIGNATURE: &str = "_page";
 /// Bytes of the HMAC that are kept: 128 bits.
 const MAC_BYTES: usize = 16;
@@ -34,9 +35,16 @@ pub(super) struct List<'a> {
 }
 
 impl List<'_> {
-    /// The query of the next page as clients get it, out of a `Link` field (RFC 8288).
-    pub(super) fn next_page(&self, link: &str) -> Option<String> {
-        let target = next_target(link)?;
+    /// The query of the next page as clients get it, out of the `Link` field (RFC 8288) of the page that was asked for with the query
+    /// `own`; `None` if it names none, or none that could be asked for: what leads to the same page again would be followed for ever.
+    pub(super) fn next_page(&self, link: &str, own: Option<&str>) -> Option<String> {
+        let next = self.named_by(next_target(link)?)?;
+        let asked = self.query(&next);
+        (begins(asked.as_deref()) != begins(own)).then_some(next)
+    }
+
+    /// The query that clients get for a link to `target`.
+    fn named_by(&self, target: &str) -> Option<String> {
         let (before, query) = target.split_once('?')?;
         let query = query.split('#').next().unwrap_or_default();
         if !query
@@ -45,17 +53,17 @@ impl List<'_> {
         {
             return None;
         }
-        // Registries behind proxies do not know their own host. What they do not name here is for larder to ask, at any rate; what only
-        // they understand is theirs, if the link is to this very list.
-        let written: Vec<&str> = query
+        let written: Vec<Cow<'_, str>> = query
             .split('&')
-            .filter(|pair| name(pair) != SIGNATURE && name(pair) != "ns")
+            .filter(|pair| name(pair) != "ns")
+            .map(escaped)
             .collect();
+        // What only the registry understands is taken if the link is to this very list.
         if written.iter().all(|pair| self.known.contains(&name(pair))) || !self.is_this_list(before)
         {
             return only(query, self.known);
         }
-        let mac = self.mac(&written)?;
+        let mac = self.mac(written.iter().map(|pair| &**pair))?;
         Some(format!("{}&{SIGNATURE}={mac}", written.join("&")))
     }
 
@@ -70,34 +78,29 @@ impl List<'_> {
             .collect();
         match given {
             // Whoever tries to guess it learns nothing from how long this takes: the right one is handed out with every page.
-            Some(given) if self.mac(&written).as_deref() == Some(given) => Some(written.join("&")),
+            Some(given) if self.mac(written.iter().copied()).as_deref() == Some(given) => {
+                let own: Vec<&str> = written.into_iter().map(unescaped).collect();
+                Some(own.join("&"))
+            }
             _ => only(query, self.known),
         }
     }
 
-    /// Whether the target of a link, without its query, is this list's own.
+    /// Whether the target of a link, without its query, is this list's own: read from the page that names it, on whatever host and below
+    /// whatever root. Registries behind proxies do not know their own address, and no host that a link names is asked.
     fn is_this_list(&self, target: &str) -> bool {
-        let bases = self
-            .repository
-            .upstream()
-            .into_iter()
-            .flat_map(|upstream| &upstream.base_urls);
-        let mut on_it = bases.filter_map(|base| base.join(target).ok().map(|url| (base, url)));
-        on_it.any(|(base, url)| {
-            let own = url
-                .path()
-                .strip_suffix(self.path)
-                .is_some_and(|before| before.ends_with("/v2/") || before == base.path());
-            own && url.origin() == base.origin()
+        let page = Url::parse(&format!("http://registry.invalid/v2/{}", self.path));
+        page.and_then(|page| page.join(target)).is_ok_and(|url| {
+            let root = url.path().strip_suffix(self.path);
+            root.is_some_and(|root| root.ends_with('/'))
                 && url.username().is_empty()
                 && url.password().is_none()
         })
     }
 
     /// The signature over the unknown among these parameters: by what they mean and in no order, since clients write queries anew.
-    fn mac(&self, written: &[&str]) -> Option<String> {
+    fn mac<'q>(&self, written: impl Iterator<Item = &'q str>) -> Option<String> {
         let mut unknown: Vec<(Cow<'_, str>, Cow<'_, str>)> = written
-            .iter()
             .filter(|pair| !self.known.contains(&name(pair)))
             .flat_map(|pair| form_urlencoded::parse(pair.as_bytes()))
             .collect();
@@ -130,27 +133,75 @@ pub(super) fn in_key(query: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{SIGNATURE}={}", sha256(query.as_bytes()).to_hex()))
 }
 
-/// The target of the link to the next page.
+/// Whether a `Link` field names a next page.
+pub(super) fn goes_on(link: &str) -> bool {
+    next_target(link).is_some()
+}
+
+/// The target of the link to the next page (RFC 8288, section 3).
 fn next_target(link: &str) -> Option<&str> {
-    let mut rest = link;
-    loop {
-        let (_, after) = rest.split_once('<')?;
-        let (target, parameters) = after.split_once('>')?;
-        if is_next(parameters.split('<').next().unwrap_or_default()) {
-            return Some(target);
+    unquoted(link, ',').find_map(|one| {
+        let (target, parameters) = one.split_once('<')?.1.split_once('>')?;
+        is_next(parameters).then_some(target)
+    })
+}
+
+/// Whether the first `rel` among a link's parameters holds `next`, maybe beside other relations.
+fn is_next(parameters: &str) -> bool {
+    let relations = unquoted(parameters, ';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("rel").then_some(value)
+    });
+    relations.is_some_and(|relations| {
+        let mut all = relations.trim().trim_matches('"').split_whitespace();
+        all.any(|relation| relation.eq_ignore_ascii_case("next"))
+    })
+}
+
+/// The parts of a field's value between separators that stand neither in quotes nor in a link's target.
+fn unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut in_quotes, mut in_target, mut is_escaped) = (false, false, false);
+    text.split(move |c: char| {
+        let is_plain = !std::mem::take(&mut is_escaped);
+        match c {
+            '\\' if in_quotes => is_escaped = is_plain,
+            '"' if !in_target && is_plain => in_quotes = !in_quotes,
+            '<' if !in_quotes => in_target = true,
+            '>' if !in_quotes => in_target = false,
+            _ => {}
         }
-        rest = parameters;
+        c == separator && !in_quotes && !in_target
+    })
+}
+
+/// Where in its list a page begins, as its query says: all but how long it may be.
+fn begins(query: Option<&str>) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    let mut pairs: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .filter(|(name, _)| name != "n")
+        .collect();
+    pairs.sort();
+    pairs
+}
+
+/// A parameter of a registry's as it travels to clients: not to be taken for larder's own.
+fn escaped(pair: &str) -> Cow<'_, str> {
+    if is_signature(name(pair)) {
+        Cow::Owned(format!("_{pair}"))
+    } else {
+        Cow::Borrowed(pair)
     }
 }
 
-fn is_next(parameters: &str) -> bool {
-    let compact: String = parameters
-        .chars()
-        .filter(|c| !c.is_whitespace() && *c != '"')
-        .collect();
-    compact
-        .split([';', ','])
-        .any(|parameter| parameter.eq_ignore_ascii_case("rel=next"))
+/// The same on its way back.
+fn unescaped(pair: &str) -> &str {
+    pair.strip_prefix('_')
+        .filter(|own| is_signature(name(own)))
+        .unwrap_or(pair)
+}
+
+/// Whether it is the name of a signature, be it of a larder behind others.
+fn is_signature(name: &str) -> bool {
+    name.trim_start_matches('_') == "page" && name.starts_with('_')
 }
 
 /// The parameters of a query that travel on, as they came; `None` if none is left.
@@ -167,189 +218,4 @@ fn name(pair: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use larder_core::PackageType;
-
-    use super::*;
-    use crate::testing::remote;
-
-    fn with_list<T>(
-        base: &str,
-        key: u8,
-        path: &str,
-        known: &'static [&'static str],
-        run: impl FnOnce(&List<'_>) -> T,
-    ) -> T {
-        let (repository, key) = (
-            remote("images", PackageType::Docker, base),
-            LinkKey::from_bytes([key; 32]),
-        );
-        run(&List {
-            repository: &repository,
-            key: &key,
-            path,
-            known,
-        })
-    }
-
-    fn tags<T>(run: impl FnOnce(&List<'_>) -> T) -> T {
-        with_list("https://r.example/", 7, "a/tags/list", TAG_PARAMETERS, run)
-    }
-
-    #[test]
-    fn oci_14_the_next_page_is_taken_from_any_link_and_never_its_host() {
-        for (link, query) in [
-            (
-                r#"</v2/library/nginx/tags/list?last=1.9&n=100>; rel="next""#,
-                Some("last=1.9&n=100"),
-            ),
-            (
-                r"<https://other.example/v2/a/tags/list?n=2&last=a%2Fb%3D>;rel=next",
-                Some("n=2&last=a%2Fb%3D"),
-            ),
-            (
-                r#"</first?n=1>; rel="prev", </v2/a/tags/list?next_page=xyz>; rel="next""#,
-                Some("next_page=xyz"),
-            ),
-            (r#"</v2/a/tags/list?n=2>; rel="prev""#, None),
-            (r#"</v2/a/tags/list>; rel="next""#, None),
-            ("nonsense", None),
-        ] {
-            assert_eq!(
-                tags(|list| list.next_page(link)).as_deref(),
-                query,
-                "{link}"
-            );
-        }
-    }
-
-    /// As any client does that follows the registry's own link (RFC 8288): its query comes back as it was written, or in other words for
-    /// the same.
-    #[test]
-    fn whatever_stands_in_a_registry_s_link_comes_back_to_it() {
-        for (base, path, known, target) in [
-            (
-                "https://r.example/",
-                "a/tags/list",
-                TAG_PARAMETERS,
-                "/v2/a/tags/list",
-            ),
-            (
-                "https://r.example/",
-                "a/tags/list",
-                TAG_PARAMETERS,
-                "https://r.example/v2/a/tags/list",
-            ),
-            (
-                "https://r.example/hub/",
-                "a/tags/list",
-                TAG_PARAMETERS,
-                "/hub/v2/a/tags/list",
-            ),
-            (
-                "https://r.example/v2/",
-                "a/tags/list",
-                TAG_PARAMETERS,
-                "/v2/a/tags/list",
-            ),
-            (
-                "https://r.example/v2/mirror/",
-                "a/tags/list",
-                TAG_PARAMETERS,
-                "/v2/mirror/a/tags/list",
-            ),
-            (
-                "https://r.example/",
-                "a/referrers/sha256:00",
-                REFERRER_PARAMETERS,
-                "/v2/a/referrers/sha256:00",
-            ),
-        ] {
-            for query in [
-                "n=2&last=b&cursor=a%2Fb%3D",
-                "page=2",
-                "artifactType=x%2Fy&token=c3%3D&token=d",
-                "last&state",
-            ] {
-                with_list(base, 7, path, known, |list| {
-                    let link = list
-                        .next_page(&format!("<{target}?{query}#x>; rel=\"next\""))
-                        .unwrap();
-                    assert_eq!(list.query(&link).as_deref(), Some(query), "{link}");
-                    assert_eq!(
-                        list.query(&format!("ns=docker.example&{link}")).as_deref(),
-                        Some(query)
-                    );
-                    // Go's `url.Values.Encode` sorts.
-                    let mut sorted: Vec<&str> = link.split('&').collect();
-                    sorted.sort_unstable();
-                    let back = list.query(&sorted.join("&")).unwrap();
-                    let pairs = |text: &str| {
-                        let mut pairs: Vec<_> = form_urlencoded::parse(text.as_bytes())
-                            .into_owned()
-                            .collect();
-                        pairs.sort();
-                        pairs
-                    };
-                    assert_eq!(pairs(&back), pairs(query));
-                });
-            }
-        }
-    }
-
-    #[test]
-    fn parameters_that_no_link_has_named_go_nowhere() {
-        let link = tags(|list| list.next_page("</v2/a/tags/list?n=2&cursor=x>; rel=next")).unwrap();
-        for made_up in [
-            "n=2&cursor=x",
-            "n=2&cursor=x&_page=AAAAAAAAAAAAAAAAAAAAAA",
-            "n=2&cursor=x&_page=",
-            &link.replace("=x", "=y"),
-            &format!("{link}&more=1"),
-        ] {
-            assert_eq!(
-                tags(|list| list.query(made_up)).as_deref(),
-                Some("n=2"),
-                "{made_up}"
-            );
-        }
-        // What anybody may send is not signed.
-        assert_eq!(
-            tags(|list| list.query(&link.replace("n=2", "n=5"))).as_deref(),
-            Some("n=5&cursor=x")
-        );
-        // Another list's signature, another repository's key.
-        for (key, path) in [(7, "b/tags/list"), (8, "a/tags/list")] {
-            let given = with_list("https://r.example/", key, path, TAG_PARAMETERS, |list| {
-                list.query(&link)
-            });
-            assert_eq!(given.as_deref(), Some("n=2"));
-        }
-    }
-
-    #[test]
-    fn a_link_that_leads_elsewhere_brings_nothing_of_its_own() {
-        for target in [
-            "https://other.example/v2/a/tags/list",
-            "/v2/b/tags/list",
-            "/x",
-            "https://u:p@r.example/v2/a/tags/list",
-            "//other.example/v2/a/tags/list",
-            "http://r.example/v2/a/tags/list",
-        ] {
-            let link = format!("<{target}?last=x&cursor=1>; rel=next");
-            assert_eq!(
-                tags(|list| list.next_page(&link)).as_deref(),
-                Some("last=x"),
-                "{target}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_only_a_registry_understands_does_not_stand_in_keys() {
-        assert_eq!(in_key("n=2&last=b"), "n=2&last=b");
-        let (one, other) = (in_key("n=2&token=c4n4ry"), in_key("n=3&token=c4n4ry"));
-        assert!(one != other && !one.contains("c4n4ry"), "{one}");
-    }
-}
+mod tests;

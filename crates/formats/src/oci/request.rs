@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::Method;
 use larder_core::{ErrorCode, Repository, shown};
+use url::Url;
 
 use super::accept::Accepted;
 use super::pages::{List, REFERRER_PARAMETERS, TAG_PARAMETERS};
@@ -56,8 +57,9 @@ fn source(request: &RequestParts<'_>, route: &Route<'_>) -> SourceSpec {
         known: parameters,
     };
     SourceSpec {
-        base: SourceBase::Files,
-        path: upstream_path(request.repository, &key_path),
+        base: SourceBase::Registry,
+        // The grammar has no character that would have to be encoded.
+        path: key_path.to_string(),
         query: request.query.and_then(|query| list.query(query)),
         key_path: key_path.into_owned(),
         accept,
@@ -77,19 +79,15 @@ fn full_path<'p>(repository: &Repository, path: &'p str, route: &Route<'_>) -> C
     }
 }
 
-/// Below `base_url`, the registry's API begins with `v2/`; a `base_url` that holds it already names a part of the registry.
-/// The grammar has no character that would have to be encoded.
-pub(super) fn upstream_path(repository: &Repository, key_path: &str) -> String {
-    let base = repository
-        .upstream()
-        .and_then(|upstream| upstream.base_urls.first());
-    let within =
-        base.is_some_and(|base| base.path().starts_with("/v2/") || base.path().ends_with("/v2/"));
-    if within {
-        key_path.to_owned()
-    } else {
-        format!("v2/{key_path}")
+/// Below an address of a registry its API begins with `v2/`; one that holds that already names a part of the registry.
+pub(crate) fn api_root(base_url: &Url) -> Cow<'_, Url> {
+    let path = base_url.path();
+    if path.starts_with("/v2/") || path.ends_with("/v2/") {
+        return Cow::Borrowed(base_url);
     }
+    base_url
+        .join("v2/")
+        .map_or(Cow::Borrowed(base_url), Cow::Owned)
 }
 
 fn read_only(repository: &Repository) -> Operation {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use larder::config::Settings;
 use larder_core::{Clock as _, PackageType, Repository, SafeUrl, SystemClock, UpstreamSettings};
+use larder_formats::SourceBase;
 use larder_upstream::{
     HttpUpstream, Options, Upstream as _, UpstreamError, UpstreamErrorKind, UpstreamRequest,
 };
@@ -92,12 +93,11 @@ fn probes(repository: &Arc<Repository>, settings: &Settings) -> Vec<Probe> {
 
 /// What is asked for: something small that is there, where a type has such a thing.
 fn asked_of(package: PackageType, base: &Url) -> Url {
-    let below = match package {
-        PackageType::Docker => "v2/",
-        PackageType::Helm => "index.yaml",
-        _ => "",
-    };
-    base.join(below).unwrap_or_else(|_| base.clone())
+    match package {
+        PackageType::Docker => SourceBase::Registry.below(base).into_owned(),
+        PackageType::Helm => base.join("index.yaml").unwrap_or_else(|_| base.clone()),
+        _ => base.clone(),
+    }
 }
 
 async fn ask(upstream: &HttpUpstream, probe: Probe) -> Probed {

@@ -16,6 +16,7 @@ use super::query::Arrival;
 use super::supply::MirrorSupply;
 use crate::budget::Lease;
 use crate::catalog::RecordChange;
+use crate::causes::warn_once;
 use crate::counters::count;
 use crate::document::expectation::Expectation;
 use crate::document::inquiry::Inquiry;
@@ -116,6 +117,7 @@ impl Bodies<'_> {
             .transfers
             .download(download, coming, &supply, &mut inspector);
         let mut fetched = downloaded.await?;
+        tell_cut_list(wanted, &fetched.record);
         if let Some(RecordChange::Store { record, also, .. }) = &mut fetched.change {
             *also = self.copies.unheld_by_digest(wanted, record).await;
         }
@@ -215,6 +217,18 @@ impl Bodies<'_> {
                 .judged(draft, None)
                 .and_then(|class| clearance::clear(&wanted.entry.repository, class, &facts, ()))
                 .is_err()
+    }
+}
+
+/// Says of a list that clients get no more of it than this page.
+fn tell_cut_list(wanted: &Target, page: &ArtifactRecord) {
+    let held = wanted.held(&page.headers, None);
+    if wanted.format.ends_early(&wanted.entry.repository, &held) {
+        warn_once!(
+            wanted,
+            "list_cut",
+            "the upstream's link to the next page of a list leads to the same page or elsewhere; clients get no further than this page"
+        );
     }
 }
 

@@ -19,9 +19,7 @@ impl Target {
         if !self.facts.has_name_by_digest {
             return None;
         }
-        let spec = self
-            .format
-            .by_digest(&self.entry.repository, &self.spec, digest)?;
+        let spec = self.format.by_digest(&self.spec, digest)?;
         Some(self.same_bytes(spec))
     }
 }

@@ -1,5 +1,6 @@
 //! The ways to a source: below each mirror's root, or the one place where a document says that it is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub(super) fn routes(wanted: &Target, ask: &UpstreamQuery<'_>) -> Result<Vec<Rou
     let given = match (&ask.claimed, &spec.base) {
         (Some(url), _) => Some(url),
         (None, SourceBase::External(url)) => Some(&**url),
-        (None, SourceBase::Files | SourceBase::Index) => None,
+        (None, SourceBase::Files | SourceBase::Index | SourceBase::Registry) => None,
     };
     let mut all = match given {
         Some(url) => match below_mirrors(wanted, url) {
@@ -83,6 +84,11 @@ fn bad(message: String) -> FetchError {
     FetchError::unusable(ErrorCode::BadUrl, message)
 }
 
+/// Where sources of this kind begin at a mirror.
+fn root<'m>(wanted: &Target, mirror: &'m Mirror) -> Cow<'m, Url> {
+    wanted.spec.base.below(&mirror.root)
+}
+
 /// The address of this source below a root.
 fn join(wanted: &Target, base: &Url) -> Result<Url, FetchError> {
     let spec = &wanted.spec;
@@ -93,7 +99,7 @@ fn join(wanted: &Target, base: &Url) -> Result<Url, FetchError> {
 /// place that the link names, and for no other.
 fn below_mirrors<'u>(wanted: &Target, url: &'u Url) -> Option<&'u str> {
     let mirrors = &wanted.entry.mirrors;
-    let below = |mirror: &Arc<Mirror>| url.as_str().strip_prefix(mirror.root.as_str());
+    let below = |mirror: &Arc<Mirror>| url.as_str().strip_prefix(root(wanted, mirror).as_str());
     mirrors
         .iter()
         .find_map(below)
@@ -104,7 +110,7 @@ fn below_mirrors<'u>(wanted: &Target, url: &'u Url) -> Option<&'u str> {
 fn beside_each_other(wanted: &Target, rest: &str) -> Result<Vec<Route>, FetchError> {
     let mirrors = wanted.entry.mirrors.iter();
     let routes = mirrors.map(|mirror| {
-        let url = Url::parse(&format!("{}{rest}", mirror.root));
+        let url = Url::parse(&format!("{}{rest}", root(wanted, mirror)));
         Ok(Route {
             url: url.map_err(|error| bad(error.to_string()))?,
             mirror: Some(Arc::clone(mirror)),
@@ -134,7 +140,7 @@ fn at_mirrors(wanted: &Target) -> Result<Vec<Route>, FetchError> {
     let mirrors = wanted.entry.mirrors.iter();
     let routes = mirrors.map(|mirror| {
         Ok(Route {
-            url: join(wanted, &mirror.root)?,
+            url: join(wanted, &root(wanted, mirror))?,
             mirror: Some(Arc::clone(mirror)),
         })
     });
