@@ -884,6 +884,54 @@ fn a_docker_repository_stands_for_the_registry_that_it_pulls_from() {
 }
 
 #[test]
+fn of_several_repositories_with_one_registry_the_default_remote_stands_for_it() {
+    let settings = loaded(
+        "docker_default_remote: c\n\
+         remotes:\n\
+         \x20 a: {package: docker, base_url: 'https://one.example.com'}\n\
+         \x20 b: {package: docker, base_url: 'https://one.example.com'}\n\
+         \x20 c: {package: docker, base_url: 'https://one.example.com'}\n\
+         \x20 d: {package: docker, base_url: ['https://one.example.com', 'https://two.example.com']}\n\
+         \x20 e: {package: docker, base_url: 'https://two.example.com'}\n",
+    );
+    let of_one = ("one.example.com".to_owned(), "c".to_owned());
+    assert_eq!(
+        settings.docker_registries,
+        std::collections::BTreeMap::from([of_one])
+    );
+}
+
+/// A mirror of the hub has its images under the same names, wherever in the list it stands.
+#[test]
+fn oci_11_the_hub_is_the_hub_at_any_place_of_a_list() {
+    let alone = loaded("remotes:\n\x20 hub: {package: docker}\n");
+    let registry = repository(&alone, "hub").upstream().unwrap().base_urls[0].clone();
+    let mirror: url::Url = "https://mirror.example.com/".parse().unwrap();
+    for name in alone.docker_registries.keys() {
+        for is_first in [true, false] {
+            let mut list = [format!("https://{name}"), mirror.to_string()];
+            let mut expected = [registry.clone(), mirror.clone()];
+            if !is_first {
+                list.reverse();
+                expected.reverse();
+            }
+            let [one, other] = list;
+            let settings = loaded(&format!(
+                "remotes:\n\x20 hub: {{package: docker, base_url: ['{one}', '{other}']}}\n"
+            ));
+            let hub = repository(&settings, "hub");
+            let upstream = hub.upstream().unwrap();
+            assert_eq!(upstream.base_urls, expected, "{name} {is_first}");
+            assert_eq!(upstream.index_url, expected[0], "{name} {is_first}");
+            assert_eq!(upstream.default_namespace.as_deref(), Some("library"));
+            let mut registries = alone.docker_registries.clone();
+            registries.insert("mirror.example.com".to_owned(), "hub".to_owned());
+            assert_eq!(settings.docker_registries, registries, "{name} {is_first}");
+        }
+    }
+}
+
+#[test]
 fn oci_11_only_the_public_hub_has_a_namespace_for_short_names() {
     let settings = loaded(
         "remotes:\n\

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Response};
-use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, fold_segments};
+use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, fold_segments, shown};
 
 use crate::artifact::{self, Address};
 use crate::backend::Backend;
@@ -92,7 +92,8 @@ fn docker<B: Backend>(
 }
 
 /// A first segment that is a docker repository's name always means it. Anything else is an image of the repository that stands for the
-/// registry whose mirror the client takes larder for (`?ns=`), else of the default remote.
+/// registry whose mirror the client takes larder for (`?ns=`) and of no other, for elsewhere the name is another image's; where the client
+/// names no registry, of the default remote.
 fn choose<'p, B: Backend>(
     exchange: &Exchange<'_, B>,
     rest: &'p str,
@@ -102,13 +103,22 @@ fn choose<'p, B: Backend>(
         return Ok((first.to_owned(), after));
     }
     let live = exchange.shared.live.load();
-    let meant = namespace(exchange.head.uri.query())
-        .and_then(|registry| live.docker_registries.get(&registry));
-    if let Some(name) = meant.or(live.docker_default_remote.as_ref()) {
+    let registry = namespace(exchange.head.uri.query());
+    let meant = match &registry {
+        Some(registry) => live.docker_registries.get(registry),
+        None => live.docker_default_remote.as_ref(),
+    };
+    if let Some(name) = meant {
         return Ok((name.clone(), rest));
     }
     let mut fault = unknown(&**exchange.backend, first, true);
-    if exchange.backend.repository(first).is_none() {
+    if let Some(registry) = registry {
+        fault.message = format!(
+            "there is not exactly one docker repository here that pulls from {:?}, the registry that `ns` names; {}",
+            shown(&registry),
+            fault.message
+        );
+    } else if exchange.backend.repository(first).is_none() {
         fault.message.push_str(
             "; image names begin with the name of a docker repository, unless docker_default_remote is set or `ns` names the registry \
              of one",
@@ -126,12 +136,13 @@ fn mount_of<'m>(name: &str, path: &str, rest: &str) -> Cow<'m, str> {
     }
 }
 
-/// The registry that a client would have asked without larder.
+/// The registry that a client would have asked without larder; `None`: it names none.
 fn namespace(query: Option<&str>) -> Option<String> {
     let mut parameters = url::form_urlencoded::parse(query?.as_bytes());
     parameters
         .find(|(name, _)| name == "ns")
         .map(|(_, registry)| registry.to_ascii_lowercase())
+        .filter(|registry| !registry.is_empty())
 }
 
 /// The repository that a path below `/v2/` means, if it means one.

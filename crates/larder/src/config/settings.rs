@@ -199,7 +199,10 @@ pub(super) fn validate(
     }
     let mut settings = Settings {
         not_built: not_built(&built),
-        docker_registries: registries::by_host(built.iter().map(|built| &built.repository)),
+        docker_registries: registries::by_host(
+            built.iter().map(|built| &built.repository),
+            docker_default_remote.as_deref(),
+        ),
         repositories: shared(built, s3.as_ref(), report),
         docker_default_remote,
         hostnames,

@@ -73,8 +73,8 @@ pub(super) fn upstream(
     let max_disk = bounds::max_disk(section, report);
     let limits = request_limits::of_one(section, for_all.limits, report);
     let (base_urls, index_url) = roots?;
-    let is_hub =
-        package == PackageType::Docker && base_urls.first().is_some_and(defaults::is_docker_hub);
+    // What stands beside the hub is a mirror of it, wherever in the list the hub is.
+    let is_hub = package == PackageType::Docker && base_urls.iter().any(defaults::is_docker_hub);
     let default_namespace = is_hub.then(|| defaults::docker_hub().1.to_owned());
     Some(UpstreamSettings {
         base_urls,
@@ -150,12 +150,10 @@ fn roots(
             .ok()
     });
     let mut base_urls = base_urls?;
-    let first = base_urls.first()?.clone();
-    // The hub has one registry under several names, of which some only lead to web pages.
-    if package == PackageType::Docker && base_urls.len() == 1 && defaults::is_docker_hub(&first) {
-        let registry = Url::parse(defaults::docker_hub().0).ok()?;
-        return Some((vec![registry.clone()], registry));
+    if package == PackageType::Docker {
+        base_urls = with_the_hub_s_registry(base_urls);
     }
+    let first = base_urls.first()?.clone();
     if package != PackageType::Pypi {
         return Some((base_urls, first));
     }
@@ -182,6 +180,21 @@ fn roots(
     }
     let index_url = index_url.or_else(|| first.join("simple/").ok())?;
     Some((base_urls, index_url))
+}
+
+/// The hub has one registry under several names, of which some only lead to web pages.
+fn with_the_hub_s_registry(base_urls: Vec<Url>) -> Vec<Url> {
+    let mut named = Vec::with_capacity(base_urls.len());
+    for url in base_urls {
+        let registry = Url::parse(defaults::docker_hub().0).ok();
+        let url = registry
+            .filter(|_| defaults::is_docker_hub(&url))
+            .unwrap_or(url);
+        if !named.contains(&url) {
+            named.push(url);
+        }
+    }
+    named
 }
 
 fn base_urls(

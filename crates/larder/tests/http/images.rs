@@ -351,3 +351,31 @@ async fn raw_get(larder: &TestLarder, path: &str) -> String {
     let request = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     crate::support::raw(larder.address(), request.as_bytes()).await
 }
+
+/// Another registry's image of the same name is another image.
+#[tokio::test(flavor = "multi_thread")]
+async fn oci_12_the_default_remote_stands_for_no_registry_but_its_own() {
+    let (origin, larder) = images("").await;
+    let of = |registry: &str| larder.url(&format!("v2/team/app/manifests/1.0?ns={registry}"));
+    let other = get(&of("registry.example.com")).await;
+    assert_eq!(other.status, 404);
+    assert_eq!(other.json()["errors"][0]["code"], "NAME_UNKNOWN");
+    assert!(other.text().contains("registry.example.com"), "{other:?}");
+    assert!(origin.requests().is_empty());
+    let own = get(&of(&origin.address().to_string())).await;
+    assert_eq!((own.status, own.text().as_str()), (200, MANIFEST));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oci_14_a_list_that_cannot_be_walked_to_its_end_is_told_of() {
+    let (origin, larder) = images("").await;
+    origin.put(
+        "/v2/team/app/tags/list",
+        Resource::new(r#"{"name":"team/app","tags":["1.0"]}"#)
+            .content_type("application/json")
+            .header("Link", "</v2/team/app/tags/list?n=1>; rel=\"next\""),
+    );
+    let got = get(&larder.url("v2/images/team/app/tags/list")).await;
+    assert_eq!((got.status, got.header("link")), (200, ""));
+    larder.logged("the next page of a list").await;
+}

@@ -220,6 +220,40 @@ async fn the_registry_that_a_client_names_chooses_among_configured_repositories(
     );
 }
 
+/// An image of another registry may have the same name.
+#[tokio::test]
+async fn the_default_remote_answers_for_no_other_registry_than_its_own() {
+    let live = LiveSettings {
+        docker_default_remote: Some("hub".to_owned()),
+        docker_registries: [("registry.example.com".to_owned(), "hub".to_owned())].into(),
+        ..settings().live
+    };
+    let server = Server::with(larder_server::ServerSettings { live, ..settings() }).await;
+    server.script(MANIFEST, Script::Bytes("manifest".into(), Spec::default()));
+    for query in [
+        "",
+        "?ns=",
+        "?ns=registry.example.com",
+        "?x=other.example.com",
+    ] {
+        let answer = server
+            .ask("GET", &format!("/v2/{MANIFEST}{query}"), &[])
+            .await;
+        assert_eq!((answer.status, answer.text()), (200, "manifest"), "{query}");
+        assert_eq!(asked(&server), [("hub".to_owned(), MANIFEST.to_owned())]);
+    }
+    for registry in ["other.example.com", "registry.example.com:5000"] {
+        let target = format!("/v2/{MANIFEST}?ns={registry}");
+        let answer = server.ask("GET", &target, &[]).await;
+        assert_error(&answer, 404, "unknown_repository");
+        let message = answer.json()["errors"][0]["message"].to_string();
+        assert!(message.contains(registry), "{message}");
+        let head = server.ask("HEAD", &target, &[]).await;
+        assert_eq!(head.status, 404, "{target}");
+    }
+    assert!(asked(&server).is_empty());
+}
+
 #[tokio::test]
 async fn a_remote_takes_no_writes() {
     let server = with_default(Some("hub")).await;
