@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use larder_core::*;
-use larder_testkit::{Behaviour, Resource};
+use larder_testkit::{Behaviour, Payload, Resource};
 use support::Bench;
 
 fn resource(body: &'static str) -> Resource {
@@ -168,6 +168,26 @@ async fn a_cut_is_repaired_by_a_range_request() {
     assert_eq!(requests.len(), 2);
     assert!(requests[1].header("range").unwrap().starts_with("bytes="));
     assert_eq!(requests[1].header("if-range"), Some("\"strong\""));
+}
+
+/// What a document states of a file tells at the end whether the parts belong together.
+#[tokio::test]
+async fn a_cut_is_repaired_without_a_strong_tag_where_a_digest_is_known() {
+    for format in ["pypi", "npm", "helm"] {
+        let bench = Bench::new().await;
+        let body = Payload::generated(3 << 20, 1);
+        let file = support::publish(&bench.origin, format, &body, "W/\"weak\"");
+        bench.get(format, file.document).await.unwrap();
+        let cut = Behaviour::Truncate { after: 1 << 20 };
+        bench.origin.behave_times(&file.at, 2, cut);
+        let got = bench.get(format, &file.path).await.unwrap();
+        assert_eq!(got.bytes(), &body.slice(0, body.length()), "{format}");
+        let requests = bench.origin.requests();
+        let asked = requests.iter().filter(|one| one.path() == file.at);
+        let ranges: Vec<_> = asked.map(|one| one.header("range")).collect();
+        let expected = [None, Some("bytes=1048576-"), Some("bytes=2097152-")];
+        assert_eq!(ranges, expected, "{format}");
+    }
 }
 
 #[tokio::test]

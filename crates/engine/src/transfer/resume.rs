@@ -101,8 +101,8 @@ impl FirstAnswer {
 
     /// Asks for the rest. Where there are several mirrors, the one that broke off has been put aside, and the others are asked first.
     pub(super) async fn resume(&self, supply: &impl Supply, cut: &Cut<'_>) -> Option<Rest> {
-        // Mirrors agree on digests more often than on tags.
-        let vouched = self.has_several && cut.expects_digest;
+        // Mirrors agree on digests more often than on tags, and a server without a strong tag may still know ranges.
+        let vouched = cut.expects_digest && (self.has_several || !self.has_strong_tag());
         let if_range = self.strong_tag().filter(|_| !vouched);
         let rest = Resume {
             offset: cut.offset,
@@ -110,10 +110,10 @@ impl FirstAnswer {
             vouched,
         };
         let answered = supply.rest(rest, cut).await?;
-        self.join(answered, cut, vouched)
+        self.join(answered, cut)
     }
 
-    fn join(&self, answered: Answered, cut: &Cut<'_>, vouched: bool) -> Option<Rest> {
+    fn join(&self, answered: Answered, cut: &Cut<'_>) -> Option<Rest> {
         let Answered {
             response,
             headers: now,
@@ -122,7 +122,8 @@ impl FirstAnswer {
         let elsewhere = mirror.as_ref().map(Arc::as_ptr) != self.mirror.as_ref().map(Arc::as_ptr);
         let same_tag = self.strong_tag().is_none() || now.etag.as_deref() == self.strong_tag();
         let same_date = now.last_modified == self.last_modified;
-        if now.content_encoding != self.coding || !(same_tag || elsewhere || vouched) {
+        // Servers that share an address give the same bytes different tags: where a digest tells at the end, the tag need not.
+        if now.content_encoding != self.coding || !(same_tag || elsewhere || cut.expects_digest) {
             return None;
         }
         let declared = response.body.declared_length();
@@ -149,7 +150,7 @@ impl FirstAnswer {
             }
             _ => return None,
         };
-        let of_another_mirror = elsewhere && !(same_tag && same_date);
+        let of_another_mirror = !same_tag || (elsewhere && !same_date);
         Some(Rest {
             body: response.body,
             known,

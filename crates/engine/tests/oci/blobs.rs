@@ -105,6 +105,84 @@ async fn oci_08_a_link_that_ends_midway_is_asked_for_anew_at_the_registry() {
     assert!(bench.get(REPOSITORY, &path).await.unwrap().is_hit());
 }
 
+/// A registry that gives no strong tag, or each of whose servers gives another: its digest says whether the parts are of one blob.
+#[tokio::test]
+async fn a_cut_blob_goes_on_where_it_stopped() {
+    let body = Payload::generated(3 << 20, 8);
+    for tag in [None, Some("W/\"weak\"")] {
+        let bench = Bench::new().await;
+        let path = blob(&bench.origin, "app", &body);
+        let at = format!("/v2/{path}");
+        let resource = Resource::new(body.clone());
+        bench.origin.put(
+            &at,
+            match tag {
+                Some(tag) => resource.etag(tag),
+                None => resource,
+            },
+        );
+        let cut = Behaviour::Truncate { after: 800_000 };
+        bench.origin.behave_times(&at, 3, cut);
+        let got = bench.get(REPOSITORY, &path).await.unwrap();
+        assert_eq!(got.bytes(), &body.slice(0, body.length()), "{tag:?}");
+        let asked: Vec<_> = bench
+            .origin
+            .requests()
+            .iter()
+            .map(|request| {
+                let field = |name| request.header(name).map(str::to_owned);
+                (field("range"), field("if-range"))
+            })
+            .collect();
+        let range = |from: u64| (Some(format!("bytes={from}-")), None::<String>);
+        let expected = [
+            (None, None),
+            range(800_000),
+            range(1_600_000),
+            range(2_400_000),
+        ];
+        assert_eq!(asked, expected, "{tag:?}");
+        bench.settled().await;
+        assert!(bench.get(REPOSITORY, &path).await.unwrap().is_hit());
+    }
+}
+
+#[tokio::test]
+async fn a_cut_blob_goes_on_at_a_server_that_gives_it_another_tag() {
+    let (body, other) = (
+        Payload::generated(3 << 20, 9),
+        Payload::generated(3 << 20, 10),
+    );
+    for is_other in [false, true] {
+        let then = if is_other { &other } else { &body };
+        let bench = Bench::new().await;
+        let path = blob(&bench.origin, "app", &body);
+        let at = format!("/v2/{path}");
+        let tagged = |payload: &Payload, tag| Resource::new(payload.clone()).etag(tag);
+        bench.origin.put(&at, tagged(&body, "\"one\""));
+        bench.origin.hold_body(&at, 1 << 20);
+        bench
+            .origin
+            .behave_once(&at, Behaviour::Truncate { after: 2 << 20 });
+        let reader = tokio::spawn(bench.client(REPOSITORY, &path).run());
+        bench.origin.wait_for("GET", &at, 1).await;
+        bench.origin.put(&at, tagged(then, "\"two\""));
+        bench.origin.release(&at);
+        let got = reader.await.unwrap().unwrap();
+        bench.settled().await;
+        assert_eq!(bench.origin.count("GET", &at), 2);
+        let record = bench.record(REPOSITORY, &path, "").await;
+        if is_other {
+            assert!(got.body.is_err(), "parts of two blobs are none");
+            assert_eq!(record, None);
+        } else {
+            assert_eq!(got.bytes(), &body.slice(0, body.length()));
+            let etag = record.and_then(|record| record.headers.etag);
+            assert_eq!(etag, None, "of whose bytes would it be the tag?");
+        }
+    }
+}
+
 #[tokio::test]
 async fn oci_19_ranges_of_a_hit_and_of_a_miss() {
     let bench = Bench::new().await;
