@@ -293,7 +293,7 @@ pub(crate) fn failed(wanted: &Target, timed_out: bool, no_body: &FetchError) -> 
         _ => FaultKind::BadGateway,
     };
     let name = &wanted.entry.repository.name;
-    let said = Said::of(no_body);
+    let said = Said::of(wanted, no_body);
     let path = shown_path(&wanted.spec.key_path);
     let names_it = ["the upstream of repository", "the registry of repository"]
         .iter()
@@ -348,12 +348,12 @@ struct Said {
 }
 
 impl Said {
-    fn of(no_body: &FetchError) -> Self {
+    fn of(wanted: &Target, no_body: &FetchError) -> Self {
         match no_body.code {
             ErrorCode::DigestMismatch
             | ErrorCode::MalformedDocument
             | ErrorCode::UnaskedCoding
-            | ErrorCode::DocumentTooLarge => Self::of_body(no_body.code),
+            | ErrorCode::DocumentTooLarge => Self::of_body(wanted, no_body.code),
             code => Self::of_answer(code),
         }
     }
@@ -419,16 +419,25 @@ impl Said {
     }
 
     /// A body that cannot be used.
-    fn of_body(code: ErrorCode) -> Self {
+    fn of_body(wanted: &Target, code: ErrorCode) -> Self {
         match code {
             ErrorCode::DigestMismatch => Self {
                 rule: "verify",
                 ..Self::upstream(
                     "sent other bytes than are stated",
                     "wrong digest",
-                    "; ask again when it has been corrected there (verify: warn would keep it)",
+                    if wanted.facts.is_digest_binding() {
+                        "; ask again when it has been corrected there"
+                    } else {
+                        "; ask again when it has been corrected there (verify: warn would keep it)"
+                    },
                 )
             },
+            ErrorCode::DocumentTooLarge if !wanted.spec.is_document => Self::upstream(
+                "sent more than is looked into",
+                "too large",
+                "; that bound is fixed, no setting raises it",
+            ),
             ErrorCode::DocumentTooLarge => Self {
                 rule: "limits.document_size",
                 ..Self::upstream(

@@ -1,6 +1,6 @@
 //! What is not what it says: nothing of it is kept (hazards W5 and W6).
 
-use larder_core::{DigestAlgorithm, FaultKind, Hasher};
+use larder_core::{DigestAlgorithm, FaultKind, Hasher, Verify};
 use larder_testkit::{Behaviour, Payload, Resource};
 
 use crate::images::{Manifest, OCI_INDEX, OCI_MANIFEST, blob, image, put, tag};
@@ -256,10 +256,29 @@ async fn manifests_have_a_largest_size() {
         if !declared {
             bench.origin.behave(AT, Behaviour::Chunked);
         }
-        assert_eq!(
-            refusal(bench.get(REPOSITORY, TAG).await).1,
-            "document_too_large"
+        let fault = bench.get(REPOSITORY, TAG).await.map(drop).unwrap_err();
+        assert_eq!(fault.code.as_str(), "document_too_large");
+        assert!(
+            !fault.message.contains("limits.document_size"),
+            "no setting helps: {}",
+            fault.message
         );
         assert_empty(&bench).await;
+    }
+}
+
+/// `verify: warn` keeps nothing that its own name contradicts, so nobody is told that it would.
+#[tokio::test]
+async fn a_wrong_digest_comes_without_advice_that_cannot_help() {
+    for verify in [Verify::Enforce, Verify::Warn] {
+        let bench = Bench::with(|repository| repository.cache.verify = verify).await;
+        let path = blob(&bench.origin, "app", &Payload::generated(5_000, 1));
+        let wrong = Payload::generated(5_000, 2).slice(0, 5_000);
+        bench
+            .origin
+            .behave(&format!("/v2/{path}"), Behaviour::Body(wrong));
+        let fault = bench.get(REPOSITORY, &path).await.map(drop).unwrap_err();
+        assert_eq!(fault.code.as_str(), "digest_mismatch");
+        assert!(!fault.message.contains("verify"), "{}", fault.message);
     }
 }
