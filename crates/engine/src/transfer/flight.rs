@@ -116,6 +116,8 @@ pub(crate) struct Flight {
     relayed: Mutex<Option<Box<UpstreamResponse>>>,
     /// The lease of the replica whose download this one follows.
     followed: Mutex<Option<Fence>>,
+    /// What it has brought, to be joined under another name for as long as under its own.
+    beside: OnceLock<Arc<Flight>>,
     /// How often it was asked whose turn it is.
     asks: AtomicU32,
     /// The request that it was begun for: what is said of the file later carries its id.
@@ -142,6 +144,7 @@ impl Flight {
             kept: Mutex::default(),
             relayed: Mutex::default(),
             followed: Mutex::default(),
+            beside: OnceLock::new(),
             asks: AtomicU32::new(0),
             span: larder_upstream::request_span(),
         }
@@ -371,6 +374,16 @@ impl Flight {
     /// The lease of the replica that keeps the same bytes.
     pub(crate) fn followed(&self) -> Option<Fence> {
         *lock(&self.followed)
+    }
+
+    /// Has brought what another name is joined for, too.
+    pub(super) fn stands_beside(&self, other: Arc<Self>) {
+        let _ = self.beside.set(other);
+    }
+
+    /// What is joined under another name.
+    pub(super) fn beside(&self) -> Option<&Arc<Self>> {
+        self.beside.get()
     }
 
     pub(super) fn stop(&self) {

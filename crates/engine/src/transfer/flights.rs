@@ -1,13 +1,14 @@
 //! The downloads under way, one for each key. Each is a detached task that belongs to nobody.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_core::{SourceKey, UnixMillis};
 
 use crate::catalog::Landing;
-use crate::transfer::flight::{Flight, FlightReport};
+use crate::transfer::flight::{Flight, FlightReport, Settled};
 
 /// The flights under way.
 #[derive(Debug, Default)]
@@ -79,14 +80,29 @@ impl Flights {
         (flight, true)
     }
 
-    /// Takes a flight out of the table, unless another has taken its place.
+    /// Lets what a flight has brought be joined under another name, too, until it is taken out of the table: the records of both become
+    /// visible together.
+    pub(crate) fn join_beside(&self, flight: &Flight, key: &SourceKey, brought: Settled) {
+        let mut flights = self.lock();
+        // What a flush has overtaken serves its readers only.
+        if let Entry::Vacant(free) = flights.entry(key.clone())
+            && !flight.is_flushed()
+        {
+            let other = Arc::new(Flight::new(key.clone()));
+            other.finish(Ok(brought));
+            free.insert(Arc::clone(&other));
+            flight.stands_beside(other);
+        }
+    }
+
+    /// Takes a flight, and what stands beside it, out of the table, unless others have taken their places.
     pub(crate) fn remove(&self, flight: &Arc<Flight>) {
         let mut flights = self.lock();
-        if flights
-            .get(&flight.key)
-            .is_some_and(|present| Arc::ptr_eq(present, flight))
-        {
-            flights.remove(&flight.key);
+        for one in flight.beside().into_iter().chain([flight]) {
+            let present = flights.get(&one.key);
+            if present.is_some_and(|present| Arc::ptr_eq(present, one)) {
+                flights.remove(&one.key);
+            }
         }
         drop(flights);
         flight.let_go();

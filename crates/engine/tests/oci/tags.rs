@@ -96,6 +96,26 @@ async fn oci_02_clients_of_every_kind_cost_one_get_for_each_digest() {
     assert_eq!(asked, expected, "and the tag's own path was never fetched");
 }
 
+/// As crane and podman ask: the digest is wanted before what the tag has brought can be read from the database.
+#[tokio::test]
+async fn oci_02_a_digest_that_is_asked_for_right_after_its_tag_costs_no_get() {
+    for round in 0..10 {
+        let bench = Bench::new().await;
+        let manifest = image(OCI_MANIFEST, &round.to_string());
+        tag(&bench.origin, TAG, &manifest);
+        let by_digest = format!("app/manifests/{}", manifest.digest());
+        for path in [TAG, &*by_digest, &*by_digest] {
+            let got = bench.get(REPOSITORY, path).await.unwrap();
+            assert_eq!(got.text(), manifest.body);
+            let told = field(&got, "docker-content-digest");
+            assert_eq!(told, Some(manifest.digest()));
+        }
+        assert_eq!(gets(&bench), [format!("/v2/{TAG}")], "round {round}");
+        bench.settled().await;
+        assert!(bench.get(REPOSITORY, &by_digest).await.unwrap().is_hit());
+    }
+}
+
 #[tokio::test]
 async fn oci_02_a_pull_of_a_new_tag_leaves_what_is_remembered_of_others_alone() {
     let bench = Bench::new().await;

@@ -18,7 +18,7 @@ use crate::cluster::Turn;
 use crate::document::inquiry::Inquiry;
 use crate::fault::{Remembered, database_away, negative_fault, storage_fault};
 use crate::target::Target;
-use crate::transfer::flight::{Effort, Flight};
+use crate::transfer::flight::{Effort, Flight, Settled};
 
 impl Remote {
     /// The whole life of a flight: decide again (things may have changed while it was started), obtain, end, commit.
@@ -87,6 +87,17 @@ impl Remote {
             self.transfers.flights.remove(&flight);
             return;
         };
+        if let RecordChange::Store {
+            also: Some((key, record)),
+            ..
+        } = &change
+        {
+            let brought = Settled {
+                record: Arc::clone(record),
+                ..settled.clone()
+            };
+            self.transfers.flights.join_beside(&flight, key, brought);
+        }
         if flight.followed().is_some() && replaces.is_none() && !asks_always(&wanted) {
             // Where nothing is replaced, whoever comes meanwhile joins the flight. It can be joined until the record is visible.
             let length = settled.record.blob().map_or(0, |blob| blob.size);
