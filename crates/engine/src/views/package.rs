@@ -143,9 +143,7 @@ impl Views {
         request: &PackageRequest,
     ) -> Result<OfOne, Fault> {
         let index = self.index(entry, request).await?;
-        let source = self.documents.held_source(&index.target, &index.record);
-        let (source, name) = (source.await?, request.name.clone());
-        let releases = self.documents.releases(source, name).await?;
+        let releases = self.releases(&index, &request.name).await?;
         let tags = releases
             .iter()
             .flat_map(|told| told.tags.clone())
@@ -162,6 +160,34 @@ impl Views {
             return Err(not_held(entry, message));
         }
         Ok(OfOne { index, tags, named })
+    }
+
+    /// What an index says of a package; what those documents do that it names and that are held, where it only names them.
+    async fn releases(&self, index: &Index, name: &str) -> Result<Option<Releases>, Fault> {
+        let Index { target, record } = index;
+        let told = self.told_by(target, record, name).await?;
+        if told.is_some() {
+            return Ok(told);
+        }
+        let table = self.documents.claim_table(target, record).await?;
+        let mut all: Option<Releases> = None;
+        for (target, record) in self.documents.nested_documents(target, &table).await {
+            if let Ok(Some(told)) = self.told_by(&target, &record, name).await {
+                all.get_or_insert_default().releases.extend(told.releases);
+            }
+        }
+        // Where no package has this name, a file may have it.
+        Ok(all.filter(|all| !all.releases.is_empty()))
+    }
+
+    async fn told_by(
+        &self,
+        target: &Arc<Target>,
+        record: &Arc<ArtifactRecord>,
+        name: &str,
+    ) -> Result<Option<Releases>, Fault> {
+        let source = self.documents.held_source(target, record).await?;
+        self.documents.releases(source, name.to_owned()).await
     }
 
     /// A page of these files, the newest first, with what is held of each.
@@ -325,6 +351,33 @@ impl Views {
             repository: entry.repository.name.to_string(),
         })
     }
+}
+
+/// What a path is a part of. The index of its package is the nearest above it that is held of those that may name it; where none is, the
+/// format guesses.
+pub(super) fn part_of(
+    entry: &RepositoryState,
+    path: &str,
+    is_held: impl Fn(&str) -> bool,
+) -> Option<PartOf> {
+    let (name, guessed) = match entry.format.part_of(path)? {
+        PartOf::Package { name, folder } => (name, folder),
+        image @ PartOf::Image { .. } => return Some(image),
+    };
+    let has_index = |folder: &str| match entry.format.offering(&entry.repository, Some(folder)) {
+        Offering::In(places) => places
+            .iter()
+            .any(|place| place.in_folder && is_held(&place.path)),
+        _ => false,
+    };
+    let folders = path
+        .rmatch_indices('/')
+        .filter_map(|(at, _)| path.get(..at));
+    let folder = match folders.chain([""]).find(|folder| has_index(folder)) {
+        Some(folder) => Some(folder.to_owned()).filter(|folder| !folder.is_empty()),
+        None => guessed,
+    };
+    Some(PartOf::Package { name, folder })
 }
 
 /// By version, and files of one version by name.
