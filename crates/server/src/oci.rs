@@ -93,7 +93,7 @@ fn docker<B: Backend>(
 
 /// A first segment that is a docker repository's name always means it. Anything else is an image of the repository that stands for the
 /// registry whose mirror the client takes larder for (`?ns=`), else of the default remote.
-fn choose<'p, B: Backend>(
+pub(crate) fn choose<'p, B: Backend>(
     exchange: &Exchange<'_, B>,
     rest: &'p str,
 ) -> Result<(String, &'p str), Fault> {
