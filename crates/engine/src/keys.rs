@@ -65,6 +65,12 @@ pub(crate) fn names_the_same(one: &SourceKey, other: &SourceKey) -> bool {
         && marks_of(&one.variant) == marks_of(&other.variant)
 }
 
+/// Whether both keys are of the same path, whichever query they have.
+pub(crate) fn are_of_one_path(one: &SourceKey, other: &SourceKey) -> bool {
+    one.repository == other.repository
+        && path_of(&one.path, &one.variant) == path_of(&other.path, &other.variant)
+}
+
 /// The path in a key's path, without the query.
 pub(crate) fn path_of<'p>(path: &'p str, variant: &str) -> &'p str {
     let own: usize = marks_of(variant)

@@ -93,7 +93,7 @@ pub use operate::{
     Archive, ArchiveLink, ArchivePage, ArchiveRow, ArchiveTaken, ArchivedFile, BackendHealth,
     CacheType, DiskSpace, FlushReport, FlushRequest, Forecast, Health, HeldArtifact, HeldCursor,
     HeldPage, HeldRequest, HeldSummary, History, HistoryPoint, IndexLag, LatencyReport, Ledger,
-    LeftAlone, MissingPath, OfferPage, OfferRequest, OfferedArtifact, Outage, RecentError,
+    LeftAlone, MissingPath, OfferPage, OfferRequest, OfferedArtifact, Outage, Queries, RecentError,
     RecentErrors, RefusedGroup, Span, TrafficSource,
 };
 pub use origin::local::Written;
@@ -362,8 +362,8 @@ impl Engine {
     ///
     /// # Errors
     /// There is no such repository, the path cannot be one, or storage fails.
-    pub async fn forget(&self, request: &ArtifactRequest<'_>) -> Result<bool, Fault> {
-        self.operator.forget(request).await
+    pub async fn forget(&self, request: &ArtifactRequest<'_>, of: Queries) -> Result<bool, Fault> {
+        self.operator.forget(request, of).await
     }
 
     /// Deletes blobs and derivations that nothing has referred to for a day.

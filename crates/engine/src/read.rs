@@ -70,13 +70,10 @@ impl Pipeline {
         }
         match admission::admit(&self.registry, &request)? {
             Admission::Read(admitted) => {
-                let answered = match admitted.form() {
-                    Form::Verbatim => self.serve_verbatim(&admitted, &request).await,
-                    Form::Derived(form) => self.serve_derived(&admitted, form, &request).await,
-                };
-                let Target { key, facts, .. } = &**admitted.wanted();
-                self.catalog.note_asked(key, not_held(&answered));
-                answered.map_err(|fault| fault.about(key).missing_as(facts.missing_code))
+                let answered = self.read(&admitted, &request).await;
+                self.catalog
+                    .note_asked(&admitted.wanted().key, not_held(&answered));
+                answered
             }
             Admission::Local(entry) if !matches!(*request.method, Method::GET | Method::HEAD) => {
                 Err(local::other_method(&entry))
@@ -89,6 +86,20 @@ impl Pipeline {
             }
             Admission::Other { entry, operation } => self.serve_other(&entry, operation, &request),
         }
+    }
+
+    /// Answers what has been admitted. It is not noted as asked for: jobs ask, too, and are no clients.
+    pub(crate) async fn read(
+        &self,
+        admitted: &Admitted,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<Answer, Fault> {
+        let answered = match admitted.form() {
+            Form::Verbatim => self.serve_verbatim(admitted, request).await,
+            Form::Derived(form) => self.serve_derived(admitted, form, request).await,
+        };
+        let Target { key, facts, .. } = &**admitted.wanted();
+        answered.map_err(|fault| fault.about(key).missing_as(facts.missing_code))
     }
 
     fn serve_other(
@@ -319,16 +330,8 @@ impl Pipeline {
             reusable,
             document: _,
         } = settled;
-        let tag_of_digest = || {
-            record
-                .blob()
-                .map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()))
-        };
-        let digest_tag = if record.headers.etag.is_none() {
-            tag_of_digest()
-        } else {
-            None
-        };
+        let untagged = record.blob().filter(|_| record.headers.etag.is_none());
+        let digest_tag = untagged.map(|blob| format!("\"sha256-{}\"", blob.digest.to_hex()));
         let length = record.blob().map(|blob| blob.size);
         let digest = record.blob().map(|blob| &blob.digest);
         let mut representation =
@@ -470,12 +473,8 @@ impl Pipeline {
             .as_deref()
             .filter(|record| matches!(record.content, Content::Pointer(_)))
         {
-            return Ok(self
-                .remote
-                .copies
-                .follow_pointer(wanted, pointer)
-                .await
-                .is_some());
+            let held = self.remote.copies.follow_pointer(wanted, pointer).await;
+            return Ok(held.is_some());
         }
         let class = record
             .as_deref()

@@ -131,6 +131,19 @@ impl Target {
         }
     }
 
+    /// As whoever asks for it who gets the variant of this key; `None` if nobody does.
+    pub(crate) fn as_variant(&self, variant: &str) -> Option<Self> {
+        let spec = self
+            .format
+            .in_variant(&self.spec, keys::format_variant(variant))?;
+        Some(Self {
+            key: keys::key_of(&self.entry, self.format, &spec),
+            spec,
+            stated: None,
+            ..self.clone()
+        })
+    }
+
     /// Whether files are waited for by way of it: files wait for their documents, so documents must never wait for files; a document that
     /// heads a generation waits for the files of it, so these must not wait for others either. It knows what they are: one of which that is
     /// still to be asked is wanted by a client, and waits for the document as other files do.

@@ -446,6 +446,32 @@ async fn documents_past_their_stale_bound_are_missing_in_an_outage() {
     assert_eq!(paths(&outage(&bench).await), [("index", 0, "too_old")]);
 }
 
+/// A query may be a secret: of a path that clients ask for with one it is said so, and no more.
+#[tokio::test]
+async fn what_is_asked_for_with_a_query_says_so() {
+    let bench = Bench::new().await;
+    for (target, has_query) in [
+        ("none?token=secret", true),
+        ("none", false),
+        ("none?x", false),
+    ] {
+        bench.get("generic", target).await.unwrap_err();
+        let seen = outage(&bench).await;
+        assert_eq!(seen.missing.len(), 1, "one path");
+        let path = &seen.missing[0];
+        assert_eq!(
+            (&*path.path, path.has_query),
+            ("none", has_query),
+            "{target}"
+        );
+    }
+    let bench = Bench::new().await;
+    bench.get("generic", "what%3Fis?it").await.unwrap_err();
+    let seen = outage(&bench).await;
+    assert_eq!(paths(&seen), [("what?is", 1, "absent")]);
+    assert!(seen.missing[0].has_query);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flight_is_seen_while_it_is_under_way() {
     let bench = Bench::new().await;

@@ -20,6 +20,8 @@ struct Place<'a> {
     name: &'a str,
     /// Scheme, host and port, and the path in front of larder; no slash at the end.
     base: &'a str,
+    /// There is no such path.
+    is_at_root: bool,
     /// The repository's own address; no slash at the end.
     root: String,
     /// Host and port.
@@ -82,6 +84,7 @@ impl<'a> Place<'a> {
         Self {
             name: repository.name.as_str(),
             base: base.trim_end_matches('/'),
+            is_at_root: url.as_ref().is_none_or(|url| url.path() == "/"),
             root: repository_url(base, repository),
             authority: format!("{host}{port}"),
             host,
@@ -172,7 +175,27 @@ fn helm(place: &Place<'_>) -> Vec<ClientLines> {
 }
 
 fn docker(place: &Place<'_>, repository: &Repository) -> Vec<ClientLines> {
-    let (name, authority, base) = (place.name, &place.authority, place.base);
+    let registry = repository
+        .upstream()
+        .and_then(|upstream| upstream.base_urls.first())
+        .filter(|url| url.host().is_some());
+    // A registry is a host to all others: they look for `/v2/` at its root.
+    let mut all = Vec::new();
+    if place.is_at_root {
+        all.extend(images(place));
+    }
+    if let Some(registry) = registry {
+        all.push(containerd(place, registry));
+    }
+    if place.is_at_root && registry.is_some() {
+        all.push(mirror(place));
+    }
+    all
+}
+
+/// Images by larder's own name.
+fn images(place: &Place<'_>) -> Vec<ClientLines> {
+    let (name, authority) = (place.name, &place.authority);
     let image = format!("{authority}/{name}/IMAGE:TAG");
     let plain = if place.is_plain {
         " --tls-verify=false"
@@ -196,33 +219,38 @@ fn docker(place: &Place<'_>, repository: &Repository) -> Vec<ClientLines> {
             engine,
         ));
     }
-    let registry = repository
-        .upstream()
-        .and_then(|upstream| upstream.base_urls.first())
-        .filter(|url| url.host().is_some());
-    if let Some(registry) = registry {
-        let server = registry.origin().ascii_serialization();
-        all.push(lines(
-            "containerd, as a mirror",
-            "/etc/containerd/certs.d/REGISTRY/hosts.toml",
-            format!(
-                "server = \"{server}\"\n\n[host.\"{base}/v2/{name}\"]\n  capabilities = [\"pull\", \"resolve\"]\n  override_path = true"
-            ),
-        ));
-        let insecure = if place.is_plain {
-            "\ninsecure = true"
-        } else {
-            ""
-        };
-        all.push(lines(
-            "podman, skopeo, as a mirror",
-            "/etc/containers/registries.conf.d/larder.conf",
-            format!(
-                "[[registry]]\nprefix = \"REGISTRY\"\nlocation = \"REGISTRY\"\n\n[[registry.mirror]]\nlocation = \"{authority}/{name}\"{insecure}"
-            ),
-        ));
-    }
     all
+}
+
+fn containerd(place: &Place<'_>, registry: &Url) -> ClientLines {
+    let (server, base, name) = (
+        registry.origin().ascii_serialization(),
+        place.base,
+        place.name,
+    );
+    lines(
+        "containerd, as a mirror",
+        "/etc/containerd/certs.d/REGISTRY/hosts.toml",
+        format!(
+            "server = \"{server}\"\n\n[host.\"{base}/v2/{name}\"]\n  capabilities = [\"pull\", \"resolve\"]\n  override_path = true"
+        ),
+    )
+}
+
+fn mirror(place: &Place<'_>) -> ClientLines {
+    let (name, authority) = (place.name, &place.authority);
+    let insecure = if place.is_plain {
+        "\ninsecure = true"
+    } else {
+        ""
+    };
+    lines(
+        "podman, skopeo, as a mirror",
+        "/etc/containers/registries.conf.d/larder.conf",
+        format!(
+            "[[registry]]\nprefix = \"REGISTRY\"\nlocation = \"REGISTRY\"\n\n[[registry.mirror]]\nlocation = \"{authority}/{name}\"{insecure}"
+        ),
+    )
 }
 
 fn rpm(place: &Place<'_>) -> Vec<ClientLines> {
@@ -308,16 +336,34 @@ mod tests {
         ];
         for (package, clients) in clients {
             for client in clients {
-                let text = text_of("https://larder.example.com/cache/", package, client);
-                let address = if package == PackageType::Docker {
-                    "larder.example.com"
+                // Images need larder at the root of its host.
+                let (base, address) = if package == PackageType::Docker {
+                    ("https://larder.example.com/", "larder.example.com")
                 } else {
-                    "https://larder.example.com/cache/api/v1/remote/main"
+                    (
+                        "https://larder.example.com/cache/",
+                        "https://larder.example.com/cache/api/v1/remote/main",
+                    )
                 };
+                let text = text_of(base, package, client);
                 assert!(text.contains(address), "{package:?} {client}: {text}");
                 assert!(!text.contains("cache//"), "{text}");
             }
         }
+    }
+
+    /// docker, podman and skopeo take what is behind the host for a part of the image's name.
+    #[test]
+    fn behind_a_path_only_containerd_is_led_to_images() {
+        let repository = remote("main", PackageType::Docker, "https://registry.example.com/");
+        let told = client_lines("https://larder.example.com/cache", &repository);
+        let clients: Vec<&str> = told.iter().map(|lines| lines.client).collect();
+        assert_eq!(clients, ["containerd, as a mirror"]);
+        assert!(
+            told[0]
+                .text
+                .contains("\"https://larder.example.com/cache/v2/main\"")
+        );
     }
 
     #[test]

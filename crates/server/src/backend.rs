@@ -13,8 +13,8 @@ use larder_engine::{
     Answer, Archive, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse,
     Explanation, FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest,
     HeldSize, HeldSummary, History, HotTicket, JobReport, JobRequest, JobsPage, MirrorReport,
-    OfferPage, OfferRequest, Outage, RecentError, RecentErrors, RefusedGroup, ScrubReport, Span,
-    StoreReport, TrafficSource, UpstreamReport, Written,
+    OfferPage, OfferRequest, Outage, Queries, RecentError, RecentErrors, RefusedGroup, ScrubReport,
+    Span, StoreReport, TrafficSource, UpstreamReport, Written,
 };
 use larder_engine::{
     ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
@@ -78,6 +78,7 @@ pub trait Backend: Send + Sync + 'static {
     fn forget(
         &self,
         _request: ArtifactRequest<'_>,
+        _of: Queries,
     ) -> impl Future<Output = Result<bool, Fault>> + Send {
         async { Ok(false) }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::{Response, StatusCode};
 use larder_core::{ErrorCode, Fault, FaultKind, Mount, RepositoryKind, UnixMillis};
 use larder_engine::{
-    HeldArtifact, HeldCursor, HeldRequest, HeldSize, OfferRequest, OfferedArtifact,
+    HeldArtifact, HeldCursor, HeldRequest, HeldSize, OfferRequest, OfferedArtifact, Queries,
 };
 use serde_json::{Value, json};
 
@@ -288,7 +288,7 @@ pub(crate) async fn forget<B: Backend>(
     let mount = Mount::api(&exchange.client.base, RepositoryKind::Remote, name);
     let request = exchange.request(name, path, mount, bytes::Bytes::new());
     let audience = Audience::Repository(Some(remote));
-    let (response, kind) = match exchange.backend.forget(request).await {
+    let (response, kind) = match exchange.backend.forget(request, Queries::AsAsked).await {
         Ok(true) => (
             text(StatusCode::NO_CONTENT, "text/plain", ""),
             RequestKind::Other,

@@ -7,8 +7,8 @@ use larder_engine::{
     Answer, Archive, ArtifactRequest, Body, Cleared, ClusterReport, DiskSpace, DiskUse, Engine,
     Explanation, FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest,
     HeldSummary, History, HotTicket, JobReport, JobRequest, JobsPage, OfferPage, OfferRequest,
-    Outage, RecentError, RecentErrors, RefusedGroup, ScrubReport, Span, StoreReport, TrafficSource,
-    UpstreamReport, Written,
+    Outage, Queries, RecentError, RecentErrors, RefusedGroup, ScrubReport, Span, StoreReport,
+    TrafficSource, UpstreamReport, Written,
 };
 use larder_engine::{
     ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
@@ -64,8 +64,8 @@ impl Backend for Arc<Engine> {
         Engine::flush(self, request).await
     }
 
-    async fn forget(&self, request: ArtifactRequest<'_>) -> Result<bool, Fault> {
-        Engine::forget(self, &request).await
+    async fn forget(&self, request: ArtifactRequest<'_>, of: Queries) -> Result<bool, Fault> {
+        Engine::forget(self, &request, of).await
     }
 
     async fn write(

@@ -94,7 +94,7 @@ fn docker<B: Backend>(
 /// A first segment that is a docker repository's name always means it. Anything else is an image of the repository that stands for the
 /// registry whose mirror the client takes larder for (`?ns=`) and of no other, for elsewhere the name is another image's; where the client
 /// names no registry, of the default remote.
-fn choose<'p, B: Backend>(
+pub(crate) fn choose<'p, B: Backend>(
     exchange: &Exchange<'_, B>,
     rest: &'p str,
 ) -> Result<(String, &'p str), Fault> {

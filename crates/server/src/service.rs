@@ -10,13 +10,16 @@
 //! 7. the handler (`artifact.rs`, `admin.rs`);
 //! 8. access log (`access_log.rs`), latency, `Connection: close` where the body has not been read.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
@@ -291,13 +294,7 @@ impl<B: Backend> Service<B> {
         // Behind a pointer: usually there is none.
         let span = spans::begin(&head).map(Box::new);
         let context = span.as_ref().map(|span| span.context());
-        let mut handled = named(id, context, async {
-            match self.take_place(&head).await {
-                Ok(()) => dispatch(&exchange, &mut body).await,
-                Err(fault) => Handled::other(fail_at(&exchange, &fault)),
-            }
-        })
-        .await;
+        let mut handled = named(id, context, self.handle(&exchange, &mut body)).await;
         self.log(&head, &client, id, &handled, started);
         if let Some(span) = span {
             spans::end(*span, &head, &handled);
@@ -329,6 +326,29 @@ impl<B: Backend> Service<B> {
                 .then(|| Box::new(self.broken_off(id, repository.as_deref(), &head, &client)))
         };
         response.map(|body| body.keep_running(running).named(id, broken))
+    }
+
+    /// Hands a request on that has a place. Where larder itself is at fault and panics, this request is lost, and others of its connection
+    /// are not.
+    async fn handle(&self, exchange: &Exchange<'_, B>, body: &mut Incoming) -> Handled {
+        let handled = async {
+            match self.take_place(exchange.head).await {
+                Ok(()) => dispatch(exchange, body).await,
+                Err(fault) => Handled::other(fail_at(exchange, &fault)),
+            }
+        };
+        let handled = AssertUnwindSafe(handled).catch_unwind().await;
+        handled.unwrap_or_else(|panic| {
+            let path = exchange.head.uri.path();
+            tracing::error!(
+                path = &*shown(path),
+                panic = words_of(&*panic),
+                "a request ended in a panic"
+            );
+            let message = "a fault of larder's own; its log says more";
+            let fault = Fault::new(FaultKind::Internal, ErrorCode::Internal, message);
+            Handled::other(fail_at(exchange, &fault))
+        })
     }
 
     /// A connection in the reserve answers probes; for anything else it needs a place among the others.
@@ -408,6 +428,13 @@ impl<B: Backend> Service<B> {
             self.backend.now()
         });
     }
+}
+
+/// What a panic says.
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("it says nothing")
 }
 
 /// Puts the request's name into the answer.

@@ -9,7 +9,7 @@ use larder_core::{
 };
 use larder_engine::{
     Answer, ArtifactRequest, BackendHealth, FlushReport, FlushRequest, Health, HeldPage,
-    HeldRequest, HeldSummary, Written,
+    HeldRequest, HeldSummary, Queries, Written,
 };
 use larder_formats::{ErrorBody, standard_error_body};
 
@@ -91,7 +91,7 @@ impl Backend for Starting {
         Err(not_yet())
     }
 
-    async fn forget(&self, _request: ArtifactRequest<'_>) -> Result<bool, Fault> {
+    async fn forget(&self, _request: ArtifactRequest<'_>, _of: Queries) -> Result<bool, Fault> {
         Err(not_yet())
     }
 

@@ -201,31 +201,40 @@ impl Documents {
         arrived: &[(Arc<Target>, Settled)],
     ) -> Vec<Arc<ClaimTable>> {
         let mut tables = Vec::new();
-        if !document.heads_generation() {
-            return tables;
-        }
-        for (path, _) in table
-            .iter()
-            .filter(|(path, _)| document.facts_of(path).names_files())
-        {
-            if let Some((file, settled)) =
-                arrived.iter().find(|(file, _)| file.spec.key_path == path)
-            {
+        for path in names_of_documents(document, table) {
+            let arrived = arrived.iter().find(|(file, _)| file.spec.key_path == path);
+            if let Some((file, settled)) = arrived {
                 tables.extend(self.arrived_claims(file, settled).await.ok());
-                continue;
-            }
-            let Some(file) =
-                admission::named_file(&document.entry, document.format, path).map(Arc::new)
-            else {
-                continue;
-            };
-            if let Ok(Some(record)) = self.catalog.record(&file.key).await
-                && record.blob().is_some()
-            {
+            } else if let Some((file, record)) = self.held_file(document, path).await {
                 tables.extend(self.claim_table(&file, &record).await.ok());
             }
         }
         tables
+    }
+
+    /// Those files that a document names and that name further files, as far as they are held.
+    pub(crate) async fn nested_documents(
+        &self,
+        document: &Arc<Target>,
+        table: &ClaimTable,
+    ) -> Vec<(Arc<Target>, Arc<ArtifactRecord>)> {
+        let mut held = Vec::new();
+        for path in names_of_documents(document, table) {
+            held.extend(self.held_file(document, path).await);
+        }
+        held
+    }
+
+    /// A file of the same repository that a document names, if its bytes are held.
+    async fn held_file(
+        &self,
+        document: &Target,
+        path: &str,
+    ) -> Option<(Arc<Target>, Arc<ArtifactRecord>)> {
+        let file = admission::named_file(&document.entry, document.format, path)?;
+        let record = self.catalog.record(&file.key).await.ok().flatten()?;
+        let has_bytes = record.blob().is_some();
+        has_bytes.then(|| (Arc::new(file), record))
     }
 
     /// Reads what a new document's files name, before the first client asks for one of them.
@@ -277,4 +286,15 @@ impl Documents {
         }
         tables
     }
+}
+
+/// The paths of those files that a document names and that name further files.
+fn names_of_documents<'t>(
+    document: &Target,
+    table: &'t ClaimTable,
+) -> impl Iterator<Item = &'t str> {
+    // Most name files alone, and so many that nobody looks at all of them in vain.
+    let heading = document.heads_generation().then_some(table).into_iter();
+    let paths = heading.flat_map(|table| table.iter().map(|(path, _)| path));
+    paths.filter(move |path| document.facts_of(path).names_files())
 }

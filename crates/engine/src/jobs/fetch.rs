@@ -14,7 +14,7 @@ use larder_storage::{Body, JobItem};
 
 use super::Jobs;
 use crate::fault::storage_fault;
-use crate::policy::admission::{self, Admission};
+use crate::policy::admission::{self, Admission, Admitted};
 use crate::target::{ArtifactRequest, Target};
 
 /// How often a file is asked for whose upstream says when to ask again.
@@ -95,16 +95,32 @@ impl Jobs {
             mount: Mount::api(BASE, RepositoryKind::Remote, repository),
             body: bytes::Bytes::new(),
         };
-        let Admission::Read(admitted) = admission::admit(&self.pipeline.registry, &request)? else {
-            // What larder answers or refuses by itself.
-            self.pipeline.answer(request).await?;
-            let message = "larder answers this path by itself: there is nothing to fetch";
-            let kind = FaultKind::BadRequest;
-            return Err(Fault::new(kind, ErrorCode::BadRequest, message));
+        let message = match admission::admit(&self.pipeline.registry, &request)? {
+            Admission::Read(admitted) => return self.fetch_admitted(&admitted, &request).await,
+            Admission::PassThrough { .. } => {
+                "this path is passed through to the upstream and never kept: there is nothing to fetch"
+            }
+            Admission::Other { .. } | Admission::Local(_) => {
+                // What larder answers or refuses by itself.
+                self.pipeline.answer(request).await?;
+                "larder answers this path by itself: there is nothing to fetch"
+            }
         };
+        Err(Fault::new(
+            FaultKind::BadRequest,
+            ErrorCode::BadRequest,
+            message,
+        ))
+    }
+
+    async fn fetch_admitted(
+        &self,
+        admitted: &Admitted,
+        request: &ArtifactRequest<'_>,
+    ) -> Result<(u64, Vec<String>), Fault> {
         let wanted = Arc::clone(admitted.wanted());
         let flushes = wanted.entry.flushes.load(Ordering::Acquire);
-        let answer = self.pipeline.answer(request).await?;
+        let answer = self.pipeline.read(admitted, request).await?;
         if let body @ (Body::Growing(_) | Body::Stream(_)) = answer.body.get().clone() {
             let mut chunks = body.chunks();
             while let Some(chunk) = chunks.next().await {

@@ -1,5 +1,6 @@
 //! The flush of exactly one path (`DELETE` on a remote's path, docs/adr/0054): what is held under it, whichever form it is in and
-//! whichever of the repository's upstreams it came from, what is remembered of its absence, and what cannot live without it.
+//! whichever of the repository's upstreams it came from, what is remembered of its absence, and what cannot live without it. The page of a
+//! path shows no queries, and flushes it with all of them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use http::Method;
 use larder_core::{ArtifactPath, Fault, SourceKey};
 use larder_formats::{Format, Operation, Read, RequestParts, Role};
+use larder_storage::{KeyRange, StorageError, Unswept};
 
 use crate::fault::storage_fault;
 use crate::keys;
@@ -21,6 +23,15 @@ const PAGE: u32 = 500;
 /// Redirects to another spelling of a path that are followed.
 const SPELLINGS: usize = 3;
 
+/// Which of what is held under a path is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queries {
+    /// What has the query of the request, or none as that.
+    AsAsked,
+    /// Whatever query it has.
+    Any,
+}
+
 /// What a path names.
 enum Named {
     /// Something that is read through the cache.
@@ -34,30 +45,27 @@ enum Named {
 impl Operator {
     /// Forgets what is held under the path of a request; gives whether there was anything. Access rules are not asked: what they no longer
     /// admit can be flushed as well. A download begun before serves its readers and commits nothing.
-    pub(crate) async fn forget(&self, request: &ArtifactRequest<'_>) -> Result<bool, Fault> {
+    pub(crate) async fn forget(
+        &self,
+        request: &ArtifactRequest<'_>,
+        queries: Queries,
+    ) -> Result<bool, Fault> {
         let entry = admission::entry(&self.registry, request.repository)?;
         let format = entry.format;
         let (keys, document) = match named(&entry, format, request)? {
             Named::Nothing => return Ok(false),
             Named::External(key) => (vec![key], None),
             Named::Source(read) => {
-                let mut keys = vec![keys::key_of(&entry, format, &read.source)];
-                // What signs a document says nothing of another one, and is exchanged with it.
-                let generation = (read.facts.role == Some(Role::Document))
-                    .then(|| format.generation(&read.source.key_path))
-                    .flatten();
-                let companions = generation.map(|generation| generation.companions);
-                keys.extend(
-                    companions
-                        .unwrap_or_default()
-                        .iter()
-                        .map(|companion| keys::key_of(&entry, format, &companion.source)),
-                );
+                let keys = keys_of(&entry, &read);
                 let is_document = read.source.is_document;
                 (keys, is_document.then_some(read.source.key_path))
             }
         };
-        let is_meant = |key: &SourceKey| keys.iter().any(|meant| keys::names_the_same(meant, key));
+        let names = match queries {
+            Queries::AsAsked => keys::names_the_same,
+            Queries::Any => keys::are_of_one_path,
+        };
+        let is_meant = |key: &SourceKey| keys.iter().any(|meant| names(meant, key));
         // What has arrived is held, to whoever asks, before its row is written.
         let landing = self.flights.flush(is_meant);
         self.catalog.begin_flush(&entry);
@@ -65,7 +73,10 @@ impl Operator {
         // What is being committed at this moment becomes visible first, so that it is found and dropped.
         self.catalog.barrier().await;
         self.note_ages_first(&entry).await?;
-        let mut forgotten = landing + self.delete(&entry, &keys).await?;
+        let held = self.held_under(&keys, queries).await;
+        let held = held.map_err(|error| storage_fault(&entry, &error))?;
+        let held = held.into_iter().filter(is_meant).collect();
+        let mut forgotten = landing + self.delete(&entry, held).await?;
         if let Some(document) = document.filter(|_| forgotten > 0) {
             self.doubt_what_it_names(&entry, format, &document).await?;
         }
@@ -83,22 +94,45 @@ impl Operator {
         Ok(forgotten > 0)
     }
 
-    /// Deletes the rows of these keys, in all variants; gives their number.
-    async fn delete(&self, entry: &RepositoryState, keys: &[SourceKey]) -> Result<usize, Fault> {
-        let mut deleted = Vec::new();
+    /// The keys of all rows with the paths of these, in all variants, and those behind a question mark if any query will do.
+    async fn held_under(
+        &self,
+        keys: &[SourceKey],
+        queries: Queries,
+    ) -> Result<Vec<SourceKey>, StorageError> {
+        let mut held = Vec::new();
         for meant in keys {
-            let variants = self.catalog.variants(&meant.repository, &meant.path).await;
-            let variants = variants.map_err(|error| storage_fault(entry, &error))?;
-            let of_variant = |variant: String| SourceKey {
+            let of = |path: String, variant: String| SourceKey {
+                repository: meant.repository.clone(),
+                path: path.into(),
                 variant: Cow::Owned(variant),
-                ..meant.clone()
             };
-            let meant = variants
-                .into_iter()
-                .map(of_variant)
-                .filter(|key| keys::names_the_same(meant, key));
-            deleted.extend(meant);
+            let (name, path) = (&meant.repository, &*meant.path);
+            let variants = self.catalog.variants(name, path).await?;
+            held.extend(variants.into_iter().map(|one| of(path.to_owned(), one)));
+            if queries == Queries::AsAsked {
+                continue;
+            }
+            let mut range = KeyRange::of_prefix(&format!("{path}?"));
+            loop {
+                let page = self
+                    .catalog
+                    .record_keys(name, &range, PAGE, Unswept::Nothing)
+                    .await?;
+                let Some(last) = page.last() else { break };
+                range = range.behind(last);
+                held.extend(page.into_iter().map(|(path, variant)| of(path, variant)));
+            }
         }
+        Ok(held)
+    }
+
+    /// Deletes the rows of these keys; gives their number.
+    async fn delete(
+        &self,
+        entry: &RepositoryState,
+        deleted: Vec<SourceKey>,
+    ) -> Result<usize, Fault> {
         let count = deleted.len();
         self.catalog
             .delete(deleted)
@@ -148,6 +182,24 @@ impl Operator {
                 .map_err(|error| storage_fault(entry, &error))?;
         }
     }
+}
+
+/// The keys of what is read, and of what cannot be without it.
+fn keys_of(entry: &RepositoryState, read: &Read) -> Vec<SourceKey> {
+    let format = entry.format;
+    let mut keys = vec![keys::key_of(entry, format, &read.source)];
+    // What signs a document says nothing of another one, and is exchanged with it.
+    let generation = (read.facts.role == Some(Role::Document))
+        .then(|| format.generation(&read.source.key_path))
+        .flatten();
+    let companions = generation.map(|generation| generation.companions);
+    keys.extend(
+        companions
+            .unwrap_or_default()
+            .iter()
+            .map(|companion| keys::key_of(entry, format, &companion.source)),
+    );
+    keys
 }
 
 /// What a request's path names, as GET reads it: encoded, folded, and in the spelling that GET is redirected to.

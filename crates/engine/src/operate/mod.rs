@@ -25,6 +25,7 @@ pub use archive::{
 pub use condition::{BackendHealth, DiskSpace, Health};
 pub(crate) use explain::Explainer;
 pub use flush::{CacheType, FlushReport, FlushRequest};
+pub use forget::Queries;
 pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
 pub use ledger::{
     Forecast, History, HistoryPoint, Ledger, MissingPath, Outage, RecentError, RecentErrors,

@@ -12,6 +12,7 @@ use larder_storage::{HeldRow, HolderRange, KeyRange, Unswept};
 use url::Url;
 
 use super::base::{Views, cached_at, expires, is_virtual, not_held};
+use super::package::part_of;
 use super::room::Room;
 use super::search::SearchHit;
 use crate::fault::storage_fault;
@@ -160,10 +161,12 @@ impl Views {
             has_more_copies,
             same_bytes,
             has_more_same,
+            part_of: part_of(&entry, path, |index| {
+                naming.iter().any(|one| one.is_held && one.path == index)
+            }),
             naming,
             named_by,
             stated,
-            part_of: entry.format.part_of(path),
             is_local,
             explanation: self.explanation(&entry, path).await,
             copies,

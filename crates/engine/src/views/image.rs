@@ -68,6 +68,8 @@ pub struct Manifest {
     pub parts: Vec<ImagePart>,
     /// Those that are not shown.
     pub left_out: usize,
+    /// The bytes of all of them, also of those not shown, as far as the manifest states them.
+    pub sum: u64,
     /// Its configuration.
     pub config: Option<ImagePart>,
     /// What the configuration says, where it is held.
@@ -178,6 +180,7 @@ impl Views {
             is_index: read.is_index,
             parts: self.parts(entry, read.parts).await?,
             left_out: read.left_out,
+            sum: read.sum,
             config,
             configured,
             referrers: self.referrers(entry, name, &blob.digest).await?,

@@ -143,9 +143,7 @@ impl Views {
         request: &PackageRequest,
     ) -> Result<OfOne, Fault> {
         let index = self.index(entry, request).await?;
-        let source = self.documents.held_source(&index.target, &index.record);
-        let (source, name) = (source.await?, request.name.clone());
-        let releases = self.documents.releases(source, name).await?;
+        let releases = self.releases(&index, &request.name).await?;
         let tags = releases
             .iter()
             .flat_map(|told| told.tags.clone())
@@ -162,6 +160,34 @@ impl Views {
             return Err(not_held(entry, message));
         }
         Ok(OfOne { index, tags, named })
+    }
+
+    /// What an index says of a package; what those documents do that it names and that are held, where it only names them.
+    async fn releases(&self, index: &Index, name: &str) -> Result<Option<Releases>, Fault> {
+        let Index { target, record } = index;
+        let told = self.told_by(target, record, name).await?;
+        if told.is_some() {
+            return Ok(told);
+        }
+        let table = self.documents.claim_table(target, record).await?;
+        let mut all: Option<Releases> = None;
+        for (target, record) in self.documents.nested_documents(target, &table).await {
+            if let Ok(Some(told)) = self.told_by(&target, &record, name).await {
+                all.get_or_insert_default().releases.extend(told.releases);
+            }
+        }
+        // Where no package has this name, a file may have it.
+        Ok(all.filter(|all| !all.releases.is_empty()))
+    }
+
+    async fn told_by(
+        &self,
+        target: &Arc<Target>,
+        record: &Arc<ArtifactRecord>,
+        name: &str,
+    ) -> Result<Option<Releases>, Fault> {
+        let source = self.documents.held_source(target, record).await?;
+        self.documents.releases(source, name.to_owned()).await
     }
 
     /// A page of these files, the newest first, with what is held of each.
@@ -327,6 +353,33 @@ impl Views {
     }
 }
 
+/// What a path is a part of. The index of its package is the nearest above it that is held of those that may name it; where none is, the
+/// format guesses.
+pub(super) fn part_of(
+    entry: &RepositoryState,
+    path: &str,
+    is_held: impl Fn(&str) -> bool,
+) -> Option<PartOf> {
+    let (name, guessed) = match entry.format.part_of(path)? {
+        PartOf::Package { name, folder } => (name, folder),
+        image @ PartOf::Image { .. } => return Some(image),
+    };
+    let has_index = |folder: &str| match entry.format.offering(&entry.repository, Some(folder)) {
+        Offering::In(places) => places
+            .iter()
+            .any(|place| place.in_folder && is_held(&place.path)),
+        _ => false,
+    };
+    let folders = path
+        .rmatch_indices('/')
+        .filter_map(|(at, _)| path.get(..at));
+    let folder = match folders.chain([""]).find(|folder| has_index(folder)) {
+        Some(folder) => Some(folder.to_owned()).filter(|folder| !folder.is_empty()),
+        None => guessed,
+    };
+    Some(PartOf::Package { name, folder })
+}
+
 /// By version, and files of one version by name.
 fn newest_first(one: &Named, other: &Named) -> Ordering {
     by_version(&other.release.version, &one.release.version).then_with(|| one.path.cmp(&other.path))
@@ -335,36 +388,18 @@ fn newest_first(one: &Named, other: &Named) -> Ordering {
 /// Compares versions as people read them: numbers by their value, and what is before a release (`-rc`, `a`, `b`, `dev`) in front of it. The
 /// order of each ecosystem differs in odd cases; this one is for looking at.
 fn by_version(one: &str, other: &str) -> Ordering {
-    let (mut one, mut other) = (parts(one), parts(other));
-    loop {
-        match (one.next(), other.next()) {
-            (None, None) => return Ordering::Equal,
-            (Some(part), None) => return part.against_nothing(),
-            (None, Some(part)) => return part.against_nothing().reverse(),
-            (Some(a), Some(b)) => match a.cmp(&b) {
-                Ordering::Equal => {}
-                differ => return differ,
-            },
-        }
-    }
+    parts(one).cmp(parts(other))
 }
 
-/// A part of a version. Words stand in front of numbers: `1.0-rc` is earlier than `1.0.1`.
+/// A part of a version; the end is one, so that every part stands in one order with it: `1.0-rc`, `1.0`, `1.0-hotfix`, `1.0.1`.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part<'v> {
+    /// A word that says that this is before the release.
+    Before(&'v str),
+    End,
     Word(&'v str),
     /// Without zeros in front: the longer one is larger.
     Number(usize, &'v str),
-}
-
-impl Part<'_> {
-    /// What a version with one part more is to the one without.
-    fn against_nothing(&self) -> Ordering {
-        match self {
-            Self::Word(word) if is_before_release(word) => Ordering::Less,
-            Self::Word(_) | Self::Number(..) => Ordering::Greater,
-        }
-    }
 }
 
 /// Whether a word in a version says that it came before the release.
@@ -378,7 +413,7 @@ fn is_before_release(word: &str) -> bool {
 
 fn parts(version: &str) -> impl Iterator<Item = Part<'_>> {
     let mut rest = version.strip_prefix('v').unwrap_or(version);
-    std::iter::from_fn(move || {
+    let parts = std::iter::from_fn(move || {
         rest = rest.trim_start_matches(|c: char| !c.is_alphanumeric());
         let first = rest.chars().next()?;
         let is_number = first.is_ascii_digit();
@@ -388,10 +423,13 @@ fn parts(version: &str) -> impl Iterator<Item = Part<'_>> {
         Some(if is_number {
             let number = part.trim_start_matches('0');
             Part::Number(number.len(), number)
+        } else if is_before_release(part) {
+            Part::Before(part)
         } else {
             Part::Word(part)
         })
-    })
+    });
+    parts.chain([Part::End])
 }
 
 #[cfg(test)]
@@ -427,5 +465,29 @@ mod tests {
         assert_eq!(by_version("1.0.post1", "1.0"), Ordering::Greater);
         assert_eq!(by_version("1.0a1", "1.0"), Ordering::Less);
         assert_eq!(by_version("1.2.3-r1", "1.2.3-r0"), Ordering::Greater);
+        assert_eq!(by_version("1.0.post1", "1.0rc1"), Ordering::Greater);
+        assert_eq!(by_version("1.0-hotfix", "1.0-next"), Ordering::Greater);
+    }
+
+    /// What is no order at all makes sorting panic.
+    #[test]
+    fn versions_stand_in_one_order_whatever_they_are_made_of() {
+        let first = [
+            "", "a", "RC", "rc", ".dev", "-next", ".post", "-hotfix", "-x", ".0", ".1", ".10",
+        ];
+        let all: Vec<String> = first
+            .iter()
+            .flat_map(|first| ["", "1", ".02", "rc", "-r1"].map(|last| format!("1{first}{last}")))
+            .collect();
+        for (a, b) in all.iter().flat_map(|a| all.iter().map(move |b| (a, b))) {
+            let order = by_version(a, b);
+            assert_eq!(by_version(b, a), order.reverse(), "{a} {b}");
+            for c in &all {
+                let next = by_version(b, c);
+                if order == next || next == Ordering::Equal {
+                    assert_eq!(by_version(a, c), order, "{a} {b} {c}");
+                }
+            }
+        }
     }
 }

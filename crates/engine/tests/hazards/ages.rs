@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use larder_core::{Fault, MissingDate, Mount, Principal, Repository, RepositoryKind, UnixMillis};
-use larder_engine::{ArtifactRequest, PointValue};
+use larder_engine::{ArtifactRequest, PointValue, Queries};
 use larder_testkit::{Payload, Resource};
 
 use crate::quarantine::{assert_held, dated_page, stated, three_days};
@@ -29,7 +29,13 @@ fn request<'a>(method: &'a Method, headers: &'a HeaderMap, path: &'a str) -> Art
 async fn delete(bench: &Bench, path: &str) {
     let headers = HeaderMap::new();
     let request = request(&Method::DELETE, &headers, path);
-    assert!(bench.engine.forget(&request).await.unwrap());
+    assert!(
+        bench
+            .engine
+            .forget(&request, Queries::AsAsked)
+            .await
+            .unwrap()
+    );
 }
 
 fn dated(body: &Payload, days: i64) -> Resource {

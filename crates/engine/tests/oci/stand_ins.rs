@@ -166,6 +166,75 @@ async fn an_old_copy_stands_in_no_longer_than_its_owner_allows() {
     assert_eq!(refusal(get(&bench, WIDE).await).0, FaultKind::BadGateway);
 }
 
+async fn missing(bench: &Bench, repository: &str) -> Vec<String> {
+    let name = [repository.to_owned()];
+    let outage = bench.engine.ledger().outage(repository, &name, None, 10);
+    let missing = outage.await.unwrap().missing.into_iter();
+    missing.map(|path| path.path).collect()
+}
+
+/// A copy that is too old to be served is in nobody's way: what another client, or a job, has brought since then is served.
+#[tokio::test]
+async fn a_younger_copy_stands_in_for_one_that_is_too_old() {
+    let mut bench = Bench::with(|repository| {
+        repository.cache.mutable_ttl = Duration::from_secs(60);
+        repository.cache.stale_max_age = Some(Duration::from_hours(1));
+    })
+    .await;
+    let manifest = image(OCI_MANIFEST, "one");
+    tag(&bench.origin, TAG, &manifest);
+    let packument = Resource::new(r#"{"name":"demo","versions":{}}"#);
+    let packument = packument.content_type("application/json");
+    bench.origin.put("/demo", packument);
+    let short: &[_] = &[("accept", "application/vnd.npm.install-v1+json")];
+    get(&bench, NARROW).await.unwrap();
+    bench.ask(Method::GET, "npm", "demo", short).await.unwrap();
+    bench.settled().await;
+    bench.wait(7200);
+    for (repository, path) in [(REPOSITORY, TAG), ("npm", "demo")] {
+        assert_eq!(missing(&bench, repository).await, [path]);
+    }
+    // The forms that jobs ask for.
+    get(&bench, &[]).await.unwrap();
+    bench.ask(Method::GET, "npm", "demo", &[]).await.unwrap();
+    bench.settled().await;
+    for repository in [REPOSITORY, "npm"] {
+        assert_eq!(missing(&bench, repository).await, [""; 0]);
+    }
+    bench.origin.stop().await;
+    for _ in 0..2 {
+        let got = get(&bench, NARROW).await.unwrap();
+        assert_eq!(got.text(), manifest.body);
+        assert!(!got.answer.hot, "it is for once");
+        bench.ask(Method::GET, "npm", "demo", short).await.unwrap();
+        bench.settled().await;
+    }
+    bench.wait(7200);
+    assert_eq!(refusal(get(&bench, NARROW).await).0, FaultKind::BadGateway);
+}
+
+/// With a stand-in behind it, what the registry has anew takes the place of the copy that was too old.
+#[tokio::test]
+async fn what_is_new_replaces_the_copy_that_was_too_old() {
+    let bench = Bench::with(|repository| {
+        repository.cache.mutable_ttl = Duration::from_secs(60);
+        repository.cache.stale_max_age = Some(Duration::from_hours(1));
+    })
+    .await;
+    let (one, two) = (image(OCI_MANIFEST, "one"), image(OCI_MANIFEST, "two"));
+    tag(&bench.origin, TAG, &one);
+    get(&bench, NARROW).await.unwrap();
+    bench.settled().await;
+    bench.wait(7200);
+    get(&bench, WIDE).await.unwrap();
+    bench.settled().await;
+    tag(&bench.origin, TAG, &two);
+    for _ in 0..2 {
+        assert_eq!(get(&bench, NARROW).await.unwrap().text(), two.body);
+        bench.settled().await;
+    }
+}
+
 #[tokio::test]
 async fn a_repository_that_is_offline_serves_what_it_holds_in_any_words() {
     let manifest = image(OCI_MANIFEST, "one");

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use larder_core::{Mount, Principal, RepositoryKind};
-use larder_engine::ArtifactRequest;
+use larder_engine::{ArtifactRequest, Queries};
 
 use crate::body;
 use crate::repo::{MASTER, SIGNATURE, Style, generation};
@@ -20,7 +20,11 @@ async fn forget(bench: &Bench, path: &str) -> bool {
         mount: Mount::api("http://127.0.0.1:8000", RepositoryKind::Remote, "rpm"),
         body: Bytes::new(),
     };
-    bench.engine.forget(&request).await.unwrap()
+    bench
+        .engine
+        .forget(&request, Queries::AsAsked)
+        .await
+        .unwrap()
 }
 
 /// A signature says nothing of another master index, so it goes with its own; what is named by its digest stays right.

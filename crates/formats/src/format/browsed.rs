@@ -65,6 +65,8 @@ pub struct Manifest {
     pub is_index: bool,
     /// Parts beyond those that are given.
     pub left_out: usize,
+    /// The bytes of all parts, those left out among them, as far as it states them.
+    pub sum: u64,
 }
 
 /// A descriptor of a manifest.

@@ -64,6 +64,11 @@ pub trait Protocol: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// What whoever gets the variant of this name asks for in the place of `source`; `None` if it has no such one.
+    fn in_variant(&self, _source: &SourceSpec, _variant: &str) -> Option<SourceSpec> {
+        None
+    }
+
     /// The `Accept` with which a document is asked for once more where the upstream answered this status to its own: some servers have
     /// nothing for those who mention a media type that they do not know. What has another one at all has one for 406.
     fn accept_otherwise(&self, _source: &SourceSpec, _status: u16) -> Option<&'static str> {

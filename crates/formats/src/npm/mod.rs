@@ -96,6 +96,18 @@ impl Protocol for Npm {
         source.variant == request::ABBREVIATED && variant == request::FULL
     }
 
+    fn in_variant(&self, source: &SourceSpec, variant: &str) -> Option<SourceSpec> {
+        let forms = [source.variant, variant].map(request::form);
+        let [Some(_), Some((accept, variant))] = forms else {
+            return None;
+        };
+        Some(SourceSpec {
+            accept: Some(accept),
+            variant,
+            ..source.clone()
+        })
+    }
+
     /// npm itself asks for the full form where the abbreviated one is 404.
     fn accept_otherwise(&self, source: &SourceSpec, status: u16) -> Option<&'static str> {
         (source.variant == request::ABBREVIATED && status == 406).then_some("application/json")

@@ -115,6 +115,12 @@ pub(super) fn packument(route: Route<'_>, abbreviated: bool) -> SourceSpec {
     source(route, Some(accept), variant)
 }
 
+/// The form of a packument of this name, with the `Accept` that it is asked for with.
+pub(super) fn form(variant: &str) -> Option<(&'static str, &'static str)> {
+    let forms = [(ACCEPT_ABBREVIATED, ABBREVIATED), (ACCEPT_JSON, FULL)];
+    forms.into_iter().find(|(_, known)| *known == variant)
+}
+
 fn source(route: Route<'_>, accept: Option<&'static str>, variant: &'static str) -> SourceSpec {
     SourceSpec {
         base: SourceBase::Files,

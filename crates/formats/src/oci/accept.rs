@@ -71,6 +71,12 @@ impl Accepted {
         Self(ALL)
     }
 
+    /// The types of a class.
+    pub(super) fn of_class(class: &str) -> Option<Self> {
+        let mut classes = SETS.iter().map(|(words, _)| words);
+        classes.position(|words| words == class).map(Self)
+    }
+
     /// The class under which a tag is kept. The older forms are part of it only where nothing else is accepted.
     pub(super) fn class(self) -> &'static str {
         let set = if self.0 & USUAL == 0 {
@@ -133,6 +139,8 @@ mod tests {
         let containerd = format!("{}, {}, {}, {}, */*", of(3), of(1), of(2), of(0));
         let usual = accepted(&[&containerd]);
         assert_eq!(usual.class(), "index+list+manifest+schema2");
+        assert_eq!(Accepted::of_class(usual.class()), Some(usual));
+        assert_eq!(Accepted::of_class("full"), None);
         // podman names the oldest forms as well, curl names nothing: each can be given the same.
         assert_eq!(
             accepted(&[of(2), of(3), of(4), of(5), of(1), of(0)]).class(),

@@ -171,6 +171,13 @@ impl Browsed for Oci {
         let left_out = parts.len().saturating_sub(most);
         let kind = if is_index { "manifests" } else { "blobs" };
         let of = |part: Lenient<RawPart>, kind| part.is().map(|part| part.part(name, kind));
+        let mut parts: Vec<Part> = parts
+            .into_iter()
+            .filter_map(|part| of(part, kind))
+            .collect();
+        let sizes = parts.iter().filter_map(|part| part.size);
+        let sum = sizes.fold(0, u64::saturating_add);
+        parts.truncate(most);
         Ok(Some(Manifest {
             media_type: text(raw.media_type),
             artifact_type: text(raw.artifact_type),
@@ -179,13 +186,10 @@ impl Browsed for Oci {
                 .and_then(|subject| of(subject, "manifests"))
                 .map(|subject| subject.digest),
             config: raw.config.and_then(|config| of(config, "blobs")),
-            parts: parts
-                .into_iter()
-                .take(most)
-                .filter_map(|part| of(part, kind))
-                .collect(),
+            parts,
             is_index,
             left_out,
+            sum,
         }))
     }
 
@@ -269,6 +273,11 @@ mod tests {
         assert_eq!(image.parts[0].path, format!("a/b/blobs/{DIGEST}"));
         assert_eq!(image.parts[0].size, Some(3));
         assert_eq!(image.config.unwrap().size, None, "sizes are numbers");
+        let layer = |size: u64| format!(r#"{{"digest":"{DIGEST}","size":{size}}}"#);
+        let layers = [layer(3), layer(40), layer(500)].join(",");
+        let image = manifest(&format!(r#"{{"layers":[{layers}]}}"#), 1);
+        let shown = (image.parts.len(), image.left_out, image.sum);
+        assert_eq!(shown, (1, 2, 543), "of all, those not given among them");
     }
 
     #[test]

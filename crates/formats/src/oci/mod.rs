@@ -220,6 +220,16 @@ impl Protocol for Oci {
             })
     }
 
+    fn in_variant(&self, source: &SourceSpec, variant: &str) -> Option<SourceSpec> {
+        let is_negotiated = !source.variant.is_empty() && !variant.is_empty();
+        let accepted = accept::Accepted::of_class(variant).filter(|_| is_negotiated)?;
+        Some(SourceSpec {
+            accept: Some(accepted.field()),
+            variant: accepted.class(),
+            ..source.clone()
+        })
+    }
+
     fn refused_to_anybody(&self, repository: &Repository, path: &str) -> Option<Refusal> {
         request::refused_to_anybody(repository, path)
     }

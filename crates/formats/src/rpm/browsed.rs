@@ -1,10 +1,10 @@
-//! Packages by the names of their files, `name-version-release.arch.rpm`.
+//! Packages by the index that is held, and by the names of their files, `name-version-release.arch.rpm`.
 
-use super::{Rpm, path};
+use super::{Rpm, path, primary};
 use crate::format::browsed::{file_name, folder};
-use crate::{Browsed, PartOf};
+use crate::{Browsed, Document, Links, Malformed, PartOf, Releases};
 
-/// Folders that packages stand in below the root of their repository.
+/// Folders that packages stand in below the root of their repository, as far as a path tells.
 const BELOW: [&str; 3] = ["Packages", "RPMS", "rpms"];
 
 impl Browsed for Rpm {
@@ -14,6 +14,22 @@ impl Browsed for Rpm {
             name: name.to_owned(),
             folder: root(path),
         })
+    }
+
+    fn releases(
+        &self,
+        document: &Document<'_>,
+        name: &str,
+        links: &Links<'_>,
+    ) -> Result<Option<Releases>, Malformed> {
+        // The master names documents only, of which this one names packages.
+        if path::is_master(document.key_path) {
+            return Ok(None);
+        }
+        Ok(Some(Releases {
+            tags: Vec::new(),
+            releases: primary::releases(document, links, name)?,
+        }))
     }
 
     fn version_of<'p>(&self, path: &'p str, name: &str) -> Option<&'p str> {
@@ -49,7 +65,12 @@ fn root(path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use larder_core::{PackageType, UnixMillis};
+    use url::Url;
+
     use super::*;
+    use crate::Release;
+    use crate::testing::{links, remote};
 
     #[test]
     fn files_tell_their_package_version_and_repository() {
@@ -71,5 +92,45 @@ mod tests {
             })
         );
         assert_eq!(Rpm.part_of("repodata/repomd.xml"), None);
+    }
+
+    /// Dates and versions as createrepo_c writes them; no file's name has to tell them.
+    #[test]
+    fn the_primary_tells_packages_versions_and_dates() {
+        let body = br#"<metadata packages="3">
+            <package type="rpm"><name>odd</name><version epoch="0" ver="1.0" rel="2"/><time file="1700000000" build="1600000000"/>
+              <location href="getPackage/odd.rpm"/></package>
+            <package type="rpm"><name>odd</name><version epoch="1" ver="0.9" rel="1.el9"/><location href="x86_64/odd-0.9-1.el9.x86_64.rpm"/></package>
+            <package type="rpm"><name>other</name><version ver="3" rel="1"/><location href="x86_64/odd-3-1.x86_64.rpm"/></package>
+          </metadata>"#;
+        let url = Url::parse("https://mirror.example.com/os/repodata/primary.xml").unwrap();
+        let repository = remote("rpms", PackageType::Rpm, "https://mirror.example.com/");
+        let told = |key_path: &str, name: &str| {
+            let document = Document {
+                body,
+                content_type: "",
+                url: &url,
+                key_path,
+                variant: "",
+                memo: None,
+            };
+            let told = Rpm.releases(&document, name, &links(&repository));
+            told.unwrap().map(|told| told.releases)
+        };
+        let release = |version: &str, path: &str, at: Option<i64>| Release {
+            version: version.to_owned(),
+            path: path.to_owned(),
+            published: at.map(UnixMillis),
+            ..Release::default()
+        };
+        assert_eq!(
+            told("os/repodata/primary.xml", "odd").unwrap(),
+            [
+                release("1.0-2", "os/getPackage/odd.rpm", Some(1_700_000_000_000)),
+                release("1:0.9-1.el9", "os/x86_64/odd-0.9-1.el9.x86_64.rpm", None),
+            ]
+        );
+        assert_eq!(told("os/repodata/primary.xml", "none").unwrap(), []);
+        assert_eq!(told("os/repodata/repomd.xml", "odd"), None);
     }
 }

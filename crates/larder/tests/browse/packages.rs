@@ -323,3 +323,43 @@ async fn a_package_without_files_has_a_page() {
         assert_eq!(answer.status, status, "{name}: {}", answer.text());
     }
 }
+
+/// Packages of openSUSE stand in a folder of their own beside `repodata/`, and others are called as their servers like.
+#[tokio::test]
+async fn packages_are_found_by_the_index_that_is_held_wherever_they_stand() {
+    let origin = Origin::start().await;
+    let package = |name: &str, path: &str| {
+        origin.put(&format!("/oss/{path}"), Resource::new(path.to_owned()));
+        let digest = larder_core::sha256(path.as_bytes()).to_hex();
+        format!(
+            r#"<package type="rpm"><name>{name}</name><version epoch="0" ver="1.0" rel="2"/><checksum type="sha256" pkgid="YES">{digest}</checksum><time file="1700000000" build="1600000000"/><size package="{}"/><location href="{path}"/></package>"#,
+            path.len()
+        )
+    };
+    let jam = package("jam", "x86_64/jam-1.0-2.x86_64.rpm");
+    let odd = package("odd", "getPackage/odd.rpm");
+    let primary = format!(r#"<metadata packages="2">{jam}{odd}</metadata>"#);
+    let digest = larder_core::sha256(primary.as_bytes()).to_hex();
+    let of_primary = format!("oss/repodata/{digest}-primary.xml");
+    let repomd = format!(
+        r#"<repomd><revision>1</revision><data type="primary"><checksum type="sha256">{digest}</checksum><location href="repodata/{digest}-primary.xml"/><size>{}</size></data></repomd>"#,
+        primary.len()
+    );
+    origin.put("/oss/repodata/repomd.xml", Resource::new(repomd));
+    origin.put(&format!("/{of_primary}"), Resource::new(primary));
+    let larder = larder(&origin, "rpm", "").await;
+    let path = "oss/x86_64/jam-1.0-2.x86_64.rpm";
+    for path in ["oss/repodata/repomd.xml", &of_primary, path] {
+        fetch(&larder, "all", path).await;
+    }
+    let of = json(&larder, &format!("ui/repositories/all/artifact/{path}")).await;
+    assert_eq!(of["package"]["folder"], "oss", "{of}");
+    for (name, path) in [("jam", path), ("odd", "oss/getPackage/odd.rpm")] {
+        let address = format!("ui/repositories/all/package?name={name}&folder=oss");
+        let shown = json(&larder, &address).await;
+        assert_eq!(each(&shown["files"], "path"), [path]);
+        assert_eq!(each(&shown["files"], "version"), ["1.0-2"]);
+        let published = each(&shown["files"], "published_at");
+        assert_eq!(published, ["2023-11-14T22:13:20Z"]);
+    }
+}

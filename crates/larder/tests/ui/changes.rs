@@ -256,3 +256,76 @@ async fn what_an_outage_would_leave_out_is_fetched_by_one_form() {
     assert!(answer.header("location").contains("/ui/jobs/"));
     until_held(&larder, "files", 1).await;
 }
+
+/// Queries may be secrets, and are not shown: what is held under a path goes with all of them, and no job asks for it.
+#[tokio::test]
+async fn a_path_is_dropped_with_all_its_queries() {
+    let (origin, larder) = with_a_file().await;
+    let path = "dir/deep/er/c.bin";
+    origin.put(&format!("/{path}"), Resource::new("the bytes of c"));
+    get(&larder.artifact("files", "dir/a.bin")).await;
+    for query in ["sig=1", "sig=2"] {
+        let address = format!("{}?{query}", larder.artifact("files", path));
+        assert_eq!(get(&address).await.status, 200);
+    }
+    larder.until_idle().await;
+    let address = format!("ui/repositories/files/artifact/{path}");
+    let shown = super::json(&larder, &address).await;
+    let copies = shown["copies"].as_array().expect("a list");
+    assert_eq!(copies.len(), 2, "{shown}");
+    let visitor = sign_in(&larder).await;
+    let headers = [("cookie", &*visitor.cookie)];
+    let csrf = ("csrf", &*visitor.csrf);
+    let answer = form(&larder, &address, &[csrf, ("action", "refetch")], &headers).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let answer = form(&larder, &address, &[csrf, ("action", "drop")], &headers).await;
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    let leads = answer.header("location");
+    assert!(
+        leads.ends_with("/ui/repositories/files/browse/dir/"),
+        "what is empty has no page: {leads}"
+    );
+    assert_eq!(page(&larder, &address).await.status, 404);
+    assert_eq!(held(&larder, "files").await, 1, "the other one stays");
+    let last = "ui/repositories/files/artifact/dir/a.bin";
+    let answer = form(&larder, last, &[csrf, ("action", "drop")], &headers).await;
+    let leads = answer.header("location");
+    assert!(leads.ends_with("/ui/repositories/files/browse/"), "{leads}");
+    let answer = form(&larder, last, &[csrf, ("action", "drop")], &headers).await;
+    assert_eq!(answer.status, 404, "{}", answer.text());
+}
+
+/// A job is no client: what it asks for in vain is missed by nobody.
+#[tokio::test]
+async fn what_only_jobs_ask_for_is_not_missing() {
+    let (_origin, larder) = with_a_file().await;
+    let made = client()
+        .post(larder.url("api/v1/artifacts/files/cache"))
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .body(json!({"paths": ["dir/none.bin", "dir/a.bin"]}).to_string());
+    let made = made.send().await.expect("an answer").bytes().await;
+    let made: serde_json::Value = serde_json::from_slice(&made.expect("a body")).expect("a job");
+    let address = format!("ui/jobs/{}", made["id"].as_str().expect("an id"));
+    let began = Instant::now();
+    while super::json(&larder, &address).await["job"]["state"] != "done" {
+        assert!(began.elapsed() < PATIENCE, "the job does not end");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let outage = "ui/repositories/files/outage";
+    let shown = super::json(&larder, outage).await;
+    assert_eq!(shown["missing"], json!([]), "{shown}");
+    get(&larder.artifact("files", "dir/none.bin")).await;
+    let shown = super::json(&larder, outage).await;
+    assert_eq!(shown["missing"][0]["requests"], 1, "{shown}");
+    // With a query it is marked, and left out of what is fetched.
+    get(&format!(
+        "{}?token=s3cret",
+        larder.artifact("files", "dir/other.bin")
+    ))
+    .await;
+    let text = page(&larder, outage).await.text();
+    assert!(
+        text.contains("with a query") && !text.contains("s3cret"),
+        "{text}"
+    );
+}

@@ -411,6 +411,74 @@ async fn what_a_path_has_in_it_is_neither_a_root_nor_a_repository() {
     }
 }
 
+/// Images are found by whatever leads clients to them, and what is keyed by a query is explained by it.
+#[tokio::test]
+async fn addresses_are_explained_as_they_are_served() {
+    let origin = Origin::start().await;
+    for target in ["/gen/list?page=1", "/gen/list"] {
+        origin.put(target, Resource::new(target));
+    }
+    let packument = Resource::new(r#"{"name":"jam","versions":{}}"#);
+    origin.put("/npm/jam", packument.content_type("application/json"));
+    let config = format!(
+        "auth: {{ admin_token: {TOKEN} }}\ndocker_default_remote: dk\nremotes:\n  gen: {{ package: generic, base_url: '{}' }}\n  \
+         np: {{ package: npm, base_url: '{}' }}\n  dk: {{ package: docker, base_url: '{}' }}\n  \
+         other: {{ package: docker, base_url: 'https://registry.example.com' }}\n",
+        origin.url("/gen"),
+        origin.url("/npm"),
+        origin.url("/")
+    );
+    let larder = TestLarder::start(&config).await;
+    let visitor = sign_in(&larder).await;
+    let asked = async |accept: &str, address: &str| {
+        let query: String = url::form_urlencoded::byte_serialize(address.as_bytes()).collect();
+        let path = larder.url(&format!("ui/explain?url={query}"));
+        let headers = [("accept", accept), ("cookie", &*visitor.cookie)];
+        send("GET", &path, &headers).await
+    };
+    for (address, repository, path) in [
+        (
+            "/v2/library/odd/manifests/1",
+            "dk",
+            "library/odd/manifests/1",
+        ),
+        (&*larder.url("v2/odd/manifests/1"), "dk", "odd/manifests/1"),
+        ("/v2/other/a/manifests/1", "other", "a/manifests/1"),
+        ("/other/v2/a/manifests/1", "other", "a/manifests/1"),
+        (&*larder.url("dk/v2/a/manifests/1"), "dk", "a/manifests/1"),
+        (
+            &*larder.url("v2/a/b/manifests/1?ns=registry.example.com"),
+            "other",
+            "a/b/manifests/1",
+        ),
+    ] {
+        let shown = asked("application/json", address).await.json();
+        let explained = &shown["explained"];
+        assert_eq!(explained["repository"], repository, "{address}: {shown}");
+        assert_eq!(explained["path"], path, "{address}");
+    }
+    let list = larder.artifact("gen", "list");
+    assert_eq!(get(&format!("{list}?page=1")).await.status, 200);
+    let short = [("accept", "application/vnd.npm.install-v1+json")];
+    let packument = larder.artifact("np", "jam");
+    assert_eq!(send("GET", &packument, &short).await.status, 200);
+    larder.until_idle().await;
+    for (address, verdict) in [
+        ("gen/list?page=1", "serve"),
+        (&*format!("{list}?page=1"), "serve"),
+        ("gen/list?page=2", "fetch"),
+        ("gen/list", "fetch"),
+        // In the form that is held.
+        ("np/jam", "serve"),
+    ] {
+        let text = asked(BROWSER, address).await.text();
+        assert!(text.contains(&format!("{verdict}: ")), "{address}: {text}");
+    }
+    let of = json(&larder, "ui/repositories/np/artifact/jam").await;
+    let verdict = of["verdict"].as_str().expect("a verdict");
+    assert!(verdict.starts_with("serve: "), "{verdict}");
+}
+
 #[tokio::test]
 async fn the_page_of_signing_in_leads_where_it_was_asked_for() {
     let (_origin, larder) = with_a_file().await;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method, Request};
 use larder_core::{ErrorCode, Fault, FaultKind, Mount, PackageType, Repository};
 use larder_engine::{ArtifactRequest, Explanation, Point, PointValue};
 use larder_ui::pages::{self, Explained, Step};
@@ -12,9 +12,21 @@ use url::Url;
 
 use super::visit::{Outcome, Visit};
 use crate::backend::Backend;
+use crate::exchange::Exchange;
+use crate::oci;
 
-/// Roots below which repositories are; below the last one images alone.
-const ROOTS: [&str; 3] = ["api/v1/remote/", "api/v1/virtual/", "v2/"];
+/// Roots below which repositories are, other than that of images.
+const ROOTS: [&str; 2] = ["api/v1/remote/", "api/v1/virtual/"];
+
+/// A repository's name, and the raw path below it.
+type Place = (String, String);
+
+/// An address or path that was pasted.
+struct Pasted<'v, B> {
+    visit: &'v Visit<'v, B>,
+    known: Vec<Arc<Repository>>,
+    query: Option<&'v str>,
+}
 
 pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     visit.may_see_configuration()?;
@@ -25,8 +37,14 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
         refused: None,
     };
     if !page.url.is_empty() {
-        let answer = match meant(visit, &page.url) {
-            Some((name, path)) => explain(visit, &name, &path).await,
+        let whole = page.url.split('#').next().unwrap_or_default();
+        let pasted = Pasted {
+            visit,
+            known: visit.backend().repositories(),
+            query: whole.split_once('?').map(|(_, query)| query),
+        };
+        let answer = match pasted.meant(whole) {
+            Some(place) => explain(visit, &place, pasted.query).await,
             None => Err(not_meant()),
         };
         match answer {
@@ -39,21 +57,24 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
 
 async fn explain<B: Backend>(
     visit: &Visit<'_, B>,
-    name: &str,
-    path: &str,
+    (name, path): &Place,
+    query: Option<&str>,
 ) -> Result<(String, Explanation), Fault> {
     let repository = visit.repository(name)?;
     let mount = Mount::api(&visit.exchange.client.base, repository.kind(), name);
     let asked = visit
         .exchange
         .request(name, path, mount, bytes::Bytes::new());
+    // What a browser takes says nothing of what clients do.
+    let headers = HeaderMap::new();
     let asked = ArtifactRequest {
         method: &Method::GET,
-        query: None,
+        query,
+        headers: &headers,
         ..asked
     };
     let explanation = visit.backend().explain(asked).await?;
-    Ok((name.to_owned(), explanation))
+    Ok((name.clone(), explanation))
 }
 
 fn not_meant() -> Fault {
@@ -62,55 +83,93 @@ fn not_meant() -> Fault {
     Fault::new(FaultKind::NotFound, ErrorCode::UnknownRepository, message)
 }
 
-/// The repository that is meant, and the path below it, as it was pasted.
-fn meant<B: Backend>(visit: &Visit<'_, B>, pasted: &str) -> Option<(String, String)> {
-    let known = visit.backend().repositories();
-    let url = Url::parse(pasted).ok();
-    let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
-        // A path may have the names of larder's own roots in it: a repository's name in front says that it is one.
-        let path = pasted.split(['?', '#']).next().unwrap_or_default();
-        let path = path.trim_start_matches('/');
-        return named(&known, path, |_| true).or_else(|| rooted(&known, path));
-    };
-    let base = Url::parse(&visit.base()).ok();
-    let mut places = base.iter().chain(visit.live.public_urls.all());
-    let own = places.find_map(|place| {
-        let below = url.path().strip_prefix(place.path().trim_end_matches('/'));
-        let below = below.filter(|_| place.origin() == url.origin())?;
-        rooted(&known, below.strip_prefix('/')?)
-    });
-    own.or_else(|| upstream(&known, &url))
-        .or_else(|| elsewhere(&known, url.path()))
-}
+impl<B: Backend> Pasted<'_, B> {
+    /// The repository that is meant, and the path below it, as it was pasted.
+    fn meant(&self, whole: &str) -> Option<Place> {
+        let url = Url::parse(whole).ok();
+        let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
+            let path = whole.split('?').next().unwrap_or_default();
+            let path = path.trim_start_matches('/');
+            // A path may have the names of larder's own roots in it: a repository's name in front says that it is one.
+            let found = self.aliased(path).or_else(|| self.named(path));
+            return found.or_else(|| self.rooted(path));
+        };
+        let base = Url::parse(&self.visit.base()).ok();
+        let mut places = base.iter().chain(self.visit.live.public_urls.all());
+        let own = places.find_map(|place| {
+            let below = url.path().strip_prefix(place.path().trim_end_matches('/'));
+            let below = below.filter(|_| place.origin() == url.origin())?;
+            self.rooted(below.strip_prefix('/')?)
+        });
+        own.or_else(|| upstream(&self.known, &url))
+            .or_else(|| self.elsewhere(url.path()))
+    }
 
-/// A path that begins with a repository's name.
-fn named(
-    known: &[Arc<Repository>],
-    path: &str,
-    is_there: impl Fn(&Repository) -> bool,
-) -> Option<(String, String)> {
-    let (name, rest) = path.split_once('/').unwrap_or((path, ""));
-    let mut known = known.iter();
-    let found = known.find(|one| one.name.as_str() == name && is_there(one));
-    found.map(|_| (name.to_owned(), rest.to_owned()))
-}
+    /// A path that begins with a repository's name.
+    fn named(&self, path: &str) -> Option<Place> {
+        let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+        let mut known = self.known.iter();
+        known.find(|one| one.name.as_str() == name)?;
+        Some((name.to_owned(), rest.to_owned()))
+    }
 
-/// A path below larder's own address.
-fn rooted(known: &[Arc<Repository>], path: &str) -> Option<(String, String)> {
-    ROOTS.iter().find_map(|root| {
-        let is_there = |one: &Repository| *root != "v2/" || one.package == PackageType::Docker;
-        named(known, path.strip_prefix(root)?, is_there)
-    })
-}
+    /// A path below larder's own address.
+    fn rooted(&self, path: &str) -> Option<Place> {
+        let mut roots = ROOTS.iter();
+        let found = roots.find_map(|root| self.named(path.strip_prefix(root)?));
+        found
+            .or_else(|| self.image(path.strip_prefix("v2/")?))
+            .or_else(|| self.aliased(path))
+    }
 
-/// An address under a name of larder's that it does not know itself, maybe behind a path that a proxy has put in front.
-fn elsewhere(known: &[Arc<Repository>], path: &str) -> Option<(String, String)> {
-    let at = |at: usize| rooted(known, path.get(at + 1..)?);
-    at(0).or_else(|| at(path.find("/api/v1/")?))
+    /// What is below `/v2/`, as clients are led by it.
+    fn image(&self, rest: &str) -> Option<Place> {
+        let Exchange {
+            backend,
+            shared,
+            connection,
+            host,
+            client,
+            principal,
+            ..
+        } = *self.visit.exchange;
+        let query = self
+            .query
+            .map_or_else(String::new, |query| format!("?{query}"));
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.uri = format!("/v2/{rest}{query}").parse().ok()?;
+        let asked = Exchange {
+            backend,
+            shared,
+            connection,
+            head: &head,
+            host,
+            client,
+            principal,
+        };
+        let (name, path) = oci::choose(&asked, rest).ok()?;
+        Some((name, path.to_owned()))
+    }
+
+    /// `REPOSITORY/v2/PATH`, which some clients ask for images by.
+    fn aliased(&self, path: &str) -> Option<Place> {
+        let (name, rest) = path.split_once('/')?;
+        let mut known = self.known.iter();
+        let registry = known.find(|one| one.name.as_str() == name)?;
+        let is_image = registry.package == PackageType::Docker;
+        let below = rest.strip_prefix("v2/").filter(|_| is_image)?;
+        Some((name.to_owned(), below.to_owned()))
+    }
+
+    /// An address under a name of larder's that it does not know itself, maybe behind a path that a proxy has put in front.
+    fn elsewhere(&self, path: &str) -> Option<Place> {
+        let at = |at: usize| self.rooted(path.get(at + 1..)?);
+        at(0).or_else(|| at(path.find("/api/v1/")?))
+    }
 }
 
 /// The repository below whose upstream an address is: the one whose root is the longest.
-fn upstream(repositories: &[Arc<Repository>], url: &Url) -> Option<(String, String)> {
+fn upstream(repositories: &[Arc<Repository>], url: &Url) -> Option<Place> {
     let of_one = |repository: &Repository| {
         let settings = repository.upstream()?;
         let is_pypi = repository.package == PackageType::Pypi;

@@ -41,6 +41,7 @@ pub(crate) async fn show<B: Backend>(
             path: one.path,
             requests: Count(one.requests),
             last: Moment(one.last_asked),
+            has_query: one.has_query,
             why: one.why,
         });
     }
@@ -70,7 +71,8 @@ pub(crate) async fn warm<B: Backend>(
         let page = visit.backend().outage(name, after.as_deref(), AT_ONCE);
         let page = page.await?;
         let fetchable = page.missing.into_iter();
-        let fetchable = fetchable.filter(|path| !IN_VAIN.contains(&&*path.why));
+        // A query is part of what such a path is kept under, and none is told to jobs, which are shown.
+        let fetchable = fetchable.filter(|path| !path.has_query && !IN_VAIN.contains(&&*path.why));
         for missing in fetchable.take(MOST - count) {
             wanted
                 .entry(missing.repository)
@@ -84,7 +86,7 @@ pub(crate) async fn warm<B: Backend>(
         }
     }
     if wanted.is_empty() {
-        let message = "nothing is missing that the upstream has: there is nothing to fetch";
+        let message = "nothing is missing that the upstream has and clients ask for without a query: there is nothing to fetch";
         let fault = Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message);
         return Err(fault.in_repository(&repository.name));
     }

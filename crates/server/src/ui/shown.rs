@@ -162,6 +162,7 @@ fn manifest(manifest: Manifest) -> ImageManifest {
         is_index: manifest.is_index,
         parts: parts(manifest.parts),
         left_out: Count(manifest.left_out as u64),
+        sum: Bytes(manifest.sum),
         config: manifest.config.map(part),
         platform: configured.platform,
         created: configured.created,

@@ -9,7 +9,7 @@ use larder_core::{
     UnixMillis,
 };
 use larder_engine::{
-    ArtifactRequest, FolderRequest, ImageRequest, JobRequest, PackageRequest, SearchHit,
+    ArtifactRequest, FolderRequest, ImageRequest, JobRequest, PackageRequest, Queries, SearchHit,
     SearchKind, SearchRequest,
 };
 use larder_ui::pages::{self, BrowseFile, PackageMember, PackageTag, RepositoryHead, SearchFound};
@@ -224,6 +224,13 @@ async fn change<B: Backend>(
         let message = format!("{name} is no remote repository: there is nothing to drop");
         return Err(bad(message).in_repository(&repository.name));
     }
+    if is_fetched_again {
+        let held = visit.backend().artifact(name, path.as_str()).await?;
+        if held.copies.iter().all(|copy| copy.has_query) {
+            let message = "clients ask for this with queries, which larder does not show: drop it, and the next of them brings it back";
+            return Err(bad(message.to_owned()).in_repository(&repository.name));
+        }
+    }
     let mount = Mount::api(&visit.exchange.client.base, repository.kind(), name);
     let request = visit
         .exchange
@@ -233,7 +240,7 @@ async fn change<B: Backend>(
         query: None,
         ..request
     };
-    if !visit.backend().forget(request).await? {
+    if !visit.backend().forget(request, Queries::Any).await? {
         let message = format!("{name} holds nothing under this path: there is nothing to drop");
         let fault = Fault::new(FaultKind::NotFound, ErrorCode::NotHeld, message);
         return Err(fault.in_repository(&repository.name));
@@ -243,14 +250,8 @@ async fn change<B: Backend>(
         client = %visit.exchange.client.address, repository = name, "a path was dropped from the web interface"
     );
     if !is_fetched_again {
-        let own = path.as_str().trim_end_matches('/');
-        let folder = own.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let folder = ArtifactPath::from_decoded(folder).ok();
-        let folder = folder.map_or_else(String::new, |folder| folder.encoded().to_owned());
-        let slash = if folder.is_empty() { "" } else { "/" };
-        // The folder may have gone with it.
-        let to = format!("/ui/repositories/{name}/browse/{folder}{slash}");
-        return Ok(visit.redirect(&to));
+        let folder = nearest_folder(visit, name, path.as_str()).await;
+        return Ok(visit.redirect(&format!("/ui/repositories/{name}/browse/{folder}")));
     }
     let job = JobRequest {
         repository: name.to_owned(),
@@ -259,6 +260,26 @@ async fn change<B: Backend>(
     };
     let made = visit.backend().create_job(job).await?;
     Ok(visit.redirect(&format!("/ui/jobs/{}", made.job.id)))
+}
+
+/// The nearest folder above a path that still holds something, encoded and with its slash; empty for the root.
+async fn nearest_folder<B: Backend>(visit: &Visit<'_, B>, repository: &str, path: &str) -> String {
+    let mut rest = path.trim_end_matches('/');
+    while let Some((folder, _)) = rest.rsplit_once('/') {
+        rest = folder;
+        let asked = FolderRequest {
+            repository: repository.to_owned(),
+            folder: format!("{folder}/"),
+            after: None,
+            limit: 1,
+        };
+        if visit.backend().folder(asked).await.is_ok()
+            && let Ok(folder) = ArtifactPath::from_decoded(folder)
+        {
+            return format!("{}/", folder.encoded());
+        }
+    }
+    String::new()
 }
 
 async fn package<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>) -> Outcome {

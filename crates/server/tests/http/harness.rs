@@ -49,6 +49,8 @@ pub(crate) enum Script {
     Refuse(Fault),
     /// The answer never comes.
     Hang,
+    /// Larder itself is at fault.
+    Defect,
 }
 
 /// What a scripted answer says of itself.
@@ -311,7 +313,7 @@ impl FakeBackend {
                 )
             },
             Script::Refuse(fault) => return Err(fault),
-            Script::Hang => unreachable!(),
+            Script::Hang | Script::Defect => unreachable!("as scripted"),
         })
     }
 

@@ -313,3 +313,23 @@ async fn refusals_are_counted_by_repository_and_code() {
     let expected = serde_json::json!({"repository": "files", "code": "pattern_denied", "count": 3, "last": "2023-11-14T22:13:20Z"});
     assert_eq!(files, expected);
 }
+
+/// Whoever has opened a page that larder fails at reads so, and goes on with the same connection.
+#[tokio::test]
+async fn a_defect_of_larder_is_an_answer_and_no_closed_connection() {
+    let server = Server::start().await;
+    server.script("broken", Script::Defect);
+    server.script("whole", Script::Bytes("whole".into(), Spec::default()));
+    let mut client = server.connect().await;
+    for target in ["/api/v1/remote/files/broken", "/v2/hub/broken"] {
+        let answer = client.ask("GET", target, &[]).await;
+        assert_eq!(answer.status, 500, "{target}");
+        assert!(
+            answer.text().contains("a fault of larder's own"),
+            "{answer:?}"
+        );
+        assert!(!answer.text().contains("as scripted"), "{answer:?}");
+    }
+    let answer = client.ask("GET", "/api/v1/remote/files/whole", &[]).await;
+    assert_eq!((answer.status, answer.text()), (200, "whole"));
+}

@@ -138,6 +138,11 @@ impl Artifact {
         self.repository.kind == "local"
     }
 
+    /// Whether something is held that a job can ask for: it has no queries.
+    pub fn may_come_again(&self) -> bool {
+        self.copies.iter().any(|copy| !copy.has_query)
+    }
+
     /// The lines about what a copy holds.
     pub fn numbered(&self) -> impl Iterator<Item = (usize, &HeldCopy)> {
         self.copies.iter().enumerate()

@@ -63,6 +63,8 @@ pub struct Manifest {
     pub parts: Vec<Part>,
     /// Those that are not shown.
     pub left_out: Count,
+    /// The bytes of all of them, as far as the manifest states them.
+    pub sum: Bytes,
     /// Its configuration.
     pub config: Option<Part>,
     /// The platform, by the configuration that is held.
@@ -73,14 +75,6 @@ pub struct Manifest {
     pub command: Option<String>,
     /// What refers to it, as far as a list of that is held.
     pub referrers: Vec<Part>,
-}
-
-impl Manifest {
-    /// The bytes of all parts, as far as the manifest states them.
-    pub fn sum(&self) -> Bytes {
-        let sizes = self.parts.iter().filter_map(|part| part.size);
-        Bytes(sizes.fold(0, |sum, size| sum.saturating_add(size.0)))
-    }
 }
 
 /// A part of a manifest.

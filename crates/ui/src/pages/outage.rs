@@ -35,7 +35,7 @@ impl Outage {
 
     /// Whether fetching what is shown may help.
     pub fn may_help(&self) -> bool {
-        self.next.is_some() || self.missing.iter().any(|missing| missing.why != "absent")
+        self.next.is_some() || self.missing.iter().any(Missing::may_come)
     }
 }
 
@@ -52,11 +52,18 @@ pub struct Missing {
     pub requests: Count,
     /// The last time.
     pub last: Moment,
+    /// Whether clients ask for it with queries alone, which are not shown.
+    pub has_query: bool,
     /// Why it is not held, in a word.
     pub why: String,
 }
 
 impl Missing {
+    /// Whether a job would bring it.
+    fn may_come(&self) -> bool {
+        !self.has_query && !matches!(&*self.why, "absent" | "passed_through")
+    }
+
     /// The same in words.
     pub fn reason(&self) -> &str {
         match &*self.why {

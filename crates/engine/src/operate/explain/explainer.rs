@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+use http::header::ACCEPT;
 use larder_core::{
     Access, AccessDenied, ArtifactPath, ArtifactRecord, Clock, Content, Decision, Digest, Fault,
     Mutability, RepositoryKind, UnixMillis, Verdict, decide, fresh_until, shown,
@@ -14,6 +16,7 @@ use crate::claim::StoredClaim;
 use crate::decided::words;
 use crate::document::Documents;
 use crate::fault::{Remembered, storage_fault};
+use crate::keys::same_origin;
 use crate::origin::remote::{self, Remote};
 use crate::origin::virtual_::Virtual;
 use crate::policy::addressed::path_fault;
@@ -22,6 +25,9 @@ use crate::policy::explain::{self, Explanation, Point, PointValue, key_of, ttl_k
 use crate::policy::ruling::{Facts, Ruling, dates_known, judge, judge_admitted};
 use crate::repositories::{Registry, RepositoryState};
 use crate::target::{ArtifactRequest, Target};
+
+/// Forms of one path that are looked at.
+const FORMS: u32 = 32;
 
 /// Explains. Looks at what is held only.
 #[derive(Debug)]
@@ -89,9 +95,36 @@ impl Explainer {
         match &considered.ruling {
             Ruling::Denied(denied) => Ok(refused(entry, path, denied)),
             Ruling::Admitted { access, .. } => {
-                self.of_admitted(entry, path, *access, &considered).await
+                let asked = (request.headers, &considered);
+                self.of_admitted(entry, path, *access, asked).await
             }
         }
+    }
+
+    /// What is explained to whoever names no form of something that has several: the one that is held and was heard of last.
+    async fn held_form(
+        &self,
+        target: &Arc<Target>,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Target>, Fault> {
+        if target.spec.variant.is_empty() || !names_no_form(headers) {
+            return Ok(Arc::clone(target));
+        }
+        let start = (target.key.path.to_string(), String::new());
+        let rows = self
+            .catalog
+            .page(&target.key.repository, Some(&start), FORMS)
+            .await
+            .map_err(|error| storage_fault(&target.entry, &error))?;
+        let forms = rows
+            .into_iter()
+            .take_while(|(path, ..)| *path == start.0)
+            .filter(|(_, variant, record)| {
+                record.has_body() && same_origin(variant, &target.key.variant)
+            });
+        let latest = forms.max_by_key(|(.., record)| record.contacted_at);
+        let held = latest.and_then(|(_, variant, _)| target.as_variant(&variant));
+        Ok(held.map_or_else(|| Arc::clone(target), Arc::new))
     }
 
     async fn of_admitted(
@@ -99,11 +132,12 @@ impl Explainer {
         entry: &Arc<RepositoryState>,
         path: &ArtifactPath,
         access: Access,
-        considered: &Considered,
+        (headers, considered): (&HeaderMap, &Considered),
     ) -> Result<Explanation, Fault> {
         let Some(target) = &considered.target else {
             return Ok(answered_by_larder(entry, path));
         };
+        let target = &self.held_form(target, headers).await?;
         let repository = &entry.repository;
         let known = self.known(target).await?;
         let record = known.record.as_deref();
@@ -188,8 +222,12 @@ impl Explainer {
         let now = self.now();
         let until = fresh_until(record, class, &repository.cache);
         let is_fresh = until.is_none_or(|until| now < until);
+        let form = match target.spec.variant {
+            "" => String::new(),
+            form => format!(" (the form {form})"),
+        };
         let because = format!(
-            "the upstream was last heard of at {}",
+            "the upstream was last heard of at {}{form}",
             record.contacted_at.to_rfc3339()
         );
         let point = Point::new(if is_fresh { "fresh" } else { "expired" }, because).until(until);
@@ -308,6 +346,14 @@ impl Explainer {
             ..blank(entry, path)
         })
     }
+}
+
+/// Whether a request says nothing of the form that it wants: it takes any, or the one that explanations have.
+fn names_no_form(headers: &HeaderMap) -> bool {
+    let open = ["*/*", "application/json"];
+    headers
+        .get(ACCEPT)
+        .is_none_or(|accept| open.iter().any(|open| accept == open))
 }
 
 pub(super) fn parse(entry: &RepositoryState, raw: &str) -> Result<ArtifactPath, Fault> {

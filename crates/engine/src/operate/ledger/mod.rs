@@ -296,7 +296,7 @@ impl Ledger {
             return Err(storage_unavailable(&error));
         }
         let of = (&*own, &*holders);
-        outage::of(&self.operator.catalog, of, requests, (after, limit)).await
+        outage::of(&self.operator, of, requests, (after, limit)).await
     }
 }
 

@@ -10,9 +10,10 @@ use larder_core::{
 use larder_storage::{AskedRow, StorageError};
 
 use super::figures::Span;
-use crate::catalog::Catalog;
+use crate::catalog::NotHeld;
 use crate::keys;
-use crate::operate::operator::storage_unavailable;
+use crate::operate::operator::{Operator, storage_unavailable};
+use crate::policy::admission;
 use crate::repositories::RepositoryState;
 
 /// Expired documents that are looked at.
@@ -52,6 +53,8 @@ pub struct MissingPath {
     pub requests: u64,
     /// When it was asked for last, as far as is known.
     pub last_asked: UnixMillis,
+    /// Whether every client that asked for it had a query, which is part of what it is kept under. Queries may be secrets: none is told.
+    pub has_query: bool,
     /// Why it is not to be had, in a word: `not_kept` (served and not kept), `absent` (the upstream said that it is not there), `failed` (it
     /// could not be had), `passed_through` (the format keeps no such thing), `evicted`, `flushed`, `too_old` (held, and older than
     /// `stale.max_age` allows).
@@ -59,6 +62,17 @@ pub struct MissingPath {
 }
 
 impl MissingPath {
+    /// Without what is known of its requests.
+    fn of_key(entry: &RepositoryState, (path, variant): (&str, &str)) -> Self {
+        let own = keys::path_of(path, variant);
+        Self {
+            repository: entry.repository.name.to_string(),
+            path: own.to_owned(),
+            has_query: own.len() < path.len(),
+            ..Self::default()
+        }
+    }
+
     fn rank(&self) -> (Reverse<u64>, Reverse<UnixMillis>, &str, &str) {
         let often = Reverse(self.requests);
         (
@@ -95,7 +109,7 @@ impl MissingPath {
 
 /// Of a repository that was asked so often, with a page: of a virtual one `holders` are its members.
 pub(super) async fn of(
-    catalog: &Catalog,
+    operator: &Operator,
     (entry, holders): (&RepositoryState, &[Arc<RepositoryState>]),
     requests: u64,
     (after, limit): (Option<&str>, u32),
@@ -115,17 +129,16 @@ pub(super) async fn of(
             bad("\"after\" is not the end of a page of this list".to_owned()).in_repository(name)
         })?),
     };
-    let now = catalog.now();
-    let since = Span::Month.first_of(now);
+    let since = Span::Month.first_of(operator.catalog.now());
     let failed = |error: StorageError| storage_unavailable(&error);
     let mut all = Vec::new();
     for remote in remotes {
-        all.extend(missing(catalog, remote, since).await.map_err(failed)?);
+        all.extend(missing(operator, remote, since).await.map_err(failed)?);
     }
     let mut missing = all;
     missing.sort_by(|one, other| one.rank().cmp(&other.rank()));
     let missing_requests: u64 = missing.iter().map(|path| path.requests).sum();
-    // Jobs and virtual repositories ask, too, and are not counted here as requests.
+    // Virtual repositories ask, too, and are not counted here as requests.
     let of = requests.max(missing_requests);
     let is_behind = |path: &MissingPath| match &after {
         Some(after) => path.rank() > after.rank(),
@@ -154,28 +167,35 @@ pub(super) async fn of(
 
 /// What would not be answered, each path once.
 async fn missing(
-    catalog: &Catalog,
-    entry: &RepositoryState,
+    operator: &Operator,
+    entry: &Arc<RepositoryState>,
     since: UnixMillis,
 ) -> Result<Vec<MissingPath>, StorageError> {
-    let now = catalog.now();
-    let asked = catalog.asked(&entry.repository.name, since).await?;
+    let now = operator.catalog.now();
+    let name = &entry.repository.name;
+    let asked = operator.catalog.asked(name, since).await?;
     let mut all: HashMap<String, MissingPath> = HashMap::new();
     for row in asked {
         let of_present = keys::is_of_present_upstream(entry, &row.variant);
         if !of_present || is_answered(entry, &row, now) {
             continue;
         }
+        // What is not there in this form is seldom there in another one that would do.
+        let is_absent = row.why == NotHeld::Absent.as_str();
+        if !is_absent && is_lent(operator, entry, (&row.path, &row.variant)).await {
+            continue;
+        }
+        let requests = within(&row, since, now);
+        let found = MissingPath::of_key(entry, (&row.path, &row.variant));
         let found = MissingPath {
-            repository: entry.repository.name.to_string(),
-            path: keys::path_of(&row.path, &row.variant).to_owned(),
-            requests: within(&row, since, now),
+            requests,
             last_asked: row.last_at,
             why: row.why,
+            ..found
         };
         add(&mut all, found);
     }
-    for found in too_old(catalog, entry, since).await? {
+    for found in too_old(operator, entry, since).await? {
         add(&mut all, found);
     }
     Ok(all.into_values().collect())
@@ -186,6 +206,7 @@ fn add(all: &mut HashMap<String, MissingPath>, found: MissingPath) {
         Some(known) => {
             known.requests += found.requests;
             known.last_asked = known.last_asked.max(found.last_asked);
+            known.has_query &= found.has_query;
         }
         None => {
             all.insert(found.path.clone(), found);
@@ -197,6 +218,22 @@ fn add(all: &mut HashMap<String, MissingPath>, found: MissingPath) {
 fn is_answered(entry: &RepositoryState, row: &AskedRow, now: UnixMillis) -> bool {
     let record = row.record.as_ref();
     record.is_some_and(|record| stale_allowed(record, &entry.repository.cache, now))
+}
+
+/// Whether another form of the same path is held, and given to whoever asks for this one.
+async fn is_lent(
+    operator: &Operator,
+    entry: &Arc<RepositoryState>,
+    (path, variant): (&str, &str),
+) -> bool {
+    if keys::format_variant(variant).is_empty() {
+        return false;
+    }
+    let wanted = admission::named_file(entry, entry.format, path);
+    match wanted.and_then(|wanted| wanted.as_variant(variant)) {
+        Some(wanted) => operator.remote.copies.stand_in(&wanted).await.is_some(),
+        None => false,
+    }
 }
 
 /// How often it was asked for in the time that is looked at: if it is known for longer, the part of it that falls into that time.
@@ -211,10 +248,11 @@ fn within(row: &AskedRow, since: UnixMillis, now: UnixMillis) -> u64 {
 
 /// Documents that are held, and older than an expired one may be.
 async fn too_old(
-    catalog: &Catalog,
-    entry: &RepositoryState,
+    operator: &Operator,
+    entry: &Arc<RepositoryState>,
     since: UnixMillis,
 ) -> Result<Vec<MissingPath>, StorageError> {
+    let catalog = &operator.catalog;
     let policy = &entry.repository.cache;
     if policy.stale_max_age.is_none() {
         return Ok(Vec::new());
@@ -235,13 +273,15 @@ async fn too_old(
             continue;
         };
         let last_asked = row.used_at.max(record.contacted_at);
-        if last_asked >= since && !stale_allowed(&record, policy, now) {
+        let key = (&*key.path, &*key.variant);
+        if last_asked < since || stale_allowed(&record, policy, now) {
+            continue;
+        }
+        if !is_lent(operator, entry, key).await {
             found.push(MissingPath {
-                repository: name.to_string(),
-                path: keys::path_of(&key.path, &key.variant).to_owned(),
-                requests: 0,
                 last_asked,
                 why: TOO_OLD.to_owned(),
+                ..MissingPath::of_key(entry, key)
             });
         }
     }

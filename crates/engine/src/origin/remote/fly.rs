@@ -202,10 +202,7 @@ impl Remote {
                 });
                 Err((negative_fault(wanted, absence, self.now()), None))
             }
-            (Decision::Revalidate(with), Some(copy)) => {
-                self.fetcher.revalidate(job, copy, with).await
-            }
-            (_, copy) => self.fetch_or_stand_in(job, record, copy).await,
+            (decision, copy) => self.fetch_or_stand_in(job, decision, record, copy).await,
         }
     }
 
@@ -235,31 +232,44 @@ impl Remote {
         }
     }
 
-    /// Fetches the body. Where no copy is held under this name, one of another variant stands behind it.
+    /// Asks the upstream. Where no copy is held under this name that may be served if nothing comes, one of another variant stands behind it.
     async fn fetch_or_stand_in(
         &self,
         job: Job<'_>,
+        decision: Decision,
         record: Option<Arc<ArtifactRecord>>,
         copy: Option<Copy>,
     ) -> FetchResult {
         let prior = record.filter(|record| !matches!(record.content, Content::Negative { .. }));
-        if copy.is_some() {
-            return self.fetcher.fetch(job, prior, copy, false).await;
+        let is_copy_good = |(copy, _): &Copy| self.copies.may_serve(job.wanted, copy);
+        let stand_in = if copy.as_ref().is_some_and(is_copy_good) {
+            None
+        } else {
+            self.copies.stand_in(job.wanted).await
+        };
+        match (stand_in, decision, copy) {
+            (None, Decision::Revalidate(with), Some(copy)) => {
+                self.fetcher.revalidate(job, copy, with).await
+            }
+            (None, _, copy) => self.fetcher.fetch(job, prior, copy, false).await,
+            (stand_in, _, own) => {
+                let fetched = self.fetcher.fetch(job, prior, stand_in, false).await;
+                fetched.map(|fetched| not_reusable(fetched, own))
+            }
         }
-        let stand_in = self.copies.stand_in(job.wanted).await;
-        let fetched = self.fetcher.fetch(job, prior, stand_in, false).await;
-        fetched.map(not_reusable)
     }
 }
 
 /// What comes of a fetch that another variant's copy stood behind: that copy stays the other's, and is served once.
-fn not_reusable((mut settled, change, _): Fetched) -> Fetched {
+fn not_reusable((mut settled, change, _): Fetched, own: Option<Copy>) -> Fetched {
     if settled.source == Source::Cache {
         settled.reusable = false;
         return (settled, None, None);
     }
-    settled.status.forward = Some(ForwardReason::UriMiss);
-    (settled, change, None)
+    if own.is_none() {
+        settled.status.forward = Some(ForwardReason::UriMiss);
+    }
+    (settled, change, own.map(|(record, _)| record))
 }
 
 /// A copy that was only looked at again stays as it was unless something was learnt of it.

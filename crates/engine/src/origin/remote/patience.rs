@@ -140,8 +140,8 @@ impl Remote {
             Some(record) => self.own_copy(wanted, record).await,
             None => None,
         };
-        match own {
-            Some(copy) => Some(copy).filter(|(record, _)| self.copies.may_serve(wanted, record)),
+        match own.filter(|(record, _)| self.copies.may_serve(wanted, record)) {
+            Some(copy) => Some(copy),
             None => self.copies.stand_in(wanted).await,
         }
     }

@@ -1,6 +1,6 @@
 //! What is held of a path under another variant (an OCI tag that another client's `Accept` brought, the long form of an npm packument):
-//! it stands in where the upstream cannot be asked and nothing is held under the variant that is asked for. Which variants do is the
-//! format's knowledge (`Format::stands_in`).
+//! it stands in where the upstream cannot be asked and nothing that may be served is held under the variant that is asked for. Which
+//! variants do is the format's knowledge (`Format::stands_in`).
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const VARIANTS: u32 = 32;
 
 impl Copies {
     /// The copy of another variant that was heard of last, and that may be served if nobody answers.
-    pub(super) async fn stand_in(&self, wanted: &Target) -> Option<Copy> {
+    pub(crate) async fn stand_in(&self, wanted: &Target) -> Option<Copy> {
         if wanted.spec.variant.is_empty() {
             return None;
         }
@@ -60,7 +60,7 @@ impl Copies {
         best
     }
 
-    /// A stand-in for the head of what nobody could be asked for; any other fault stands.
+    /// A stand-in for what nobody could be asked for; any other fault stands.
     pub(crate) async fn lent_instead(
         &self,
         wanted: &Target,
