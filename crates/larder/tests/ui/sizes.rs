@@ -138,6 +138,7 @@ async fn long_reasons_of_a_package_are_cut() {
     let config = format!("remotes: {{ npm: {{ package: npm, base_url: \"{base}\" }} }}\n");
     let larder = TestLarder::start(&config).await;
     assert_eq!(get(&larder.artifact("npm", "long")).await.status, 200);
+    until_held(&larder, "npm", 1).await;
     let path = "ui/repositories/npm/package?name=long";
     let answer = page(&larder, path).await;
     assert_eq!(answer.status, 200);
