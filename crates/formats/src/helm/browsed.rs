@@ -9,7 +9,9 @@ use crate::{Browsed, Document, DocumentFormat as _, Links, Malformed, PartOf, Re
 impl Browsed for Helm {
     /// By the file's name.
     fn part_of(&self, path: &str) -> Option<PartOf> {
-        let name = self.likely_name(path).filter(|_| path.ends_with(".tgz"))?;
+        let name = self
+            .likely_name(path)
+            .filter(|_| path.strip_suffix(".tgz").is_some())?;
         Some(PartOf::Package {
             name: name.to_owned(),
             folder: None,

@@ -77,7 +77,7 @@ pub(super) fn members(
     }
     let (mut names, mut places) = (Vec::new(), Vec::new());
     let members = section.list("members", report);
-    if members.as_ref().is_none_or(|members| members.is_empty()) {
+    if members.as_ref().is_none_or(Vec::is_empty) {
         report.error(
             place,
             format!(

@@ -199,10 +199,7 @@ pub(super) fn validate(
     }
     let mut settings = Settings {
         not_built: not_built(&built),
-        docker_registries: registries::by_host(
-            built.iter().map(|built| &built.repository),
-            docker_default_remote.as_deref(),
-        ),
+        docker_registries: registries(&built, docker_default_remote.as_deref()),
         repositories: shared(built, s3.as_ref(), report),
         docker_default_remote,
         hostnames,
@@ -227,6 +224,11 @@ pub(super) fn validate(
     settings.repositories.sort_by(|a, b| a.name.cmp(&b.name));
     settings.config_view = view::config_view(&loaded.document, &settings);
     Some(settings)
+}
+
+fn registries(built: &[Built], default_remote: Option<&str>) -> BTreeMap<String, String> {
+    let repositories = built.iter().map(|built| &built.repository);
+    registries::by_host(repositories, default_remote)
 }
 
 /// The repositories, told whether they give files by redirects to the store.

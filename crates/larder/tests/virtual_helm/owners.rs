@@ -125,9 +125,9 @@ async fn a_file_is_of_the_chart_that_the_index_says() {
         let explained = get(&larder.url(&format!("api/v1/explain/all/{path}")))
             .await
             .json();
-        let is_refused = explained["verdict"]["value"] == Value::from("refuse");
+        let is_refused = explained["verdict"]["value"] == "refuse";
         // The owner is asked for what bears its name, and has nothing of the kind.
-        let is_asked_of_owner = explained["member"]["value"] == Value::from("own");
+        let is_asked_of_owner = explained["member"]["value"] == "own";
         assert_eq!(
             is_refused || is_asked_of_owner,
             status == 404 || path.contains("kube-1"),

@@ -40,7 +40,7 @@ impl Remote {
         };
         // What is to be committed is in the queue before anybody is told: the next request waits for the queue to be empty, and must
         // find the record of what was served just now.
-        let mut result = self.decide_and_fetch(job, effort).await;
+        let mut result = Box::pin(self.decide_and_fetch(job, effort)).await;
         // What has arrived stays open until it is enqueued or committed.
         let is_new = matches!(&result, Ok((_, Some(RecordChange::Store { .. }), _)));
         let _place = is_new.then(|| self.catalog.spool_place_now(&wanted));

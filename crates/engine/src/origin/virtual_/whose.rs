@@ -41,9 +41,11 @@ impl Whose {
 
     /// Why a member may not give a file of these packages, if so.
     pub(super) fn objection(&self, leaf: usize, packages: &[&str], path: &str) -> Option<String> {
-        let may_not = |package: &Option<&str>| !self.givers(*package, path).contains(&leaf);
+        let may_not = |package: Option<&str>| !self.givers(package, path).contains(&leaf);
         let all = packages.iter().copied().map(Some);
-        let package = std::iter::once(None).chain(all).find(may_not)?;
+        let package = std::iter::once(None)
+            .chain(all)
+            .find(|package| may_not(*package))?;
         let (owner, path) = (&self.root.entry.repository.name, shown(path));
         let reserver = package.and_then(|package| self.root.reserver(package));
         Some(match (package, reserver) {

@@ -52,7 +52,7 @@ fn oci_14_the_next_page_is_taken_from_any_link_and_never_its_host() {
             Some("last=b"),
         ),
         (
-            r#"</v2/a,b/tags/list?last=a>; rel=prev, </v2/a/tags/list?last=b>; rel=next"#,
+            r"</v2/a,b/tags/list?last=a>; rel=prev, </v2/a/tags/list?last=b>; rel=next",
             Some("last=b"),
         ),
         (r#"</v2/a/tags/list?last=b>; rel="prev"; rel="next""#, None),

@@ -110,13 +110,17 @@ pub(super) fn s3(
         proxies: proxies.cloned(),
         endpoint,
     };
-    let upload_lease = section.seconds("upload_lease", 2, report);
     Some(S3 {
         store,
         tier: section.size("tier", report),
-        upload_lease: upload_lease.unwrap_or(UPLOAD_LEASE),
+        upload_lease: lease(&section, report),
         presign: section.truth("presign", report).unwrap_or(false),
     })
+}
+
+fn lease(section: &Section<'_>, report: &mut Report) -> Duration {
+    let lease = section.seconds("upload_lease", 2, report);
+    lease.unwrap_or(UPLOAD_LEASE)
 }
 
 /// Whoever sets one of these means a store, and gets files.

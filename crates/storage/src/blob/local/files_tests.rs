@@ -261,8 +261,10 @@ fn mkfifo(path: &Path) {
     rustix::fs::mknodat(CWD, path, kind, mode, 0).unwrap();
 }
 
-/// What may stand where a blob is to stand, put there.
-fn strangers() -> [(&'static str, fn(&Path)); 6] {
+/// Something that stands where a blob is to stand: what it is, and how it is put there.
+type Stranger = (&'static str, fn(&Path));
+
+fn strangers() -> [Stranger; 6] {
     [
         ("a directory", |path| fs::create_dir(path).unwrap()),
         ("a directory with a file", |path| {
