@@ -1,7 +1,6 @@
 //! Whose a name is: however an index writes it, and whatever files are called.
 
 use larder_testkit::{Origin, Resource};
-use serde_json::Value;
 
 use crate::support::packages::entry;
 use crate::support::{TestLarder, get};
