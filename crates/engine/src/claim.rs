@@ -12,6 +12,8 @@ pub(crate) struct StoredClaim {
     pub(crate) digests: Vec<Digest>,
     /// Or one of these, separated by spaces.
     pub(crate) identity: Option<String>,
+    /// Whether it names further files.
+    pub(crate) names_files: bool,
 }
 
 /// What a document says that a file's bytes are. It may name a file more than once and say different things of it (an index that was
@@ -47,6 +49,7 @@ impl StoredClaim {
             published_at: None,
             digests: vec![digest],
             identity: None,
+            names_files: false,
         }
     }
 
@@ -65,6 +68,7 @@ impl StoredClaim {
             size: None,
             digests: Vec::new(),
             identity: None,
+            names_files: false,
             ..self
         }
     }

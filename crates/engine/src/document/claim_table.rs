@@ -29,6 +29,7 @@ fn merge(first: &mut Claim, later: &mut Claim) {
             None => identity,
         });
     }
+    first.names_files |= later.names_files;
     if first.size != later.size {
         first.size = None;
     }
@@ -36,7 +37,8 @@ fn merge(first: &mut Claim, later: &mut Claim) {
     first.published_at = first.published_at.max(later.published_at);
 }
 
-/// Lines `path TAB url TAB size TAB published TAB digests`, and `TAB identity` if there is one, sorted by path.
+/// Lines `path TAB url TAB size TAB published TAB digests TAB identity`, and `TAB files` where it names further ones, sorted by path. What is
+/// empty at the end of a line is left out.
 #[derive(Debug)]
 pub(crate) struct ClaimTable(Bytes);
 
@@ -74,8 +76,11 @@ impl ClaimTable {
                 claim.url,
                 digests.join(" ")
             );
-            if let Some(identity) = claim.identity {
-                let _ = write!(text, "\t{identity}");
+            if claim.identity.is_some() || claim.names_files {
+                let _ = write!(text, "\t{}", claim.identity.unwrap_or_default());
+            }
+            if claim.names_files {
+                text.push_str("\tfiles");
             }
             text.push('\n');
         }
@@ -165,7 +170,9 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
         .split(' ')
         .filter_map(|text| text.parse().ok())
         .collect();
-    let identity = fields.next().map(str::to_owned);
+    let identity = fields.next().filter(|text| !text.is_empty());
+    let identity = identity.map(str::to_owned);
+    let names_files = fields.next().is_some();
     Some((
         path,
         StoredClaim {
@@ -174,6 +181,7 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
             published_at,
             digests,
             identity,
+            names_files,
         },
     ))
 }

@@ -204,10 +204,7 @@ impl Documents {
         if !document.heads_generation() {
             return tables;
         }
-        for (path, _) in table
-            .iter()
-            .filter(|(path, _)| document.facts_of(path).names_files())
-        {
+        for (path, _) in table.iter().filter(|(_, claim)| claim.names_files) {
             if let Some((file, settled)) =
                 arrived.iter().find(|(file, _)| file.spec.key_path == path)
             {

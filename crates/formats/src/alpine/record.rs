@@ -187,6 +187,7 @@ impl<'a> Packages<'a> {
                 identity,
                 size,
                 published_at: None,
+                names_files: false,
             };
             links.claim(claim, sink);
         }

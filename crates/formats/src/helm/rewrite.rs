@@ -78,6 +78,7 @@ pub(super) fn claims(
                 identity: None,
                 size: None,
                 published_at,
+                names_files: false,
             };
             links.claim(claim, sink);
         }

@@ -94,6 +94,7 @@ fn claim(
         identity: None,
         size: None,
         published_at,
+        names_files: false,
     })
 }
 

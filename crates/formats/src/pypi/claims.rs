@@ -186,6 +186,7 @@ fn give(
             identity: None,
             size: None,
             published_at,
+            names_files: false,
         };
         links.claim(sidecar, sink);
     }
@@ -196,6 +197,7 @@ fn give(
         identity: None,
         size,
         published_at,
+        names_files: false,
     };
     links.claim(file, sink);
 }

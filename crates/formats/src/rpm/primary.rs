@@ -81,6 +81,7 @@ impl Primary<'_> {
             size: package.size,
             published_at: None,
             identity: None,
+            names_files: false,
         };
         self.links.claim(claim, self.sink);
         self.links.end()

@@ -159,6 +159,7 @@ impl Generations {
             published_at: None,
             digests: Vec::new(),
             identity: None,
+            names_files: false,
         };
         let fetched = self
             .member(
