@@ -14,6 +14,8 @@ pub(crate) struct StoredClaim {
     pub(crate) identity: Option<String>,
     /// The packages that it is of, where the document says so.
     pub(crate) packages: Vec<String>,
+    /// Whether it names further files.
+    pub(crate) names_files: bool,
 }
 
 /// What a document says that a file's bytes are. It may name a file more than once and say different things of it (an index that was
@@ -50,6 +52,7 @@ impl StoredClaim {
             digests: vec![digest],
             identity: None,
             packages: Vec::new(),
+            names_files: false,
         }
     }
 
@@ -68,6 +71,7 @@ impl StoredClaim {
             size: None,
             digests: Vec::new(),
             identity: None,
+            names_files: false,
             ..self
         }
     }

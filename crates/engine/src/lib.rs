@@ -151,7 +151,7 @@ impl Engine {
             clock: Arc::clone(&clock),
         });
         let scrubs = Scrubs::new(&pipeline, &jobs, &counters, &clock);
-        let archive = Archive::new(&base, Arc::clone(&pipeline.local));
+        let archive = Archive::new(&base, &remote, Arc::clone(&pipeline.local));
         let operator = Operator::new(base, remote, counters);
         catalog.follow_others(&operator);
         operator.note_held();

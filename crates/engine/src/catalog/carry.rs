@@ -1,9 +1,11 @@
-//! Records that come out of an archive: written as they were where nothing newer is known, in one transaction.
+//! Records that come out of an archive: written as they were where nothing newer is known, together with the dropping of what they
+//! contradict, in one transaction.
 
 use larder_core::{ArtifactRecord, SourceKey, UnixMillis};
 use larder_storage::{Age, BlobInfo, Change, Expected, StorageError};
 
 use super::bounds::Coming;
+use super::commit::Exclusive;
 use super::state::{Catalog, bytes_of, superseded};
 use crate::repositories::RepositoryState;
 
@@ -21,57 +23,70 @@ pub(crate) struct Carried {
 }
 
 /// What became of records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct CarriedIn {
     pub(crate) written: u64,
     /// What is known of these is as new, or newer.
     pub(crate) kept: u64,
     /// For these there is no room within the bounds.
-    pub(crate) no_room: u64,
+    pub(crate) no_room: Vec<SourceKey>,
 }
 
-impl Catalog {
-    /// Writes the records of one repository, and makes what was served of it before void.
+impl Exclusive<'_> {
+    /// Writes the records of one repository, drops the held files that documents among them contradict, tells downloads of such files so by
+    /// `restate`, and makes what was served of it before void.
     ///
     /// # Errors
-    /// The database does not take them: none is written then.
+    /// The database does not take them: nothing is written or dropped then.
     pub(crate) async fn carry_in(
         &self,
         entry: &RepositoryState,
         carried: Vec<Carried>,
+        contradicted: &[SourceKey],
+        restate: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<CarriedIn, StorageError> {
-        let _alone = self.committing.lock().await;
+        let catalog = self.catalog;
         let mut came = CarriedIn::default();
         let mut news = Vec::with_capacity(carried.len());
         for one in carried {
-            let held = self.metadata.record(&one.key).await?;
+            // What is dropped is not newer than anything.
+            let is_dropped = contradicted.contains(&one.key);
+            let held = catalog.metadata.record(&one.key).await?;
+            let held = held.filter(|_| !is_dropped);
             if held.is_some_and(|held| held.contacted_at >= one.record.contacted_at) {
                 came.kept += 1;
             } else {
                 news.push(one);
             }
         }
-        let news = self.with_room(news, &mut came).await;
-        if news.is_empty() {
+        let news = catalog.with_room(news, &mut came).await;
+        if news.is_empty() && contradicted.is_empty() {
             return Ok(came);
         }
         let keys: Vec<SourceKey> = news.iter().map(|one| one.key.clone()).collect();
-        let changes = news.into_iter().flat_map(changes_of).collect();
-        let applied = self
-            .metadata
-            .apply_by(self.writer, changes, superseded(entry));
+        let drops = contradicted.iter().cloned();
+        let drops = drops.map(|key| Change::DeleteRecord { key });
+        let changes = drops.chain(news.into_iter().flat_map(changes_of));
+        let applied =
+            catalog
+                .metadata
+                .apply_by(catalog.writer, changes.collect(), superseded(entry));
         let left = applied.await?.left.len() as u64;
         came.kept += left;
         came.written = keys.len() as u64 - left;
-        for key in &keys {
-            self.absences.remove(key);
-            self.records.remove(key);
+        for key in keys.iter().chain(contradicted) {
+            catalog.absences.remove(key);
+            catalog.records.remove(key);
         }
+        // Answers from downloads that are told so carry the epoch of before.
+        restate();
         entry.arrived();
         entry.bump();
         Ok(came)
     }
+}
 
+impl Catalog {
     /// Those that may be kept, for which room is made.
     async fn with_room(&self, news: Vec<Carried>, came: &mut CarriedIn) -> Vec<Carried> {
         let of_one = |one: &Carried| -> Coming {
@@ -83,7 +98,9 @@ impl Catalog {
         let mut kept = news;
         kept.retain(|one| {
             let fits = fits.next().unwrap_or(true) || one.blob.is_none();
-            came.no_room += u64::from(!fits);
+            if !fits {
+                came.no_room.push(one.key.clone());
+            }
             fits
         });
         kept

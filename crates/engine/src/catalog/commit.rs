@@ -15,7 +15,7 @@ use crate::target::Target;
 /// The right to make records visible that others are compared with: as long as it is held, nobody else does.
 #[derive(Debug)]
 pub(crate) struct Exclusive<'a> {
-    catalog: &'a Catalog,
+    pub(super) catalog: &'a Catalog,
     _alone: MutexGuard<'a, ()>,
 }
 

@@ -63,7 +63,7 @@ use uses::Uses;
 
 pub(crate) use asked::NotHeld;
 pub(crate) use bus::Foreign;
-pub(crate) use carry::Carried;
+pub(crate) use carry::{Carried, CarriedIn};
 pub(crate) use commits::{Batch, Commit, Landing, RecordChange};
 pub(crate) use epochs::Epoch;
 pub use evict::DiskUse;

@@ -39,6 +39,7 @@ fn merge(first: &mut Claim, later: &mut Claim) {
             None => package,
         });
     }
+    first.names_files |= later.names_files;
     if first.size != later.size {
         first.size = None;
     }
@@ -46,8 +47,8 @@ fn merge(first: &mut Claim, later: &mut Claim) {
     first.published_at = first.published_at.max(later.published_at);
 }
 
-/// Lines `path TAB url TAB size TAB published TAB digests TAB identity TAB packages`, sorted by path. Empty fields at the end, and the tabs in
-/// front of them, are left out; packages are several fields.
+/// Lines `path TAB url TAB size TAB published TAB digests TAB identity TAB files TAB packages`, sorted by path: `files` where it names further
+/// ones. Empty fields at the end, and the tabs in front of them, are left out; packages are several fields.
 #[derive(Debug)]
 pub(crate) struct ClaimTable(Bytes);
 
@@ -86,7 +87,8 @@ impl ClaimTable {
                 claim.url,
                 digests.join(" ")
             );
-            for further in [claim.identity, claim.package] {
+            let files = claim.names_files.then(|| "files".to_owned());
+            for further in [claim.identity, files, claim.package] {
                 let _ = write!(text, "\t{}", further.unwrap_or_default());
             }
             text.truncate(text.trim_end_matches('\t').len());
@@ -180,6 +182,7 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
         .filter_map(|text| text.parse().ok())
         .collect();
     let identity = fields.next().filter(|text| !text.is_empty());
+    let names_files = fields.next().is_some_and(|text| !text.is_empty());
     Some((
         path,
         StoredClaim {
@@ -188,6 +191,7 @@ fn parse(line: &str) -> Option<(&str, StoredClaim)> {
             published_at,
             digests,
             identity: identity.map(str::to_owned),
+            names_files,
             packages: fields.map(str::to_owned).collect(),
         },
     ))

@@ -295,6 +295,6 @@ fn names_of_documents<'t>(
 ) -> impl Iterator<Item = &'t str> {
     // Most name files alone, and so many that nobody looks at all of them in vain.
     let heading = document.heads_generation().then_some(table).into_iter();
-    let paths = heading.flat_map(|table| table.iter().map(|(path, _)| path));
-    paths.filter(move |path| document.facts_of(path).names_files())
+    let claims = heading.flat_map(ClaimTable::iter);
+    claims.filter_map(|(path, claim)| claim.names_files.then_some(path))
 }

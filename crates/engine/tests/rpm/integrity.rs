@@ -460,6 +460,28 @@ async fn hazard_w10_metadata_of_the_next_generation_brings_its_master_index() {
     );
 }
 
+/// The master index says what lists the packages, not a name.
+#[tokio::test]
+async fn rpm_16_a_list_of_packages_under_another_name_states_what_packages_are() {
+    let bench = Bench::new().await;
+    let mut one = plainly_named(1, DigestAlgorithm::Sha256);
+    let (usual, odd) = ("repodata/primary.xml.gz", "repodata/packages.xml.gz");
+    one.repomd = String::from_utf8(one.repomd)
+        .unwrap()
+        .replace(usual, odd)
+        .into_bytes();
+    let list = one.metadata.remove(usual).unwrap();
+    one.metadata.insert(odd.to_owned(), list);
+    one.publish(&bench.origin, "el9/", None);
+    let other = resource(b"another package");
+    bench.origin.put(&format!("/{PACKAGE}"), other);
+    body(&bench, "el9/repodata/repomd.xml").await;
+    assert_eq!(
+        refusal(bench.get("rpm", PACKAGE).await),
+        (FaultKind::BadGateway, "digest_mismatch")
+    );
+}
+
 /// A generation whose files have no digest in their names.
 fn plainly_named(revision: u64, algorithm: DigestAlgorithm) -> Generation {
     let style = Style {

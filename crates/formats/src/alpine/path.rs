@@ -18,6 +18,8 @@ const ARCHITECTURES: [&str; 9] = [
     "riscv64",
     "loongarch64",
 ];
+/// The folder of packages that are for all of them.
+const NO_ARCHITECTURE: &str = "noarch";
 /// Folders above a package in which an index of apk 3 is looked for.
 const MAX_FOLDERS: usize = 3;
 
@@ -84,6 +86,14 @@ pub(super) fn indexes_of(path: &str) -> Vec<String> {
 pub(super) fn above(path: &str) -> Option<&str> {
     let (folder, _) = path.rsplit_once('/')?;
     Some(folder.rfind('/').map_or("", |slash| &folder[..=slash]))
+}
+
+/// The root of the repository of which this is the folder of an architecture, if it is one; both with their slashes.
+pub(super) fn root_above(folder: &str) -> Option<&str> {
+    let within = folder.strip_suffix('/')?;
+    let name = file_name(within);
+    let is_known = name == NO_ARCHITECTURE || ARCHITECTURES.contains(&name);
+    is_known.then(|| &within[..within.len() - name.len()])
 }
 
 /// The path of the file `name` in the folder of `path`.

@@ -188,6 +188,7 @@ impl<'a> Packages<'a> {
                 package: None,
                 size,
                 published_at: None,
+                names_files: false,
             };
             links.claim(claim, sink);
         }

@@ -93,6 +93,8 @@ pub struct Claim {
     pub size: Option<u64>,
     /// Stated publish time.
     pub published_at: Option<UnixMillis>,
+    /// Whether the document says that the file names further ones: it has claims of its own to make.
+    pub names_files: bool,
 }
 
 impl Claim {
@@ -212,8 +214,9 @@ pub trait DocumentFormat: Send + Sync + std::fmt::Debug {
         Offering::Nowhere("a plain file server has no index")
     }
 
-    /// Whether a file that is named by the index at `index` is part of the offer, and not the same file by another name.
-    fn is_offered(&self, _index: &str, _path: &str) -> bool {
+    /// Whether a file that is named by the index at `index` is part of the offer, and not the same file by another name. `_is_named`: whether
+    /// that index names a path, too.
+    fn is_offered(&self, _index: &str, _path: &str, _is_named: &dyn Fn(&str) -> bool) -> bool {
         true
     }
 

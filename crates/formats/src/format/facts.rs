@@ -50,8 +50,6 @@ pub enum Role {
     Member {
         /// Whether it is to be there before clients see the generation.
         is_essential: bool,
-        /// Whether it has [`claims`](crate::DocumentFormat::claims) of its own to make, of further files.
-        names_files: bool,
     },
 }
 
@@ -105,24 +103,7 @@ impl PathFacts {
 
     /// Whether it is to be there before clients see the generation that it is of.
     pub fn is_essential(&self) -> bool {
-        matches!(
-            self.role,
-            Some(Role::Member {
-                is_essential: true,
-                ..
-            })
-        )
-    }
-
-    /// Whether it has [`claims`](crate::DocumentFormat::claims) of its own to make, of further files.
-    pub fn names_files(&self) -> bool {
-        matches!(
-            self.role,
-            Some(Role::Member {
-                names_files: true,
-                ..
-            })
-        )
+        matches!(self.role, Some(Role::Member { is_essential: true }))
     }
 
     /// Whether a digest that is stated of the bytes is part of what the path means, and no mere word of an index: bytes of another digest

@@ -149,11 +149,24 @@ mod tests {
     }
 
     #[test]
-    fn an_apk_index_offers_what_is_in_its_folder() {
+    fn an_apk_index_offers_each_package_where_clients_ask_for_it() {
         let alpine = format_of(PackageType::Alpine);
+        let offered = |index: &str, names: &[&str]| -> Vec<String> {
+            let is_named = |path: &str| names.contains(&path);
+            let is_offered = |path: &&&str| alpine.is_offered(index, path, &is_named);
+            let offered = names.iter().filter(is_offered);
+            offered.map(|path| (*path).to_owned()).collect()
+        };
         let index = "v3/main/x86_64/APKINDEX.tar.gz";
-        assert!(alpine.is_offered(index, "v3/main/x86_64/a-1-r0.apk"));
-        assert!(!alpine.is_offered(index, "v3/main/noarch/a-1-r0.apk"));
-        assert!(alpine.is_offered("APKINDEX.tar.gz", "a-1-r0.apk"));
+        let (own, none) = ("v3/main/x86_64/a-1-r0.apk", "v3/main/noarch/n-1-r0.apk");
+        let names = [own, none, "v3/main/x86_64/n-1-r0.apk"];
+        assert_eq!(offered(index, &names), [own, none]);
+        // By a rule of its own for names (`pkgname-spec`).
+        let names = ["v3/pool/a.apk", "v3/x86_64/pool/a.apk"];
+        assert_eq!(offered("v3/x86_64/Packages.adb", &names), [names[0]]);
+        // In no architecture's folder: it is named by its own URL.
+        let names = ["mine/x86_64/a-1-r0.apk", "mine/pool/a-1-r0.apk"];
+        assert_eq!(offered("mine/pool/Packages.adb", &names), [names[1]]);
+        assert_eq!(offered("APKINDEX.tar.gz", &["a-1-r0.apk"]), ["a-1-r0.apk"]);
     }
 }

@@ -81,6 +81,7 @@ pub(super) fn claims(
                 package: name.clone(),
                 size: None,
                 published_at,
+                names_files: false,
             };
             links.claim(claim, sink);
         }

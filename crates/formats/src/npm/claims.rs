@@ -95,6 +95,7 @@ fn claim(
         package: None,
         size: None,
         published_at,
+        names_files: false,
     })
 }
 

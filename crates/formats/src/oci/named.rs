@@ -117,6 +117,7 @@ fn claim(path: String, size: Option<u64>, links: &Links<'_>, sink: &mut dyn FnMu
         package: None,
         size,
         published_at: None,
+        names_files: false,
     };
     links.claim(claim, sink);
 }

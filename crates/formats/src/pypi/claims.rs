@@ -187,6 +187,7 @@ fn give(
             package: None,
             size: None,
             published_at,
+            names_files: false,
         };
         links.claim(sidecar, sink);
     }
@@ -198,6 +199,7 @@ fn give(
         package: None,
         size,
         published_at,
+        names_files: false,
     };
     links.claim(file, sink);
 }

@@ -79,7 +79,7 @@ impl Format for Rpm {
     fn profile(&self) -> &'static Profile {
         const PROFILE: Profile = Profile {
             absolute_links: true,
-            rewriter_version: 3,
+            rewriter_version: 4,
             ..Profile::PLAIN
         };
         &PROFILE

@@ -45,12 +45,6 @@ impl<'p> Metadata<'p> {
         rest.map_or(self.name, |(_, rest)| rest)
     }
 
-    /// Whether this lists the packages of a repository, in a compression that is read here.
-    fn is_primary(&self) -> bool {
-        let rest = self.plain_name().strip_prefix("primary.xml");
-        matches!(rest, Some("" | ".gz" | ".xz" | ".zst" | ".bz2"))
-    }
-
     /// Whether clients ask for this file as a matter of course, so that it is fetched before a new generation is offered. The
     /// change logs and the databases of old clients are not: they are large and seldom asked for.
     fn is_essential(&self) -> bool {
@@ -73,7 +67,6 @@ impl<'p> Metadata<'p> {
         } else {
             Role::Member {
                 is_essential: self.is_essential(),
-                names_files: self.is_primary(),
             }
         }
     }

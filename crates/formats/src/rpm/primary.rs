@@ -141,6 +141,7 @@ impl Primary<'_> {
             published_at: None,
             identity: None,
             package: None,
+            names_files: false,
         };
         let mut version = Some(package.is);
         self.links.claim(claim, &mut |claim| {

@@ -19,6 +19,8 @@ pub(super) struct Repomd {
 /// One `data` element.
 #[derive(Debug, Default)]
 pub(super) struct Record {
+    /// Whether this lists the packages of the repository, and not a part of them that other programs read (`primary_db`, `primary_zck`).
+    is_primary: bool,
     href: String,
     /// `xml:base`: the file is somewhere else, and clients go there by themselves.
     base: Option<String>,
@@ -90,6 +92,7 @@ pub(super) fn claims(
             published_at: None,
             identity: None,
             package: None,
+            names_files: record.is_primary,
         };
         links.claim(claim, sink);
     }
@@ -110,7 +113,11 @@ impl Sink for Repomd {
                 String::from_utf8_lossy(root)
             ))),
             [_, b"data"] => {
-                self.records.push(Record::default());
+                let kind = element.attribute("type")?;
+                self.records.push(Record {
+                    is_primary: kind.as_deref() == Some("primary"),
+                    ..Record::default()
+                });
                 Ok(())
             }
             [_, b"data", b"location"] => {

@@ -1,6 +1,6 @@
 //! An archive that is not to the byte what was exported: it is refused, and nothing of it is there afterwards.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use larder_testkit::{Origin, Resource};
 
@@ -123,4 +123,66 @@ async fn another_archive_is_told_by_its_sum() {
         .ended(0);
     assert!(checked.out.contains("verified"), "{checked:?}");
     assert_eq!(listed(&target).await, []);
+}
+
+/// Where a blob with so many bytes is.
+fn blob_of(larder: &TestLarder, size: u64) -> Option<PathBuf> {
+    let mut folders = vec![larder.blob_dir()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).expect("a directory");
+        for path in entries.map(|entry| entry.expect("an entry").path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.metadata().expect("its length").len() == size {
+                return Some(path);
+            }
+        }
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_export_leaves_out_is_named() {
+    let origin = Origin::start().await;
+    for (path, size) in [("whole", 1_000), ("flipped", 2_000), ("gone", 3_000)] {
+        origin.put(&format!("/{path}"), Resource::new(vec![b'x'; size]));
+    }
+    let config = entry("files", "generic", &origin, "allow_private: [127.0.0.0/8]");
+    let setup = Setup::new(&format!("remotes:\n{config}"));
+    let mut source = setup.embedded().start().await;
+    for path in ["whole", "flipped", "gone"] {
+        source.hit(&source.artifact("files", path)).await;
+    }
+    source.until_idle().await;
+    source.kill9();
+    let flipped = blob_of(&source, 2_000).expect("a blob");
+    let gone = blob_of(&source, 3_000).expect("a blob");
+    std::fs::remove_file(&flipped).expect("it goes");
+    std::fs::write(&flipped, vec![b'y'; 2_000]).expect("another one");
+    std::fs::remove_file(gone).expect("it goes");
+    source.restart().await;
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("a.tar");
+    let done = run(&source, &["export", text(&path), "--json"]).await;
+    let done = done.ended(1);
+    let told = done.json();
+    let left = |path: &str, byte: u8, size: usize, why: &str| {
+        let digest = larder_core::sha256(&vec![byte; size]).to_string();
+        let line = format!("left out: files/{path}: {digest} is {why}");
+        assert!(done.err.contains(&line), "{line}: {}", done.err);
+        digest
+    };
+    let flipped = left("flipped", b'x', 2_000, "damaged");
+    let gone = left("gone", b'x', 3_000, "gone");
+    let named = |path: &str, digest: &str, why: &str| serde_json::json!({"repository": "files", "path": path, "digest": digest, "why": why});
+    let expected = [
+        named("flipped", &flipped, "damaged"),
+        named("gone", &gone, "gone"),
+    ];
+    assert_eq!(told["left_out"], serde_json::json!(expected), "{told}");
+    assert_eq!(
+        (&told["left_out_blobs"], &told["damaged_blobs"]),
+        (&2.into(), &1.into()),
+        "{told}"
+    );
 }

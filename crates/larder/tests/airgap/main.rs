@@ -9,7 +9,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod contradicted;
 mod damaged;
+mod elsewhere;
 mod killed;
 mod many;
 mod newer;

@@ -87,6 +87,7 @@ async fn the_bounds_of_the_target_hold() {
         .ended(1)
         .json();
     assert_eq!(done["written"], 1, "{done}");
+    assert_eq!(done["left"][0]["path"], "large", "{done}");
     assert!(
         done["left"][0]["why"]
             .as_str()

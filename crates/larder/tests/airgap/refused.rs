@@ -1,9 +1,11 @@
 //! Who may not, and what cannot be: said, and nothing changes.
 
 use larder_core::sha256;
+use larder_testkit::{Origin, Resource};
 
 use super::{command, files_below, listed, put, run, text};
 use crate::support::client::client;
+use crate::support::packages::entry;
 use crate::support::{Setup, TestLarder, get};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,4 +187,42 @@ async fn bad_input_changes_nothing() {
         let status = get(&larder.url(path)).await.status;
         assert!(matches!(status, 400 | 404), "{path}: {status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_no_request_can_have_stay_out_and_are_named() {
+    let origin = Origin::start().await;
+    origin.put("/a", Resource::new("a"));
+    let config = entry("files", "generic", &origin, "allow_private: [127.0.0.0/8]");
+    let larder = TestLarder::start(&format!("remotes:\n{config}")).await;
+    larder.hit(&larder.artifact("files", "a")).await;
+    let rows = get(&larder.url("api/v1/archive/files")).await.json();
+    let mut row = rows["rows"][0].clone();
+    assert_eq!(row["path"], "a", "{rows}");
+    let long = "a".repeat(3_000);
+    for path in [
+        "../../etc/x",
+        "/a",
+        "a//b",
+        "./c",
+        "x\\y",
+        "%2e%2e/q",
+        &long,
+    ] {
+        row["path"] = path.into();
+        let body = serde_json::json!({"rows": [row]}).to_string();
+        let url = larder.url("api/v1/archive/files");
+        let answer = client().post(url).body(body).send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        let told: serde_json::Value =
+            serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
+        assert_eq!(
+            (&told["written"], &told["left"][0]["path"]),
+            (&0.into(), &path.into()),
+            "{told}"
+        );
+    }
+    let held = listed(&larder).await;
+    assert_eq!(held, [("files".to_owned(), "a".to_owned())]);
 }

@@ -10,6 +10,15 @@ mod repo;
 
 use larder_testkit::Origin;
 
+/// A package that stands in every state of the repository.
+pub(crate) const PACKAGE: &str = "Packages/pan-1.rpm";
+
+/// Publishes the state with this revision below `root`, in which the package has these bytes.
+pub(crate) fn publish_package(origin: &Origin, root: &str, revision: u64, body: &str) {
+    let generation = repo::generation(repo::Style::revision(revision), &[(PACKAGE, body)]);
+    generation.publish(origin, root, None);
+}
+
 /// Publishes a repository below `root`; gives the paths that a client asks for.
 pub(crate) fn publish(origin: &Origin, root: &str) -> Vec<String> {
     let packages = [

@@ -10,6 +10,10 @@ use crate::support::client::client;
 use crate::support::packages::{File, entry, helm, remote};
 use crate::support::{Answer, PATIENCE, TestLarder, get, send};
 
+const INDEX_V3: &[u8] = include_bytes!("../../../formats/src/alpine/testdata/v3/Packages.adb");
+/// Of the architecture `noarch`.
+const PLAIN: &[u8] = include_bytes!("../../../formats/src/alpine/testdata/v3/plain-1.0-r0.apk");
+
 /// A generic upstream with so many files, and their paths.
 async fn filled(count: usize) -> (Origin, Vec<String>) {
     let origin = Origin::start().await;
@@ -277,6 +281,21 @@ async fn a_pattern_fetches_what_the_upstream_offers_and_it_matches() {
         .iter()
         .map(|chart| origin.count("GET", &format!("/{chart}")));
     assert_eq!(asked.collect::<Vec<_>>(), [1, 1, 0]);
+}
+
+/// apk asks for a package in the folder of the package's own architecture.
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_without_an_architecture_are_fetched_where_apk_asks_for_them() {
+    let origin = Origin::start().await;
+    origin.put("/v3/x86_64/Packages.adb", Resource::new(INDEX_V3));
+    origin.put("/v3/noarch/plain-1.0-r0.apk", Resource::new(PLAIN));
+    let larder = TestLarder::start(&remote("alpine", &origin, "")).await;
+    let body = json!({"pattern": "plain", "name": "v3/x86_64"});
+    let job = begin(&larder, "alpine", &body).await;
+    let ended = until_ended(&larder, &job).await;
+    let items = items(&larder, &job).await;
+    assert_eq!(counts(&ended), [0, 0, 1, 0, 0], "{items:?}");
+    assert_eq!(items[0]["path"], "v3/noarch/plain-1.0-r0.apk");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -252,6 +252,37 @@ async fn the_packages_of_an_rpm_repository_in_a_folder_or_at_the_root() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_rpm_repository_whose_list_of_packages_cannot_be_read_is_not_empty() {
+    let origin = Origin::start().await;
+    let master = |folder: &str, kind: &str, name: &str| {
+        let repomd = format!(
+            r#"<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>7</revision><data type="{kind}"><location href="repodata/{name}"/></data></repomd>"#
+        );
+        origin.put(
+            &format!("/{folder}/repodata/repomd.xml"),
+            Resource::new(repomd),
+        );
+    };
+    master("zchunk", "primary_zck", "primary.xml.zck");
+    origin.put("/zchunk/repodata/primary.xml.zck", Resource::new("zck"));
+    master("old", "primary_db", "primary.sqlite.bz2");
+    master("absent", "primary", "primary.xml");
+    master("named", "primary", "packages.xml");
+    let list = r#"<metadata xmlns="http://linux.duke.edu/metadata/common" packages="1"><package type="rpm"><name>jam</name><location href="jam.rpm"/></package></metadata>"#;
+    origin.put("/named/repodata/packages.xml", Resource::new(list));
+    let larder = TestLarder::start(&remote("rpm", &origin, "")).await;
+    for folder in ["zchunk", "old"] {
+        let target = format!("rpm?source=upstream&name={folder}");
+        refused(&larder, &target, 501, "names no list of packages").await;
+    }
+    let target = "rpm?source=upstream&name=absent";
+    let words = "absent/repodata/repomd.xml of the upstream names absent/repodata/primary.xml";
+    refused(&larder, target, 502, words).await;
+    let offered = offers(&larder, "rpm?source=upstream&name=named").await;
+    assert_eq!(paths(&offered), ["named/jam.rpm"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_packages_of_an_apk_index() {
     let origin = Origin::start().await;
     origin.put(

@@ -12,7 +12,32 @@ fn claim(path: &str, body: &str) -> Claim {
         package: None,
         size: Some(body.len() as u64),
         published_at: Some(UnixMillis(-5)),
+        names_files: false,
     }
+}
+
+#[test]
+fn what_names_further_files_is_told_from_what_does_not() {
+    let lists = |path: &str, identity: Option<&str>| Claim {
+        identity: identity.map(str::to_owned),
+        names_files: true,
+        ..claim(path, "x")
+    };
+    let table = ClaimTable::build(vec![
+        claim("a", "x"),
+        claim("b", "x"),
+        lists("b", None),
+        lists("c", Some("Q1one")),
+    ]);
+    let found: Vec<_> = table
+        .iter()
+        .map(|(path, claim)| (path, claim.names_files, claim.identity))
+        .collect();
+    let identity = Some("Q1one".to_owned());
+    assert_eq!(
+        found,
+        [("a", false, None), ("b", true, None), ("c", true, identity)]
+    );
 }
 
 /// Public Helm repositories list one URL under two digests, of which one is the file's.

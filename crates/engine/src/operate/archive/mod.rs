@@ -5,10 +5,13 @@
 //! |---|---|
 //! | `mod.rs` | what goes into an archive |
 //! | `rows.rs` | a row of an archive |
-//! | `take.rs` | what comes out of one |
+//! | `take.rs`, `records.rs` | what comes out of one, and what becomes of a remote's rows |
+//! | `places.rs` | where something was found, said without the address of an upstream, and with that of another |
 //!
 //! Documents' claims and derivations are no part of it: they are made anew from the documents.
 
+mod places;
+mod records;
 mod rows;
 mod take;
 
@@ -25,7 +28,7 @@ use crate::catalog::Catalog;
 use crate::fault::storage_fault;
 use crate::keys;
 use crate::origin::local::Local;
-use crate::origin::remote;
+use crate::origin::remote::{self, Remote};
 use crate::policy::admission;
 use crate::repositories::{Registry, RepositoryState};
 
@@ -43,15 +46,17 @@ pub struct Archive {
     registry: Arc<Registry>,
     catalog: Arc<Catalog>,
     blobs: Arc<dyn BlobStore>,
+    remote: Arc<Remote>,
     local: Arc<Local>,
 }
 
 impl Archive {
-    pub(crate) fn new(base: &remote::Parts, local: Arc<Local>) -> Self {
+    pub(crate) fn new(base: &remote::Parts, remote: &Arc<Remote>, local: Arc<Local>) -> Self {
         Self {
             registry: Arc::clone(&base.registry),
             catalog: Arc::clone(&base.catalog),
             blobs: Arc::clone(&base.blobs),
+            remote: Arc::clone(remote),
             local,
         }
     }
@@ -132,6 +137,7 @@ impl Archive {
         Some(ArchiveRow {
             form: form.to_owned(),
             of_index,
+            below: places::below(entry, of_index, &record.source_url),
             link,
             record: Some(record),
             ..ArchiveRow::of_path(path)

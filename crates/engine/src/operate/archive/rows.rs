@@ -16,6 +16,9 @@ pub struct ArchiveRow {
     /// Whether it came from the root of the index, where that is another one than that of the files.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_index: bool,
+    /// Where it was found below the root of the upstream, if it was found there: the address without that root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<String>,
     /// Where it is a file of another host to which a document links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<ArchiveLink>,
@@ -63,6 +66,7 @@ impl ArchiveRow {
             path,
             form: String::new(),
             of_index: false,
+            below: None,
             link: None,
             record: None,
             file: None,

@@ -7,18 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use larder_core::{
-    BlobDescriptor, Digest, DigestAlgorithm, ErrorCode, Fault, FaultKind, Hasher, SafeUrl,
-    SourceKey, fresh_until,
-};
+use larder_core::{BlobDescriptor, Digest, DigestAlgorithm, ErrorCode, Fault, FaultKind, Hasher};
 use larder_formats::SIDECAR_SUFFIXES;
 use larder_storage::{BlobInfo, ExpectedBlob, LocalFile, SealedSpool, StorageError};
 
 use super::{Archive, ArchiveRow, ArchiveTaken, RULE, storage_unavailable};
-use crate::catalog::{Carried, DISK_IS_LOW};
+use crate::catalog::DISK_IS_LOW;
 use crate::fault::internal;
-use crate::keys;
-use crate::operate::ages::age_of;
 use crate::origin::local::Restored;
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
@@ -91,63 +86,6 @@ impl Archive {
         } else {
             self.take_records(&entry, rows, &blobs).await
         }
-    }
-
-    async fn take_records(
-        &self,
-        entry: &Arc<RepositoryState>,
-        rows: Vec<ArchiveRow>,
-        blobs: &BTreeMap<Digest, BlobInfo>,
-    ) -> Result<ArchiveTaken, Fault> {
-        let mut taken = ArchiveTaken::default();
-        let mut carried = Vec::with_capacity(rows.len());
-        for row in rows {
-            let blob = row.blob().and_then(|blob| blobs.get(&blob.digest)).cloned();
-            let path = match &row.link {
-                None => Some(row.path),
-                Some(link) => {
-                    let signed = self.links(entry).sign(&link.url);
-                    signed.map(|signed| format!("{signed}{}", link.suffix))
-                }
-            };
-            let Some(path) = path else {
-                let host = row
-                    .link
-                    .map_or_else(String::new, |link| SafeUrl(link.url).to_string());
-                let why = "the configuration does not let this repository carry links to that host";
-                taken.leave(host, why);
-                continue;
-            };
-            let Some(record) = row.record else { continue };
-            let origin = &entry.origins[usize::from(row.of_index)];
-            let variant = keys::with_origin(&row.form, origin);
-            let class = entry.class_of_held(keys::path_of(&path, &variant), &record);
-            let expires = class
-                .filter(|_| blob.is_some())
-                .and_then(|class| fresh_until(&record, class, &entry.repository.cache));
-            let age = age_of(entry, &path, &variant, &record);
-            carried.push(Carried {
-                key: SourceKey {
-                    repository: entry.repository.name.clone(),
-                    path: path.into(),
-                    variant: variant.into(),
-                },
-                record,
-                blob,
-                expires,
-                age,
-            });
-        }
-        let came = self.catalog.carry_in(entry, carried).await;
-        let came = came.map_err(|error| self.storage_error(&error))?;
-        (taken.written, taken.kept) = (came.written, came.kept);
-        for _ in 0..came.no_room {
-            taken.leave(
-                String::new(),
-                "there is no room for it (max_disk, limits.disk)",
-            );
-        }
-        Ok(taken)
     }
 
     async fn take_files(
@@ -228,7 +166,7 @@ impl Archive {
         why.map_or(Ok(()), |why| Err(no_room(&why)))
     }
 
-    fn storage_error(&self, error: &StorageError) -> Fault {
+    pub(super) fn storage_error(&self, error: &StorageError) -> Fault {
         if error.is_full() {
             self.catalog.make_room();
             return no_room(DISK_IS_LOW);

@@ -41,7 +41,7 @@ pub(super) fn draft(
 }
 
 /// A query may be a secret. That there was one stays to be seen (`?`): such a URL is of one file, and leads to no other.
-fn without_secrets(url: &Url) -> String {
+pub(super) fn without_secrets(url: &Url) -> String {
     let mark = if url.query().is_some() { "?" } else { "" };
     format!("{}{mark}", SafeUrl(url.clone()))
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use larder_core::{ArtifactRecord, SourceKey};
 
-use super::generation::member::Member;
 use super::outcome::Fetched;
-use crate::catalog::{Batch, Catalog, Commit, RecordChange};
+use crate::catalog::{Batch, Catalog, Commit};
 use crate::claim::Stated;
 use crate::document::Documents;
 use crate::document::claim_table::ClaimTable;
@@ -28,7 +27,7 @@ pub(super) struct Landings {
 /// A file of which a new document states other bytes than are held, or may be arriving.
 #[derive(Debug)]
 pub(super) struct Restated {
-    key: SourceKey,
+    pub(super) key: SourceKey,
     stated: Stated,
 }
 
@@ -79,6 +78,27 @@ impl Landings {
         // What came before is kept first, and found among what is held; what comes later is told that it is restated.
         self.catalog.barrier().await;
         let exclusive = self.catalog.exclusive().await;
+        let held = self.held_otherwise(document, restated).await;
+        let restate = || {
+            self.transfers
+                .flights
+                .restate(restated.iter().map(|restated| &restated.key))
+        };
+        let batch = Batch {
+            commits,
+            contradicted: &held,
+            restate: Some(&restate),
+            entry: Some(&document.entry),
+        };
+        exclusive.commit(batch).await;
+    }
+
+    /// Those restated files that are held as something else, which is told. The right to make records visible is held meanwhile.
+    pub(super) async fn held_otherwise(
+        &self,
+        document: &Target,
+        restated: &[Restated],
+    ) -> Vec<SourceKey> {
         let mut held = Vec::new();
         for Restated { key, stated } in restated {
             if self
@@ -97,18 +117,7 @@ impl Landings {
                 "the upstream's index states another digest for held files than before: they are fetched again when they are asked for"
             );
         }
-        let restate = || {
-            self.transfers
-                .flights
-                .restate(restated.iter().map(|restated| &restated.key))
-        };
-        let batch = Batch {
-            commits,
-            contradicted: &held,
-            restate: Some(&restate),
-            entry: Some(&document.entry),
-        };
-        exclusive.commit(batch).await;
+        held
     }
 
     /// A held document is about to be dropped, for the upstream has it no more: what it vouched for is compared with the next one.
@@ -137,7 +146,7 @@ impl Landings {
 
     /// The files of which a document that has just arrived states something else than the one before it, or than another variant of
     /// it that is held.
-    async fn restated_by(
+    pub(super) async fn restated_by(
         &self,
         wanted: &Arc<Target>,
         old: Option<&Arc<ArtifactRecord>>,
@@ -156,21 +165,20 @@ impl Landings {
         self.restated(wanted, befores, vec![after]).await
     }
 
-    /// The same of the files of a generation that has just arrived. Its own files are exchanged with it, or have names that say what
-    /// they are.
+    /// The same of the files of a generation that has `arrived` with its document. Its own files are exchanged with it, or have names that
+    /// say what they are.
     pub(super) async fn restated_by_generation(
         &self,
         wanted: &Arc<Target>,
         old: &Arc<ArtifactRecord>,
         new: &Settled,
-        members: &[Member],
+        arrived: &[(Arc<Target>, Settled)],
     ) -> Vec<Restated> {
         let befores = self.documents.named_by_generation(wanted, old).await;
         let Ok(after) = self.documents.arrived_claims(wanted, new).await else {
             return Vec::new();
         };
-        let arrived: Vec<_> = members.iter().filter_map(as_settled).collect();
-        let afters = self.documents.nested_claims(wanted, &after, &arrived).await;
+        let afters = self.documents.nested_claims(wanted, &after, arrived).await;
         let restated = self.restated(wanted, befores, afters).await;
         let may_be_read = |one: &Restated| {
             admission::named_file(&wanted.entry, wanted.format, &one.key.path).is_some()
@@ -220,13 +228,4 @@ impl Landings {
         }
         restated
     }
-}
-
-/// A file of a generation that has arrived and is not kept yet, to be read.
-fn as_settled((member, change): &Member) -> Option<(Arc<Target>, Settled)> {
-    let RecordChange::Store { record, spool, .. } = change else {
-        return None;
-    };
-    let settled = Settled::of_record(record, spool.body());
-    Some((Arc::clone(member), settled))
 }

@@ -4,6 +4,7 @@
 //!
 //! | file | knows |
 //! |---|---|
+//! | `carried.rs` | what comes out of an archive, and becomes visible as what was fetched does |
 //! | `obtain.rs` | look up, decide, serve what is held or join the one flight for it |
 //! | `generation/served.rs` | the files around a document, as they are served |
 //! | `patience.rs` | how long a refresh is waited for where a copy is held, and the copy that is served then |
@@ -25,6 +26,7 @@
 mod accept;
 mod body;
 mod by_digest;
+mod carried;
 mod copies;
 mod fetch;
 mod fields;
@@ -50,5 +52,7 @@ mod stand_in;
 mod standing;
 mod supply;
 
+pub(crate) use carried::Identified;
 pub(crate) use mirrors::Mirrors;
 pub(crate) use parts::{Parts, Remote};
+pub(crate) use routes::usual_place;

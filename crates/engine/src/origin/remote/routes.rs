@@ -9,6 +9,7 @@ use larder_formats::SourceBase;
 use larder_upstream::{Conditions, UpstreamRequest};
 use url::Url;
 
+use super::fields::without_secrets;
 use super::query::UpstreamQuery;
 use crate::fault::FetchError;
 use crate::repositories::mirror::Mirror;
@@ -42,6 +43,12 @@ pub(super) fn elsewhere(wanted: &Target, url: &str) -> Option<Url> {
     } else {
         led.claimed
     }
+}
+
+/// Where a source is found if neither a document nor a redirect says otherwise, as records have it.
+pub(crate) fn usual_place(wanted: &Target) -> Option<String> {
+    let routes = routes(wanted, &UpstreamQuery::default()).ok()?;
+    routes.first().map(|route| without_secrets(&route.url))
 }
 
 /// Every way to a source: below each mirror's root, or the one place where a document says it is.

@@ -1,6 +1,6 @@
 //! `larder export`: first the rows of all repositories, then the blobs that they name, each compared with its digest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::super::Failure;
 use super::super::server::Server;
 use super::super::shown::{number, plain, size};
+use super::left_out::{self, LeftOut, Why};
 use super::partial::{self, Listed, Partial};
 use super::progress::Progress;
 use super::tar::Writer;
@@ -52,7 +53,7 @@ pub(in super::super) async fn export(
         None => list(server, &head, &mut writer, &mut progress, &mut told).await?,
     };
     progress.begin("exporting", listed.contents.bytes);
-    let mut left = LeftOut::default();
+    let mut left = BTreeMap::new();
     for (digest, size) in &listed.blobs {
         if has.contains(digest) {
             progress.add(*size);
@@ -63,10 +64,11 @@ pub(in super::super) async fn export(
     }
     let end = End {
         sha256: writer.place().sha256().to_hex(),
-        left_out: left.all.iter().cloned().collect(),
+        left_out: left.keys().cloned().collect(),
     };
     writer.entry(END, &json(&end)?)?;
     let (length, sha256) = writer.finish()?;
+    let left = left_out::rows_of(&path, left).await?;
     keep(&path, target)?;
     drop(progress);
     let done = Done {
@@ -199,19 +201,10 @@ async fn pages(
     }
 }
 
-/// Blobs that are not in the archive.
-#[derive(Default)]
-struct LeftOut {
-    all: BTreeSet<Digest>,
-    /// Those of them that are there, and are damaged.
-    damaged: u64,
-}
-
 /// What came of asking for a blob.
 enum Fetched {
     Whole,
-    Gone,
-    Damaged,
+    LeftOut(Why),
     BrokenOff(Failure),
 }
 
@@ -219,22 +212,21 @@ async fn fetch(
     server: &Server,
     writer: &mut Writer,
     blob: (&Digest, u64),
-    left: &mut LeftOut,
+    left: &mut BTreeMap<Digest, Why>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let place = writer.place();
     for attempt in 1.. {
         let fetched = try_to_fetch(server, writer, blob, progress).await?;
-        if matches!(fetched, Fetched::Whole) {
-            return Ok(());
+        if !matches!(fetched, Fetched::Whole) {
+            writer.back(place.clone())?;
         }
-        writer.back(place.clone())?;
         match fetched {
             Fetched::BrokenOff(failure) if attempt == TRIES => return Err(failure),
             Fetched::BrokenOff(_) => tokio::time::sleep(PAUSE).await,
-            other => {
-                left.damaged += u64::from(matches!(other, Fetched::Damaged));
-                left.all.insert(blob.0.clone());
+            Fetched::Whole => return Ok(()),
+            Fetched::LeftOut(why) => {
+                left.insert(blob.0.clone(), why);
                 return Ok(());
             }
         }
@@ -259,8 +251,8 @@ async fn try_to_fetch(
     };
     match answer.status() {
         200 => {}
-        404 => return Ok(Fetched::Gone),
-        500 => return Ok(Fetched::Damaged),
+        404 => return Ok(Fetched::LeftOut(Why::Gone)),
+        500 => return Ok(Fetched::LeftOut(Why::Damaged)),
         503 => return Ok(Fetched::BrokenOff(server.refusal(answer).await)),
         _ => return Err(server.refusal(answer).await),
     }
@@ -279,7 +271,7 @@ async fn try_to_fetch(
         }
     }
     if length != size || hasher.finish_sha256() != *digest {
-        return Ok(Fetched::Damaged);
+        return Ok(Fetched::LeftOut(Why::Damaged));
     }
     writer.end(size)?;
     Ok(Fetched::Whole)
@@ -309,7 +301,7 @@ fn keep(partial: &Path, target: &Path) -> Result<(), Failure> {
 struct Done<'d> {
     target: &'d Path,
     listed: &'d Listed,
-    left: &'d LeftOut,
+    left: &'d [LeftOut],
     rows_left_out: u64,
     changing: &'d [String],
     resumed: u64,
@@ -320,25 +312,36 @@ struct Done<'d> {
 impl Done<'_> {
     fn tell(&self, server: &Server, head: &Head, out: &mut impl Write) -> Result<(), Failure> {
         let contents = &self.listed.contents;
-        let left_out = self.left.all.len();
+        let (left_out, damaged) = (self.blobs_left(None), self.blobs_left(Some(Why::Damaged)));
         let names: Vec<&str> = head.repositories.iter().map(|own| &*own.name).collect();
         if server.json {
             let told = serde_json::json!({
                 "file": self.target.display().to_string(), "size": self.length, "sha256": self.sha256.to_hex(),
                 "repositories": names, "rows": contents.rows, "blobs": contents.blobs, "bytes": contents.bytes,
-                "resumed_blobs": self.resumed, "left_out_blobs": left_out, "damaged_blobs": self.left.damaged,
-                "left_out_rows": self.rows_left_out, "changing": self.changing,
+                "resumed_blobs": self.resumed, "left_out_blobs": left_out, "damaged_blobs": damaged,
+                "left_out": self.left, "left_out_rows": self.rows_left_out, "changing": self.changing,
             });
             writeln!(out, "{told}")?;
         } else {
             self.write(&names, out)?;
         }
-        match self.left.damaged {
+        for left in self.left {
+            // Who cannot read it misses nothing else.
+            let _ = writeln!(std::io::stderr(), "{left}");
+        }
+        match damaged {
             0 => Ok(()),
             damaged => Err(Failure::failed(format!(
-                "{damaged} blobs are damaged in this larder and left out: the log of larder says which"
+                "{damaged} blobs are damaged in this larder and left out: `larder scrub` mends those of remotes"
             ))),
         }
+    }
+
+    /// How many blobs are left out, for a reason or for any.
+    fn blobs_left(&self, why: Option<Why>) -> usize {
+        let all = self.left.iter();
+        let left = all.filter(|left| why.is_none_or(|why| left.why == why));
+        left.map(|left| &left.digest).collect::<BTreeSet<_>>().len()
     }
 
     fn write(&self, names: &[&str], out: &mut impl Write) -> Result<(), Failure> {
@@ -369,8 +372,8 @@ impl Done<'_> {
                 "{count} rows are left out: they cannot be read, or are of an upstream that the repository has no more"
             )?;
         }
-        if !self.left.all.is_empty() {
-            let count = self.left.all.len();
+        if !self.left.is_empty() {
+            let count = self.blobs_left(None);
             writeln!(
                 out,
                 "{count} blobs are left out: they have gone since they were listed, or are damaged"

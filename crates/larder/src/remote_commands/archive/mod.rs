@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `mod.rs` | what stands in an archive, and in which order |
 //! | `tar.rs` | entries of a tar, written and read to the byte |
-//! | `export.rs`, `partial.rs` | an archive that is made, and one that was broken off |
+//! | `export.rs`, `partial.rs`, `left_out.rs` | an archive that is made, one that was broken off, and what is not in it |
 //! | `import.rs`, `verified.rs` | an archive that is read in, after all of it has been verified |
 //! | `progress.rs` | how far it is |
 
 mod export;
 mod import;
+mod left_out;
 mod partial;
 mod progress;
 mod tar;

@@ -160,6 +160,7 @@ impl Generations {
             digests: Vec::new(),
             identity: None,
             packages: Vec::new(),
+            names_files: false,
         };
         let fetched = self
             .member(

@@ -13,7 +13,7 @@ use larder_formats::Generation;
 use tokio::time::Instant;
 
 use super::Generations;
-use super::member::{Incomplete, Member, Others};
+use super::member::{Incomplete, Member, Others, as_settled};
 use crate::catalog::{Commit, RecordChange};
 use crate::causes::warn_once;
 use crate::document::inquiry::Inquiry;
@@ -98,9 +98,10 @@ impl Generations {
         if let Some(prior) = &replaced {
             // The files of the new generation are visible before it is.
             self.catalog.barrier().await;
+            let arrived: Vec<_> = members.iter().filter_map(as_settled).collect();
             restated = self
                 .landings
-                .restated_by_generation(wanted, prior, &settled, &members)
+                .restated_by_generation(wanted, prior, &settled, &arrived)
                 .await;
             self.until_unread(wanted, prior, began).await;
         }

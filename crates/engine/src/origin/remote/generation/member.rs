@@ -4,9 +4,19 @@ use std::sync::Arc;
 
 use crate::catalog::RecordChange;
 use crate::target::Target;
+use crate::transfer::flight::Settled;
 
 /// A file that is exchanged together with its document.
 pub(in crate::origin::remote) type Member = (Arc<Target>, RecordChange);
+
+/// One that has arrived and is not kept yet, to be read.
+pub(super) fn as_settled((member, change): &Member) -> Option<(Arc<Target>, Settled)> {
+    let RecordChange::Store { record, spool, .. } = change else {
+        return None;
+    };
+    let settled = Settled::of_record(record, spool.body());
+    Some((Arc::clone(member), settled))
+}
 
 /// Why a generation should not be exchanged for the one before yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
