@@ -71,7 +71,7 @@ impl Format for Helm {
             absolute_links: true,
             links_elsewhere: true,
             merges: true,
-            rewriter_version: 3,
+            rewriter_version: 4,
             forwards_queries: true,
             ..Profile::PLAIN
         };
