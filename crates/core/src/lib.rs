@@ -40,6 +40,7 @@
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
+mod address;
 mod cache_policy;
 mod cache_status;
 mod clock;
@@ -72,6 +73,7 @@ mod stored;
 mod testing;
 mod via;
 
+pub use address::is_public;
 pub use cache_policy::{CachePolicy, Revalidate, Verify};
 pub use cache_status::{CacheStatus, ForwardReason, Source};
 pub use clock::{Clock, ManualClock, SystemClock, UnixMillis};

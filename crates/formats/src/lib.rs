@@ -10,6 +10,7 @@ mod client_lines;
 mod format;
 mod generic;
 mod helm;
+mod instant;
 mod links;
 mod merge;
 mod npm;

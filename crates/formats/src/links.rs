@@ -196,7 +196,12 @@ impl<'a> Links<'a> {
             .base_urls
             .iter()
             .find_map(|root| text.strip_prefix(root.as_str()))?;
-        (is_plain(rest) && !rest.starts_with(EXTERNAL)).then_some(rest)
+        (is_plain(rest) && !self.is_reserved(rest)).then_some(rest)
+    }
+
+    /// Whether a decoded path cannot be that of a file which a document links to: it belongs to signed links, or is reserved by the format.
+    pub(crate) fn is_reserved(&self, path: &str) -> bool {
+        path.starts_with(EXTERNAL) || crate::format_of(self.repository.package).is_reserved(path)
     }
 
     /// The same with another budget than the usual one.

@@ -25,6 +25,11 @@ enum Read {
     Held(Arc<ArtifactRecord>),
 }
 
+/// Whether the upstream does not have the document, or it is none.
+fn is_without_document(lookup: &Lookup) -> bool {
+    matches!(lookup, Lookup::NoDocument(Unread::Absent | Unread::Refused))
+}
+
 /// Who obtains documents.
 pub(crate) trait Launch: Debug + Send + Sync {
     /// The running flight for this document, or a new one; `true` if it is a new one.
@@ -100,6 +105,11 @@ impl Inquiry {
             Known::Claim(claim) => Lookup::Claim(claim),
             Known::NotNamed { fresh: true } => self.learn_again(wanted).await,
             Known::NotNamed { fresh: false } | Known::NoDocument => self.learn_first(wanted).await,
+            Known::NotAsked => match self.learn_first(wanted).await {
+                lookup @ (Lookup::Claim(_) | Lookup::NoDocument(Unread::Unanswered)) => lookup,
+                // What is held beside the first one may be older than the file.
+                _ => self.learn_again(wanted).await,
+            },
         }
     }
 
@@ -121,19 +131,19 @@ impl Inquiry {
             return Lookup::NotNamed;
         };
         let came = Instant::now();
-        let lookup = self
+        let mut lookup = self
             .learn_claim(wanted, document, Effort::IfDue, came)
             .await;
-        if matches!(lookup, Lookup::NoDocument(Unread::Absent | Unread::Refused))
-            && let Some(other) = wanted
-                .format
-                .naming(&wanted.entry.repository, &wanted.name())
-                .otherwise
-            && let Some(other) = admission::naming_document(wanted, other)
-        {
-            return self
-                .learn_claim(wanted, &Arc::new(other), Effort::IfDue, came)
-                .await;
+        let repository = &wanted.entry.repository;
+        let naming = wanted.format.naming(repository, &wanted.name());
+        for other in naming.otherwise {
+            if !is_without_document(&lookup) {
+                return lookup;
+            }
+            if let Some(other) = admission::naming_document(wanted, other) {
+                let other = Arc::new(other);
+                lookup = self.learn_claim(wanted, &other, Effort::IfDue, came).await;
+            }
         }
         lookup
     }
@@ -185,7 +195,9 @@ impl Inquiry {
                     .await
                 {
                     Known::Claim(claim) => Lookup::Claim(claim),
-                    Known::NotNamed { .. } | Known::NoDocument => Lookup::NotNamedLately,
+                    Known::NotNamed { .. } | Known::NotAsked | Known::NoDocument => {
+                        Lookup::NotNamedLately
+                    }
                 },
             };
             match lookup {

@@ -30,7 +30,7 @@ impl Documents {
         };
         match self.known_claim(wanted, &documents).await {
             Known::Claim(claim) => Expectation::Known(claim),
-            Known::NotNamed { .. } | Known::NoDocument => Expectation::Unasked,
+            Known::NotNamed { .. } | Known::NotAsked | Known::NoDocument => Expectation::Unasked,
         }
     }
 
@@ -67,8 +67,8 @@ impl Documents {
         Some((document, claim))
     }
 
-    /// The documents that may name a file, preferred first: those that are held, with those that are on their way before them; or else
-    /// one key per variant in which the one that is asked for may be held.
+    /// The documents that may name a file: one key per variant in which the one that is asked for first may be held, and the others that are
+    /// held, with those that are on their way before them. Where the first is one of those that may be held, it is there if nothing is held.
     pub(super) async fn naming_documents(&self, wanted: &Arc<Target>) -> Option<Vec<Arc<Target>>> {
         // What is stated already, or by the name itself, is not for a document to say.
         let stated = wanted.stated.is_some() || wanted.facts.digest.is_some();
@@ -78,6 +78,10 @@ impl Documents {
         let repository = &wanted.entry.repository;
         let (mut coming, mut held) = (Vec::new(), Vec::new());
         let naming = wanted.format.naming(repository, &wanted.spec.key_path);
+        let has_preferred = naming.document.as_ref().is_some_and(|document| {
+            let mut possible = naming.possible.iter();
+            possible.any(|spec| spec.key_path == document.key_path)
+        });
         for spec in naming.possible {
             let spec = wanted.with_client_encoding(spec);
             let Some(document) = admission::document(wanted, spec) else {
@@ -96,16 +100,23 @@ impl Documents {
                 held.push(Arc::new(document));
             }
         }
-        if !(coming.is_empty() && held.is_empty()) {
-            return Some([coming, held].concat());
+        let possible = [coming, held].concat();
+        let preferred = naming
+            .document
+            .filter(|_| possible.is_empty() || !has_preferred)
+            .and_then(|document| admission::naming_document(wanted, document));
+        let mut documents = Vec::new();
+        if let Some(preferred) = preferred {
+            let variants = wanted.format.profile().document_variants.iter();
+            let others = variants
+                .filter(|variant| **variant != preferred.spec.variant)
+                .map(|variant| Arc::new(preferred.in_variant(variant)))
+                .collect::<Vec<_>>();
+            documents.push(Arc::new(preferred));
+            documents.extend(others);
         }
-        let preferred = admission::naming_document(wanted, naming.document?)?;
-        let variants = wanted.format.profile().document_variants.iter();
-        let others = variants
-            .filter(|variant| **variant != preferred.spec.variant)
-            .map(|variant| Arc::new(preferred.in_variant(variant)))
-            .collect::<Vec<_>>();
-        Some([vec![Arc::new(preferred)], others].concat())
+        documents.extend(possible);
+        (!documents.is_empty()).then_some(documents)
     }
 
     /// What a document that is already held says of this file; no upstream contact.
@@ -115,11 +126,17 @@ impl Documents {
         documents: &[Arc<Target>],
     ) -> Known {
         let mut best = Known::NoDocument;
+        let mut is_first_known = false;
+        let is_first = |document: &Target| {
+            let mut first = documents.iter().take(1);
+            first.any(|first| first.spec.key_path == document.spec.key_path)
+        };
         for document in documents {
             match self.just_claimed(wanted, document).await {
                 Some(Some(claim)) => return Known::Claim(claim),
                 Some(None) => {
                     best = Known::NotNamed { fresh: true };
+                    is_first_known |= is_first(document);
                     continue;
                 }
                 None => {}
@@ -136,6 +153,7 @@ impl Documents {
             if let Some(claim) = self.claim_in(document, &table, &wanted.name()).await {
                 return Known::Claim(claim);
             }
+            is_first_known |= is_first(document);
             let policy = &document.entry.repository.cache;
             let fresh = larder_core::fresh_until(&record, document.class, policy)
                 .is_none_or(|until| self.now() < until);
@@ -144,6 +162,7 @@ impl Documents {
             }
         }
         match best {
+            Known::NotNamed { .. } if !is_first_known => Known::NotAsked,
             // What is on its way may name it.
             Known::NotNamed { .. }
                 if documents.first().is_some_and(|first| self.is_coming(first)) =>
@@ -176,7 +195,7 @@ impl Documents {
         let documents = self.naming_documents(wanted).await?;
         match self.known_claim(wanted, &documents).await {
             Known::Claim(claim) => Some(claim),
-            Known::NotNamed { .. } | Known::NoDocument => None,
+            Known::NotNamed { .. } | Known::NotAsked | Known::NoDocument => None,
         }
     }
 
@@ -210,5 +229,7 @@ pub(super) enum Known {
     NotNamed {
         fresh: bool,
     },
+    /// It does not name it either, and the one that is asked for first is not held.
+    NotAsked,
     NoDocument,
 }

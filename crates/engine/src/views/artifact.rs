@@ -320,7 +320,7 @@ impl Views {
     /// The documents that may name a path, likeliest first.
     async fn naming(&self, entry: &RepositoryState, path: &str) -> Result<Vec<Naming>, Fault> {
         let naming = entry.format.naming(&entry.repository, path);
-        let documents = [naming.document, naming.otherwise].into_iter().flatten();
+        let documents = naming.document.into_iter().chain(naming.otherwise);
         let mut found: Vec<Naming> = Vec::new();
         for SourceSpec { key_path, .. } in documents.chain(naming.possible) {
             if key_path == path || found.iter().any(|known| known.path == key_path) {

@@ -7,6 +7,7 @@
 
 mod ages;
 mod answers;
+mod dashes;
 mod denied;
 mod flush;
 mod freshness;

@@ -79,7 +79,10 @@ impl DocumentFormat for Alpine {
     fn naming(&self, _repository: &Repository, path: &str) -> NamingDocuments {
         NamingDocuments {
             document: path::index_of(path).and_then(|index| source(&index)),
-            otherwise: path::v3_index_of(path).and_then(|index| source(&index)),
+            otherwise: path::v3_index_of(path)
+                .and_then(|index| source(&index))
+                .into_iter()
+                .collect(),
             possible: path::indexes_of(path)
                 .iter()
                 .filter_map(|index| source(index))

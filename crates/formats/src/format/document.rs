@@ -154,10 +154,10 @@ pub trait Identifier: Send + std::fmt::Debug {
 pub struct NamingDocuments {
     /// The one that names it, with its digest and true URL: it is obtained for the file's sake.
     pub document: Option<SourceSpec>,
-    /// The one that is obtained where the upstream does not have `document`.
-    pub otherwise: Option<SourceSpec>,
+    /// Those that are obtained one after the other where the upstream does not have `document`.
+    pub otherwise: Vec<SourceSpec>,
     /// Where a path alone does not tell which document names it: all that may, the likeliest first. Of these only documents that are
-    /// held are asked; none is obtained for a file's sake.
+    /// held are asked; none is obtained for a file's sake. Without `document` among them that one is asked beside them, held or not.
     pub possible: Vec<SourceSpec>,
 }
 

@@ -39,6 +39,12 @@ pub trait Format: DocumentFormat + Protocol + Browsed {
     /// What holds for every path and document.
     fn profile(&self) -> &'static Profile;
 
+    /// Whether a decoded path is asked for elsewhere than among the files, or as something that is no file: what a document links to as a file
+    /// cannot have it.
+    fn is_reserved(&self, _path: &str) -> bool {
+        false
+    }
+
     /// What this format knows of repositories that clients upload to; `None` if there are none of it yet.
     fn hosted(&self) -> Option<&dyn Hosted> {
         None

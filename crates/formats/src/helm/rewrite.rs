@@ -230,12 +230,9 @@ fn digest(text: &str) -> Option<Digest> {
     Digest::from_hex(DigestAlgorithm::Sha256, hex).ok()
 }
 
-/// An RFC 3339 time, as Helm reads it or as the standard does.
+/// A time as Helm reads it, or as registries write times.
 pub(super) fn instant(text: &str) -> Option<UnixMillis> {
-    super::instant::of(text).or_else(|| {
-        let time = text.parse::<jiff::Timestamp>().ok()?;
-        Some(UnixMillis(time.as_millisecond()))
-    })
+    super::instant::of(text).or_else(|| crate::instant::instant(text))
 }
 
 #[cfg(test)]
@@ -243,6 +240,18 @@ mod tests {
     use super::*;
     use crate::testing::{links, remote};
     use larder_core::PackageType;
+
+    /// Helm refuses the last two; when a chart was made can be told all the same.
+    #[test]
+    fn times_are_read_in_every_spelling() {
+        for text in [
+            "2024-01-02T3:04:05,0Z",
+            "2024-01-02T03:04:05",
+            "Tue, 02 Jan 2024 03:04:05 GMT",
+        ] {
+            assert_eq!(instant(text), Some(UnixMillis(1_704_164_645_000)), "{text}");
+        }
+    }
 
     /// The short cuts for plain links give what the long way gives.
     #[test]

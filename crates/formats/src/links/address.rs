@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use larder_core::AllowPrivate;
+use larder_core::{AllowPrivate, is_public};
 use url::Host;
 
 /// Whether a link to `host` may be carried: a public address or name, or one that `allowed` covers.
@@ -34,41 +34,6 @@ fn covers(allowed: &[AllowPrivate], ip: IpAddr, port: u16) -> bool {
         AllowPrivate::Network(network) => network.contains(&ip),
         AllowPrivate::Socket(socket) => socket.ip() == ip && socket.port() == port,
     })
-}
-
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => is_public_v4(ip),
-        IpAddr::V6(ip) => is_public_v6(ip),
-    }
-}
-
-/// The IANA IPv4 special-purpose registry, without the documentation networks.
-fn is_public_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    let special = a == 0
-        || ip.is_private()
-        || ip.is_loopback()
-        || ip.is_link_local()
-        || (a == 100 && b & 0xc0 == 64)
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 198 && b & 0xfe == 18)
-        // Multicast and the reserved block with the broadcast address.
-        || a >= 224;
-    !special
-}
-
-/// Only global unicast (2000::/3) and NAT64 are public; addresses that carry an IPv4 address are as public as that one.
-fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let s = ip.segments();
-    let embedded =
-        |high: u16, low: u16| is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-    match s {
-        [0x2002, high, low, ..] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
-        // Teredo hides its IPv4 address.
-        [0x2001, 0, ..] => false,
-        _ => s[0] & 0xe000 == 0x2000,
-    }
 }
 
 #[cfg(test)]

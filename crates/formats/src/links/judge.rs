@@ -7,7 +7,7 @@ use larder_core::{ArtifactPath, UpstreamSettings};
 use url::Url;
 
 use super::reference::{fold, percent_decode, percent_decode_lossy};
-use super::{EXTERNAL, Links, address};
+use super::{Links, address};
 
 /// A link that larder carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,8 +117,8 @@ impl Links<'_> {
             .iter()
             .find_map(|root| below(root, url))?;
         let rest = fold(rest);
-        // `_ext/` belongs to signed links.
-        if rest.starts_with(EXTERNAL) || ArtifactPath::parse(&rest, self.path_rules()).is_err() {
+        let path = ArtifactPath::parse(&rest, self.path_rules()).ok()?;
+        if self.is_reserved(path.as_str()) {
             return None;
         }
         match url.query() {
@@ -178,19 +178,22 @@ pub(super) fn may_carry(upstream: &UpstreamSettings, url: &Url) -> Result<(), No
         return Err(NotCarried::PlainHttp);
     }
     let host = url.host().ok_or(NotCarried::Unreadable)?;
-    let roots = upstream.base_urls.iter().chain([&upstream.index_url]);
-    let configured = roots
-        .into_iter()
-        .any(|root| root.host() == Some(host.clone()));
+    let is_own_host = || {
+        let mut roots = upstream.base_urls.iter().chain([&upstream.index_url]);
+        roots.any(|root| root.host() == Some(host.clone()))
+    };
     let listed = upstream
         .link_hosts
         .as_ref()
-        .is_none_or(|hosts| configured || hosts.iter().any(|entry| names(entry, url)));
+        .is_none_or(|hosts| is_own_host() || hosts.iter().any(|entry| names(entry, url)));
     if !listed {
         return Err(NotCarried::Unlisted);
     }
     let port = url.port_or_known_default().unwrap_or(0);
-    if configured || address::may_be_reached(&host, port, &upstream.allow_private) {
+    // As connections are judged: another port of a private host is another service.
+    if upstream.is_configured_origin(url)
+        || address::may_be_reached(&host, port, &upstream.allow_private)
+    {
         Ok(())
     } else {
         Err(NotCarried::Private)

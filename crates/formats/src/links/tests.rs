@@ -327,6 +327,10 @@ fn the_operators_own_hosts_may_be_private() {
         Some("a")
     );
     assert!(path_of(&repository, "http://127.0.0.1:8080/other/a").is_some());
+    // Another port is another service.
+    for neighbour in ["http://127.0.0.1:8081/files/a", "http://127.0.0.1/files/a"] {
+        assert_eq!(path_of(&repository, neighbour), None, "{neighbour}");
+    }
     assert_eq!(path_of(&repository, "http://127.0.0.2/a"), None);
     repository
         .upstream_mut()

@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Npm;
-use super::claims::parse_time;
 use super::name::PackageName;
 use super::path::Route;
+use crate::instant::instant;
 use crate::{Browsed, Document, Links, Malformed, PartOf, Release, Releases};
 
 #[derive(Deserialize)]
@@ -99,7 +99,7 @@ fn release(
         published: times
             .get(version)
             .and_then(|raw| text(raw))
-            .and_then(|time| parse_time(&time)),
+            .and_then(|time| instant(&time)),
         yanked: None,
         deprecated: read.and_then(|read| read.deprecated.and_then(deprecation)),
     }

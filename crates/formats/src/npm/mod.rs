@@ -52,7 +52,7 @@ impl Format for Npm {
         const PROFILE: Profile = Profile {
             absolute_links: true,
             links_elsewhere: true,
-            rewriter_version: 2,
+            rewriter_version: 3,
             // Of packuments, that is: nothing else names tarballs for others.
             document_variants: &[request::ABBREVIATED, request::FULL],
             usual_digests: &[DigestAlgorithm::Sha1, DigestAlgorithm::Sha512],

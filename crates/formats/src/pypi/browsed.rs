@@ -1,13 +1,13 @@
 //! The versions of a project with what people are told of them: dates, and which are yanked.
 
 use super::Pypi;
-use super::claims::instant;
 use super::derive::{target_of_anchor, target_of_file, text_of, utf8};
 use super::names;
 use super::page::{Subject, Syntax, subject, syntax};
 use super::target::{Resolver, Target};
 use super::{simple_html, simple_json};
 use crate::format::browsed::file_name;
+use crate::instant::instant;
 use crate::links::percent_decode;
 use crate::{Browsed, Document, Links, Malformed, PartOf, Release, Releases};
 
@@ -36,7 +36,7 @@ impl Browsed for Pypi {
         };
         links.begin(document.body.len());
         let mut found = Releases::default();
-        match syntax(document)? {
+        let withholds_files = match syntax(document)? {
             Syntax::Json => {
                 let resolver = Resolver::new(links, document.url, None);
                 simple_json::read_project(utf8(document.body)?, links.meter(), &mut |file| {
@@ -45,19 +45,24 @@ impl Browsed for Pypi {
                     release.published = file.upload_time.as_deref().and_then(instant);
                     release.yanked = file.yanked.as_deref().map(str::to_owned);
                     found.releases.push(release);
-                })?;
+                })?
+                .withholds_files()
             }
             Syntax::Html => {
                 let html = text_of(document);
                 let base = simple_html::base(&html)?;
                 let resolver = Resolver::new(links, document.url, base.as_deref());
-                simple_html::read(&html, links.meter(), &mut |anchor| {
+                let (head, _) = simple_html::read(&html, links.meter(), &mut |anchor| {
                     let target = target_of_anchor(&anchor, project, &resolver);
                     let mut release = release(&anchor.href, target, project);
                     release.yanked = anchor.attribute("data-yanked").map(str::to_owned);
                     found.releases.push(release);
                 })?;
+                head.withholds_files()
             }
+        };
+        if withholds_files {
+            found.releases.clear();
         }
         // A page has other links, too: to the list of all projects, to other projects' files.
         let is_file = |release: &Release| !(release.version.is_empty() && release.path.is_empty());
@@ -81,11 +86,9 @@ fn release(url: &str, target: Option<Target<'_>>, project: &str) -> Release {
     }
 }
 
-/// The version that a file of the project `name` is, by the file's own name; `None` if it is of another project.
+/// The version that a file or sidecar of the project `name` is, by its own name.
 fn version_of<'p>(file: &'p str, name: &str) -> Option<&'p str> {
-    let file = names::subject_of(file).unwrap_or(file);
-    let (project, rest) = names::split_version(file)?;
-    (names::normalize(project) == names::normalize(name)).then_some(rest)
+    names::version_of(names::subject_of(file).unwrap_or(file), name)
 }
 
 #[cfg(test)]
@@ -137,6 +140,14 @@ mod tests {
     }
 
     #[test]
+    fn a_quarantined_project_has_no_releases() {
+        let html = r#"<meta name="pypi:project-status" content="quarantined"><a href="foo_bar-1.0.tar.gz">x</a>"#;
+        let json = r#"{"files":[{"filename":"foo_bar-1.0.tar.gz","url":"foo_bar-1.0.tar.gz","hashes":{}}],"project-status":{"status":"quarantined"}}"#;
+        assert!(releases("text/html", html).is_empty());
+        assert!(releases("application/vnd.pypi.simple.v1+json", json).is_empty());
+    }
+
+    #[test]
     fn paths_tell_their_project_and_version() {
         let name = |path| match Pypi.part_of(path) {
             Some(PartOf::Package { name, .. }) => Some(name),
@@ -155,6 +166,7 @@ mod tests {
             ),
             ("p/torch-1.0.tar.gz", "1.0"),
             ("p/torch-1.0-py3-none-any.whl.metadata", "1.0"),
+            ("p/torch-1.2.3-45.tar.gz.asc", "1.2.3-45"),
         ] {
             assert_eq!(
                 version_of(file_name(path), "Torch"),

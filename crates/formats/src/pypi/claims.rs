@@ -1,16 +1,14 @@
 //! What a simple page says of its files: digests, sizes, upload times (claims), and whether it is a simple page at all.
 
-use jiff::Timestamp;
 use larder_core::{Digest, UnixMillis};
 
-use super::derive::{
-    Metadata, anchor_metadata, listed_project, target_of_anchor, target_of_file, text_of, utf8,
-};
+use super::derive::{listed_project, target_of_anchor, target_of_file, text_of, utf8};
 use super::json_value::{CoreMetadata, Hashes};
-use super::page::{Subject, Syntax, subject, syntax};
-use super::simple_html::{Anchor, Signs};
+use super::page::{Head, Subject, Syntax, subject, syntax};
+use super::simple_html::{Anchor, Metadata, Signs, anchor_metadata};
 use super::target::{Resolver, Target, fragment_digests, split_fragment};
 use super::{names, places, simple_html, simple_json};
+use crate::instant::instant;
 use crate::links::percent_decode;
 use crate::{Claim, Document, Links, Malformed, Meter};
 
@@ -72,23 +70,29 @@ pub(super) fn claims(
     sink: &mut dyn FnMut(Claim),
 ) -> Result<(), Malformed> {
     links.begin(document.body.len());
-    match (syntax(document)?, subject(document.key_path)?) {
-        (_, Subject::List) => Ok(()),
-        (Syntax::Json, Subject::Project(project)) => of_json(document, project, links, sink),
-        (Syntax::Html, Subject::Project(project)) => of_html(document, project, links, sink),
-    }?;
+    // The head may stand last.
+    let mut found = Vec::new();
+    let mut keep = |claim: Claim| found.push(claim);
+    let head = match (syntax(document)?, subject(document.key_path)?) {
+        (_, Subject::List) => return links.end(),
+        (Syntax::Json, Subject::Project(project)) => of_json(document, project, links, &mut keep)?,
+        (Syntax::Html, Subject::Project(project)) => of_html(document, project, links, &mut keep)?,
+    };
+    if !head.withholds_files() {
+        found.into_iter().for_each(sink);
+    }
     links.end()
 }
 
 /// The files that a page in JSON names.
-fn of_json(
-    document: &Document<'_>,
+fn of_json<'d>(
+    document: &Document<'d>,
     project: &str,
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
-) -> Result<(), Malformed> {
+) -> Result<Head<'d>, Malformed> {
     let resolver = Resolver::new(links, document.url, None);
-    let read = places::read_project(document, links.meter(), &mut |file| {
+    places::read_project(document, links.meter(), &mut |file| {
         let Some(target) = target_of_file(&file, project, &resolver) else {
             return;
         };
@@ -111,8 +115,7 @@ fn of_json(
             metadata,
         };
         give(project, &target, stated, links, sink);
-    });
-    read.map(|_| ())
+    })
 }
 
 /// The files that a page in HTML names.
@@ -121,7 +124,7 @@ fn of_html(
     project: &str,
     links: &Links<'_>,
     sink: &mut dyn FnMut(Claim),
-) -> Result<(), Malformed> {
+) -> Result<Head<'static>, Malformed> {
     let html = text_of(document);
     let base = simple_html::base(&html)?;
     let resolver = Resolver::new(links, document.url, base.as_deref());
@@ -145,7 +148,7 @@ fn of_html(
         };
         give(project, &target, stated, links, sink);
     });
-    read.map(|_| ())
+    read.map(|(head, _)| head.into_owned())
 }
 
 /// What a page states of one file.
@@ -214,11 +217,4 @@ fn known(hashes: &Hashes<'_>) -> Vec<Digest> {
         .iter()
         .filter_map(|(name, hex)| digest((name, hex)))
         .collect()
-}
-
-/// An RFC 3339 time.
-pub(super) fn instant(text: &str) -> Option<UnixMillis> {
-    text.parse::<Timestamp>()
-        .ok()
-        .map(|time| UnixMillis(time.as_millisecond()))
 }

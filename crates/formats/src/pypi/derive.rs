@@ -12,7 +12,7 @@ use super::json_value::CoreMetadata;
 use super::negotiate;
 use super::page::{Subject, Syntax, subject, syntax};
 use super::render::{HtmlPage, Json, member, separate};
-use super::simple_html::Anchor;
+use super::simple_html::{Anchor, Metadata, anchor_metadata};
 use super::simple_json::File;
 use super::target::{Resolver, Target, fragment_digests, split_fragment};
 use super::{names, places, simple_html, simple_json};
@@ -136,41 +136,59 @@ fn json_of_json<'d>(
     resolver: &Resolver<'_>,
     links: &Links<'_>,
 ) -> Result<Splicer<'d>, Malformed> {
-    let (body, dropped) = splice(document, project, resolver, links, None)?;
-    if !dropped {
+    let (body, lost) = splice(document, project, resolver, links, None)?;
+    if lost == Lost::None {
         return Ok(body);
     }
     // Seldom needed, so only now it is found out where the elements begin and end.
     links.begin(document.body.len());
     let elements = simple_json::element_spans(utf8(document.body)?, links.meter())?;
+    if lost == Lost::All {
+        let mut body = Splicer::new(document.body);
+        if let (Some(first), Some(last)) = (elements.first(), elements.last()) {
+            body.replace(first.start..last.end, "");
+        }
+        return Ok(body);
+    }
     splice(document, project, resolver, links, Some(&elements)).map(|(body, _)| body)
 }
 
-/// The text with other links, and whether files had to be dropped; they are cut out if `elements` says where they are.
+/// Which files of a page are not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    None,
+    Some,
+    All,
+}
+
+/// The text with other links, and which files had to be dropped; some are cut out if `elements` says where they are.
 fn splice<'d>(
     document: &Document<'d>,
     project: &str,
     resolver: &Resolver<'_>,
     links: &Links<'_>,
     elements: Option<&[Range<usize>]>,
-) -> Result<(Splicer<'d>, bool), Malformed> {
+) -> Result<(Splicer<'d>, Lost), Malformed> {
     let mut splicer = Splicer::new(document.body);
     let mut index = 0;
     let mut kept = false;
-    let mut dropped = false;
-    places::read_project(document, links.meter(), &mut |file| {
+    let mut lost = Lost::None;
+    let head = places::read_project(document, links.meter(), &mut |file| {
         if let Some(target) = target_of_file(&file, project, resolver) {
             kept = true;
             replace_values(&file, &target, links, &mut splicer);
         } else {
-            dropped = true;
+            lost = Lost::Some;
             if let Some(range) = elements.and_then(|elements| removal(elements, index, kept)) {
                 splicer.replace(range, "");
             }
         }
         index += 1;
     })?;
-    Ok((splicer, dropped))
+    if head.withholds_files() {
+        lost = Lost::All;
+    }
+    Ok((splicer, lost))
 }
 
 /// What to cut out so that element `index` and one comma go: from the end of the element before if one stays there, else
@@ -319,14 +337,18 @@ fn json_of_html(
     resolver: &Resolver<'_>,
     links: &Links<'_>,
 ) -> Result<Vec<u8>, Malformed> {
+    const FILES: &str = "{\"files\":[";
     let mut out = String::with_capacity(html.len());
-    out.push_str("{\"files\":[");
+    out.push_str(FILES);
     let (head, _) = simple_html::read(html, links.meter(), &mut |anchor| {
         if let Some(target) = target_of_anchor(&anchor, project, resolver) {
             separate(&mut out);
             json_file(&anchor, &target, links, &mut out);
         }
     })?;
+    if head.withholds_files() {
+        out.truncate(FILES.len());
+    }
     // `size` and `versions` cannot be had from HTML and are mandatory from 1.1 on.
     out.push_str("],\"meta\":{");
     member("api-version", Json::Text("1.0"), &mut out);
@@ -401,26 +423,6 @@ fn json_file(anchor: &Anchor<'_>, target: &Target<'_>, links: &Links<'_>, out: &
         member("provenance", Json::Text(url), out);
     }
     out.push('}');
-}
-
-/// What an anchor says of its file's metadata.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Metadata<'v> {
-    /// It can be had.
-    Present,
-    /// It can be had and has this digest: algorithm and hexadecimal digits.
-    Hashed(&'v str, &'v str),
-}
-
-/// Whether an anchor says that its file's metadata can be had (PEP 658, 714).
-pub(super) fn anchor_metadata<'v>(anchor: &'v Anchor<'_>) -> Option<Metadata<'v>> {
-    let value = anchor
-        .attribute("data-core-metadata")
-        .or_else(|| anchor.attribute("data-dist-info-metadata"))?;
-    let stated = value
-        .split_once('=')
-        .map_or(Metadata::Present, |(name, hex)| Metadata::Hashed(name, hex));
-    (!value.eq_ignore_ascii_case("false")).then_some(stated)
 }
 
 fn json_list_of_json(text: &str, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {

@@ -1,51 +1,31 @@
 //! HTML character references, in both directions (WHATWG HTML section 13.2.5.72).
 //!
-//! Whatever [`decode`] does not know it leaves as text, and [`escape_into`] escapes it again: nothing is lost, and nothing
+//! What [`decode`] does not know is no reference to browsers either: it stays text, and [`escape_into`] escapes it again. Nothing
 //! that a browser would read as markup can come out.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
-/// Named references that simple pages hold. The full table has 2,231 entries, nearly all of them for mathematics.
-const NAMED: [(&str, char); 26] = [
-    ("amp", '&'),
-    ("lt", '<'),
-    ("gt", '>'),
-    ("quot", '"'),
-    ("apos", '\''),
-    ("nbsp", '\u{a0}'),
-    ("colon", ':'),
-    ("sol", '/'),
-    ("bsol", '\\'),
-    ("num", '#'),
-    ("plus", '+'),
-    ("equals", '='),
-    ("period", '.'),
-    ("comma", ','),
-    ("lowbar", '_'),
-    ("hyphen", '\u{2010}'),
-    ("percnt", '%'),
-    ("quest", '?'),
-    ("commat", '@'),
-    ("lpar", '('),
-    ("rpar", ')'),
-    ("Tab", '\t'),
-    ("NewLine", '\n'),
-    ("copy", '\u{a9}'),
-    ("mdash", '\u{2014}'),
-    ("hellip", '\u{2026}'),
-];
+/// All named references of the standard, sorted bytewise: the name with its `;` (some may stand without), and the one or two characters in
+/// hexadecimal digits.
+const NAMED: &str = include_str!("named_references.txt");
+/// The longest name that may stand without its semicolon.
+const LONGEST_WITHOUT_SEMICOLON: usize = 6;
 
-/// Names that history allows without a semicolon.
-const WITHOUT_SEMICOLON: [(&str, char); 8] = [
-    ("amp", '&'),
-    ("lt", '<'),
-    ("gt", '>'),
-    ("quot", '"'),
-    ("AMP", '&'),
-    ("LT", '<'),
-    ("GT", '>'),
-    ("QUOT", '"'),
-];
+/// The characters that a name stands for.
+fn named(name: &str) -> Option<&'static str> {
+    static TABLE: LazyLock<HashMap<&str, String>> = LazyLock::new(|| {
+        let characters = |codes: &str| -> Option<String> {
+            let code = |hex| char::from_u32(u32::from_str_radix(hex, 16).ok()?);
+            codes.split(' ').map(code).collect()
+        };
+        let entries = NAMED.lines().filter_map(|line| line.split_once(' '));
+        let entries = entries.filter_map(|(name, codes)| Some((name, characters(codes)?)));
+        entries.collect()
+    });
+    TABLE.get(name).map(String::as_str)
+}
 
 /// Replaces character references by what they stand for.
 pub(super) fn decode(text: &str, in_attribute: bool) -> Cow<'_, str> {
@@ -56,8 +36,7 @@ pub(super) fn decode(text: &str, in_attribute: bool) -> Cow<'_, str> {
     let (before, mut rest) = text.split_at(first);
     out.push_str(before);
     while let Some(reference) = rest.strip_prefix('&') {
-        if let Some((c, length)) = character(reference, in_attribute) {
-            out.push(c);
+        if let Some(length) = take_reference(reference, in_attribute, &mut out) {
             rest = reference.get(length..).unwrap_or_default();
         } else {
             out.push('&');
@@ -71,30 +50,35 @@ pub(super) fn decode(text: &str, in_attribute: bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The character that a reference (after its `&`) stands for, and how many bytes the reference takes.
-fn character(reference: &str, in_attribute: bool) -> Option<(char, usize)> {
+/// Appends what a reference (after its `&`) stands for: how many bytes the reference takes.
+fn take_reference(reference: &str, in_attribute: bool, out: &mut String) -> Option<usize> {
     if let Some(number) = reference.strip_prefix('#') {
-        return numeric(number).map(|(c, length)| (c, length + 1));
+        let (c, length) = numeric(number)?;
+        out.push(c);
+        return Some(length + 1);
     }
-    let name_end = reference
-        .bytes()
-        .position(|b| !b.is_ascii_alphanumeric())
-        .unwrap_or(reference.len());
-    let name = reference.get(..name_end)?;
-    let named = || NAMED.iter().find(|(known, _)| *known == name);
-    if let (Some(b';'), Some((_, c))) = (reference.as_bytes().get(name_end), named()) {
-        return Some((*c, name_end + 1));
-    }
-    let (known, c) = WITHOUT_SEMICOLON
+    let bytes = reference.as_bytes();
+    let length = bytes
         .iter()
-        .find(|(known, _)| name.starts_with(known))?;
-    let next = reference.as_bytes().get(known.len());
-    match next {
-        Some(b';') => Some((*c, known.len() + 1)),
-        // `?a=1&lt=2` in an attribute is a query, not a reference.
-        Some(b) if in_attribute && (*b == b'=' || b.is_ascii_alphanumeric()) => None,
-        _ => Some((*c, known.len())),
+        .take_while(|b| b.is_ascii_alphanumeric())
+        .count();
+    if let (Some(b';'), Some(text)) = (
+        bytes.get(length),
+        named(reference.get(..=length).unwrap_or_default()),
+    ) {
+        out.push_str(text);
+        return Some(length + 1);
     }
+    let shorter = (1..=length.min(LONGEST_WITHOUT_SEMICOLON)).rev();
+    let mut known = shorter.filter_map(|length| Some((length, named(reference.get(..length)?)?)));
+    let (length, text) = known.next()?;
+    // `?a=1&lt=2` in an attribute is a query, not a reference.
+    let is_query = |next: &u8| in_attribute && (*next == b'=' || next.is_ascii_alphanumeric());
+    if bytes.get(length).is_some_and(is_query) {
+        return None;
+    }
+    out.push_str(text);
+    Some(length)
 }
 
 fn numeric(number: &str) -> Option<(char, usize)> {
@@ -114,10 +98,17 @@ fn numeric(number: &str) -> Option<(char, usize)> {
         u32::from_str_radix(value, radix).unwrap_or(u32::MAX)
     };
     let semicolon = usize::from(digits.as_bytes().get(count) == Some(&b';'));
-    let c = if value == 0 {
-        char::REPLACEMENT_CHARACTER
-    } else {
-        char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER)
+    let c = match value {
+        0 => char::REPLACEMENT_CHARACTER,
+        // Where ISO 8859-1 has control characters, pages mean those of Windows.
+        0x80..=0x9f => {
+            let byte = [value as u8];
+            let meant = encoding_rs::WINDOWS_1252
+                .decode_without_bom_handling(&byte)
+                .0;
+            meant.chars().next().unwrap_or(char::REPLACEMENT_CHARACTER)
+        }
+        value => char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER),
     };
     Some((c, prefix + count + semicolon))
 }
@@ -174,6 +165,12 @@ mod tests {
                 "&unknown; & && &; &#; &#x; &",
             ),
             ("&#62x", ">x"),
+            (
+                "Sicherheitsl&uuml;cke &ndash; &Eacute;t&eacute;&rsquo;s",
+                "Sicherheitsl\u{fc}cke \u{2013} \u{c9}t\u{e9}\u{2019}s",
+            ),
+            ("&notin;&NotEqualTilde;", "\u{2209}\u{2242}\u{338}"),
+            ("&#150;&#x80;&#129;", "\u{2013}\u{20ac}\u{81}"),
             ("plain", "plain"),
         ] {
             assert_eq!(decode(text, false), expected, "{text}");
@@ -185,6 +182,30 @@ mod tests {
     fn a_missing_semicolon_counts_in_text_but_not_in_queries() {
         assert_eq!(decode("&gt3", false), ">3");
         assert_eq!(decode("?a&gt3&lt=1&amp", true), "?a&gt3&lt=1&");
+        // The examples of the standard, section 13.2.5.73.
+        assert_eq!(
+            decode("I'm &notit; I tell you", false),
+            "I'm \u{ac}it; I tell you"
+        );
+        assert_eq!(
+            decode("I'm &notit; I tell you", true),
+            "I'm &notit; I tell you"
+        );
+        assert_eq!(decode("&uumlx &uuml", false), "\u{fc}x \u{fc}");
+    }
+
+    #[test]
+    fn every_name_of_the_standard_is_known() {
+        assert_eq!(NAMED.lines().count(), 2231);
+        for line in NAMED.lines() {
+            let (name, codes) = line.split_once(' ').unwrap();
+            let text: Vec<char> = named(name).unwrap().chars().collect();
+            assert_eq!(text.len(), codes.split(' ').count(), "{name}");
+            assert!(
+                name.ends_with(';') || name.len() <= LONGEST_WITHOUT_SEMICOLON,
+                "{name}"
+            );
+        }
     }
 
     #[test]

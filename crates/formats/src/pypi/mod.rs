@@ -21,6 +21,7 @@ mod target;
 mod test_support;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use larder_core::Repository;
 
@@ -42,11 +43,15 @@ impl Format for Pypi {
         path::facts(path)
     }
 
+    fn is_reserved(&self, path: &str) -> bool {
+        path::is_reserved(path)
+    }
+
     fn profile(&self) -> &'static Profile {
         const PROFILE: Profile = Profile {
             links_elsewhere: true,
             names_sidecars: true,
-            rewriter_version: 3,
+            rewriter_version: 4,
             states_publish_time: true,
             ..Profile::PLAIN
         };
@@ -63,10 +68,7 @@ impl Protocol for Pypi {
 
 impl DocumentFormat for Pypi {
     fn naming(&self, repository: &Repository, path: &str) -> NamingDocuments {
-        NamingDocuments {
-            document: path::named_by(repository, path),
-            ..NamingDocuments::default()
-        }
+        path::naming(repository, path)
     }
 
     fn check(

@@ -2,6 +2,8 @@
 //!
 //! Knows spellings only: no paths, no documents.
 
+use super::version;
+
 /// Suffixes of the files that installers look for beside a distribution file.
 pub(super) const SIDECARS: [&str; 3] = [".metadata", ".asc", ".sig"];
 
@@ -76,46 +78,83 @@ fn split_extension(file: &str) -> Option<(&str, &'static str)> {
     })
 }
 
-/// The project that a distribution file's name speaks of, as it is spelt there; `None` if it cannot be told.
-///
-/// Wheels and eggs are exact. In other names the version starts at the last `-` that a digit follows, which is right for
-/// all names of PEP 625 and for nearly all older ones.
+/// What a distribution file's name may be read as, as it is spelt there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reading<'f> {
+    pub(super) project: &'f str,
+    pub(super) version: &'f str,
+    /// Whether the version begins as versions do.
+    pub(super) is_likely: bool,
+}
+
+/// Most readings of a name: there is one for each `-`.
+const MOST_READINGS: usize = 16;
+
+/// All readings of a distribution file's name, the likeliest first; none if it is no such name. Wheels and eggs have one. In other names either
+/// half may hold a `-` (`python-3parclient-4.2`, `app-1.2.3-45`): likeliest is the longest version by PEP 440, then the shortest one that a digit
+/// begins, then the shortest.
+pub(super) fn readings(file: &str) -> Vec<Reading<'_>> {
+    let Some((stem, suffix)) = split_extension(file) else {
+        return Vec::new();
+    };
+    let mut found = match suffix {
+        ".whl" | ".egg" => {
+            let split = stem.split_once('-').map(|(project, rest)| Reading {
+                project,
+                // Behind it stand the tags of what it was built for.
+                version: rest.split('-').next().unwrap_or(rest),
+                is_likely: true,
+            });
+            split.into_iter().collect()
+        }
+        ".deb" => Vec::new(),
+        // Behind the last `-` stand the release and the architecture.
+        ".rpm" => stem
+            .rsplit_once('-')
+            .map_or_else(Vec::new, |(stem, _)| by_likelihood(stem)),
+        _ => by_likelihood(stem),
+    };
+    found.retain(|reading| is_valid(reading.project));
+    found.truncate(MOST_READINGS);
+    found
+}
+
+/// The readings of a name that does not tell where the version begins.
+fn by_likelihood(stem: &str) -> Vec<Reading<'_>> {
+    let mut by_standard = Vec::new();
+    let mut by_digit = Vec::new();
+    let mut others = Vec::new();
+    for (at, dash) in stem.match_indices('-') {
+        let (project, version) = (&stem[..at], &stem[at + dash.len()..]);
+        let begins = version.bytes().next().is_some_and(|b| b.is_ascii_digit());
+        let is_standard = version::is_valid(version);
+        let readings = match (is_standard, begins) {
+            (true, _) => &mut by_standard,
+            (false, true) => &mut by_digit,
+            (false, false) => &mut others,
+        };
+        readings.push(Reading {
+            project,
+            version,
+            is_likely: is_standard || begins,
+        });
+    }
+    let later_first = by_digit.into_iter().rev().chain(others.into_iter().rev());
+    by_standard.into_iter().chain(later_first).collect()
+}
+
+/// The project that a distribution file's name most likely speaks of, as it is spelt there; `None` if it cannot be told.
 pub(super) fn project_of(file: &str) -> Option<&str> {
-    let (stem, suffix) = split_extension(file)?;
-    let name = match suffix {
-        ".whl" | ".egg" => stem.split_once('-')?.0,
-        ".deb" => return None,
-        ".rpm" => before_version(stem.rsplit_once('-')?.0)?,
-        _ => before_version(stem)?,
-    };
-    is_valid(name).then_some(name)
+    readings(file).first().map(|reading| reading.project)
 }
 
-/// The project and the version that a distribution file's name speaks of, as they are spelt there.
-pub(super) fn split_version(file: &str) -> Option<(&str, &str)> {
-    let project = project_of(file)?;
-    let (stem, suffix) = split_extension(file)?;
-    let rest = stem.get(project.len() + 1..)?;
-    // Behind the version of these stand the tags of what it was built for.
-    let version = match suffix {
-        ".whl" | ".egg" | ".rpm" => rest.split('-').next()?,
-        _ => rest,
-    };
-    Some((project, version))
-}
-
-fn before_version(stem: &str) -> Option<&str> {
-    let bytes = stem.as_bytes();
-    let dashes = || {
-        (1..bytes.len())
-            .rev()
-            .filter(|&at| bytes.get(at) == Some(&b'-'))
-    };
-    let digit_follows = |&at: &usize| bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
-    dashes()
-        .find(digit_follows)
-        .or_else(|| dashes().next())
-        .and_then(|at| stem.get(..at))
+/// The version that a file of the project `name` is, by the file's own name; `None` if that is of another project.
+pub(super) fn version_of<'f>(file: &'f str, name: &str) -> Option<&'f str> {
+    let name = normalize(name);
+    let mut readings = readings(file).into_iter();
+    readings
+        .find(|reading| is_name_of(reading.project, &name))
+        .map(|reading| reading.version)
 }
 
 /// Whether a file of this name may stand on the page of `project`: wheels and eggs must name it, of other files the name
@@ -207,6 +246,12 @@ mod tests {
             ("foo-v1.tar.bz2", "foo"),
             ("foo-1.0-1.noarch.rpm", "foo"),
             ("FOO-1.0.TAR.GZ", "foo"),
+            ("app-1.2.3-45.tar.gz", "app"),
+            ("foo-1.0-1.tar.gz", "foo"),
+            ("foo-2004b-1.tar.gz", "foo"),
+            ("foo-1.0-beta-2.zip", "foo"),
+            ("x-1-1.0-1.tar.gz", "x-1"),
+            ("foo-2-1.0.tar.gz", "foo-2"),
         ] {
             let told = project_of(file).map(normalize);
             assert_eq!(told.as_deref(), Some(project), "{file}");
@@ -221,6 +266,44 @@ mod tests {
             "",
         ] {
             assert_eq!(project_of(file), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_several_dashes_has_several_readings() {
+        fn told(file: &str) -> Vec<(&str, &str, bool)> {
+            let readings = readings(file).into_iter();
+            readings
+                .map(|reading| (reading.project, reading.version, reading.is_likely))
+                .collect()
+        }
+        assert_eq!(
+            told("foo-bar-2-1.0.tar.gz"),
+            [
+                ("foo-bar-2", "1.0", true),
+                ("foo-bar", "2-1.0", true),
+                ("foo", "bar-2-1.0", false),
+            ]
+        );
+        assert_eq!(told("foo-bar-1.0-py3-none-any.whl"), [("foo", "bar", true)]);
+        assert_eq!(told("foo.tar.gz"), []);
+        let dashes = format!("{}1.0.zip", "a-".repeat(100));
+        let readings = told(&dashes);
+        assert_eq!(readings.len(), MOST_READINGS);
+        assert_eq!(readings[0].1, "1.0");
+    }
+
+    #[test]
+    fn the_project_tells_where_the_version_begins() {
+        for (file, project, version) in [
+            ("app-1.2.3-45.tar.gz", "app", Some("1.2.3-45")),
+            ("foo-2-1.0.tar.gz", "Foo", Some("2-1.0")),
+            ("foo-2-1.0.tar.gz", "foo.2", Some("1.0")),
+            ("foo-1.0-1-py3-none-any.whl", "foo", Some("1.0")),
+            ("foo-1.0-1.noarch.rpm", "foo", Some("1.0")),
+            ("foo-1.0.tar.gz", "fo", None),
+        ] {
+            assert_eq!(version_of(file, project), version, "{file} of {project}");
         }
     }
 

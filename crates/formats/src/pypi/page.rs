@@ -38,6 +38,26 @@ pub(super) struct Head<'a> {
     pub(super) status_reason: Option<Cow<'a, str>>,
 }
 
+impl Head<'_> {
+    /// The same without the page.
+    pub(super) fn into_owned(self) -> Head<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Head {
+            api_version: self.api_version.map(own),
+            tracks: self.tracks.into_iter().map(own).collect(),
+            alternate_locations: self.alternate_locations.into_iter().map(own).collect(),
+            status: self.status.map(own),
+            status_reason: self.status_reason.map(own),
+        }
+    }
+
+    /// Whether the index says that none of the files may be offered, whatever else it lists (PEP 792).
+    pub(super) fn withholds_files(&self) -> bool {
+        let status = self.status.as_deref().unwrap_or_default();
+        status.trim().eq_ignore_ascii_case("quarantined")
+    }
+}
+
 /// The syntax that a document's `Content-Type` names. Bodies are not guessed at: clients do not either.
 pub(super) fn syntax(document: &Document<'_>) -> Result<Syntax, Malformed> {
     if document.body.len() > MAX_BYTES {

@@ -4,9 +4,11 @@
 
 use larder_core::{BuiltIn, ErrorCode, Repository};
 
+use super::names::Reading;
 use super::{names, negotiate};
 use crate::{
-    Form, Naming, Operation, PathFacts, Read, Refusal, RequestParts, SourceBase, SourceSpec,
+    Form, Naming, NamingDocuments, Operation, PathFacts, Read, Refusal, RequestParts, SourceBase,
+    SourceSpec,
 };
 
 /// One source variant: JSON where the upstream has it, because it alone states sizes and upload times.
@@ -190,7 +192,7 @@ fn facts_at(place: &Place<'_>, path: &str) -> PathFacts {
                 } else {
                     BuiltIn::None
                 },
-                naming: if project_at(path).is_some() {
+                naming: if names::project_of(file_at(path)).is_some() {
                     Naming::Obtained
                 } else {
                     Naming::Nobody
@@ -202,17 +204,36 @@ fn facts_at(place: &Place<'_>, path: &str) -> PathFacts {
     }
 }
 
-/// The name of the project that a file's path tells, as it stands there.
-fn project_at(path: &str) -> Option<&str> {
-    let file = path.rsplit('/').next()?;
-    names::project_of(names::subject_of(file).unwrap_or(file))
+/// Whether a distribution file at a path would be taken for a document of the index.
+pub(super) fn is_reserved(path: &str) -> bool {
+    place(path) == Place::IndexFile && names::is_distribution(file_at(path))
 }
 
-/// The page that names a file.
-pub(super) fn named_by(repository: &Repository, path: &str) -> Option<SourceSpec> {
+/// The name of the file at a path, or of that which it stands beside.
+fn file_at(path: &str) -> &str {
+    let file = path.rsplit('/').next().unwrap_or_default();
+    names::subject_of(file).unwrap_or(file)
+}
+
+/// The pages that may name a file: one for each project that its name may speak of.
+pub(super) fn naming(repository: &Repository, path: &str) -> NamingDocuments {
     if place(path) != Place::File {
-        return None;
+        return NamingDocuments::default();
     }
-    let project = names::normalize(project_at(path)?);
-    Some(page_source(repository, &format!("{project}/")))
+    let page = |reading: &Reading<'_>| {
+        let project = names::normalize(reading.project);
+        page_source(repository, &format!("{project}/"))
+    };
+    let readings = names::readings(file_at(path));
+    let mut others = readings.iter();
+    let document = others.next().map(page);
+    NamingDocuments {
+        document,
+        otherwise: others
+            .clone()
+            .filter(|reading| reading.is_likely)
+            .map(page)
+            .collect(),
+        possible: others.map(page).collect(),
+    }
 }

@@ -173,18 +173,11 @@ impl Places {
 
     /// All of them; `None` if there were too many.
     fn complete(mut self, head: &Head<'_>) -> Option<Self> {
-        let own = |text: &Cow<'_, str>| Cow::Owned(text.as_ref().to_owned());
         let lists = head.tracks.len() + head.alternate_locations.len();
         if self.is_cut || lists > MOST {
             return None;
         }
-        self.head = Head {
-            api_version: head.api_version.as_ref().map(own),
-            tracks: head.tracks.iter().map(own).collect(),
-            alternate_locations: head.alternate_locations.iter().map(own).collect(),
-            status: head.status.as_ref().map(own),
-            status_reason: head.status_reason.as_ref().map(own),
-        };
+        self.head = head.clone().into_owned();
         self.files.shrink_to_fit();
         self.hashes.shrink_to_fit();
         self.own.shrink_to_fit();

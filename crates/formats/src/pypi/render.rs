@@ -46,7 +46,10 @@ impl HtmlPage {
     }
 
     /// The whole page.
-    pub(super) fn finish(self, head: &Head<'_>, subject: Subject<'_>) -> Vec<u8> {
+    pub(super) fn finish(mut self, head: &Head<'_>, subject: Subject<'_>) -> Vec<u8> {
+        if matches!(subject, Subject::Project(_)) && head.withholds_files() {
+            self.anchors.clear();
+        }
         let mut top = String::from("<!DOCTYPE html>\n<html>\n<head>\n<meta charset=\"utf-8\">\n");
         let version = head.api_version.as_deref().unwrap_or("1.0");
         let named = [

@@ -42,6 +42,26 @@ impl Anchor<'_> {
     }
 }
 
+/// What an anchor says of its file's metadata.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Metadata<'v> {
+    /// It can be had.
+    Present,
+    /// It can be had and has this digest: algorithm and hexadecimal digits.
+    Hashed(&'v str, &'v str),
+}
+
+/// Whether an anchor says that its file's metadata can be had (PEP 658, 714).
+pub(super) fn anchor_metadata<'v>(anchor: &'v Anchor<'_>) -> Option<Metadata<'v>> {
+    let value = anchor
+        .attribute("data-core-metadata")
+        .or_else(|| anchor.attribute("data-dist-info-metadata"))?;
+    let stated = value
+        .split_once('=')
+        .map_or(Metadata::Present, |(name, hex)| Metadata::Hashed(name, hex));
+    (!value.eq_ignore_ascii_case("false")).then_some(stated)
+}
+
 /// What tells a simple page from any other page.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Signs {

@@ -116,6 +116,9 @@ impl<'a> Resolver<'a> {
             .find_map(|root| reference.strip_prefix(root.as_str()))
         {
             let file_name = plain_file_name(path)?;
+            if self.links.is_reserved(path) {
+                return None;
+            }
             return Some(Target {
                 path: Cow::Borrowed(path),
                 url: Cow::Borrowed(reference),
@@ -128,7 +131,7 @@ impl<'a> Resolver<'a> {
         let file_name = plain_file_name(inner)?;
         let directory = self.directory(reference.strip_suffix(inner)?)?;
         let path = directory.path + inner;
-        let reserved = path.starts_with("_ext/") || path.len() > MAX_PLAIN;
+        let reserved = self.links.is_reserved(&path) || path.len() > MAX_PLAIN;
         let room = self
             .links
             .take_room(path.len() + directory.url.len() + inner.len());
@@ -260,7 +263,7 @@ fn plain_file_name(path: &str) -> Option<Cow<'_, str>> {
         }
         before = byte;
     }
-    if before == b'/' || path.len() > MAX_PLAIN || path.starts_with("_ext/") {
+    if before == b'/' || path.len() > MAX_PLAIN {
         return None;
     }
     let last = path.rsplit('/').next()?;

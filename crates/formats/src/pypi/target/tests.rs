@@ -50,6 +50,39 @@ fn links_to_other_hosts_are_signed() {
 }
 
 #[test]
+fn files_below_the_paths_of_documents_are_signed() {
+    for path in [
+        "integrity/x-1.0.whl",
+        "integrity/a/x-1.0.tar.gz",
+        "integrity/x-1.0.whl.metadata",
+        "%69ntegrity/x-1.0.whl",
+    ] {
+        for link in [
+            format!("https://files.example.com/{path}"),
+            format!("//files.example.com/{path}"),
+        ] {
+            let told = resolve(None, &link).unwrap_or_default();
+            assert!(told.starts_with("_ext/"), "{link}: {told}");
+        }
+        let told = resolve(Some("https://files.example.com/"), path).unwrap_or_default();
+        assert!(told.starts_with("_ext/"), "{path}: {told}");
+    }
+    assert_eq!(
+        resolve(
+            None,
+            "https://files.example.com/packages/integrity/x-1.0.whl"
+        )
+        .as_deref(),
+        Some("packages/integrity/x-1.0.whl")
+    );
+    // What is no file stays the document that it is.
+    assert_eq!(
+        resolve(None, "https://files.example.com/pypi/x/json").as_deref(),
+        Some("pypi/x/json")
+    );
+}
+
+#[test]
 fn checklist_13_a_foreign_base_and_other_schemes_are_not_reachable() {
     for reference in [
         "x-1.0.whl",

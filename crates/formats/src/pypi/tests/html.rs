@@ -70,6 +70,23 @@ fn json_of_html_claims_no_more_than_html_tells() {
 }
 
 #[test]
+fn named_references_mean_what_they_mean_to_browsers() {
+    let page = Page::html(
+        "foo",
+        "<title>Links for foo</title><a href='https://files.example.com/foo-1.zip' data-yanked='l&uuml;ckenhaft &ndash; &unknown;'>x</a>",
+    );
+    assert_eq!(
+        page.value()["files"][0]["yanked"],
+        json!("l\u{fc}ckenhaft \u{2013} &unknown;")
+    );
+    let html = page.text(HTML);
+    assert!(
+        html.contains("data-yanked=\"l\u{fc}ckenhaft \u{2013} &amp;unknown;\""),
+        "{html}"
+    );
+}
+
+#[test]
 fn relative_links_of_devpi_and_nexus_are_resolved_against_the_page() {
     let html = devpi().text(HTML);
     assert!(html.contains("<a href=\"/api/v1/remote/py/+f/9f8/6d081884c7d65/sample_project-1.0-py3-none-any.whl#sha256=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" data-requires-python=\"&gt;=3.8\">sample_project-1.0-py3-none-any.whl</a>"), "{html}");

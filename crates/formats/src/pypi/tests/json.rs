@@ -249,6 +249,49 @@ fn checklist_26_a_quarantined_project_shows_no_files() {
     assert!(!html.contains("<a "));
 }
 
+/// Whatever the upstream still lists, in either syntax, and wherever it says so.
+#[test]
+fn checklist_26_what_a_quarantined_project_still_lists_is_withheld() {
+    let files = [
+        file("foo-1.0.zip", "https://files.example.com/foo-1.0.zip"),
+        file("foo-1.1.zip", "https://files.example.com/foo-1.1.zip"),
+    ]
+    .join(", ");
+    let status = "\"project-status\":{\"status\":\"quarantined\"}";
+    let html = |head: &str, foot: &str| {
+        format!(
+            "<html><head><title>Links for foo</title>{head}</head><body><a href=\"https://files.example.com/foo-1.0.zip\">x</a>{foot}</body></html>"
+        )
+    };
+    let meta = "<meta name=\"pypi:project-status\" content=\"quarantined\">";
+    for page in [
+        Page::json(
+            "foo",
+            format!("{{{status},\"files\":[{files}],\"more\":[1]}}"),
+        ),
+        Page::json(
+            "foo",
+            format!("{{\"files\":[{files}],\"more\":[1],{status}}}"),
+        ),
+        Page::html("foo", html(meta, "")),
+        Page::html("foo", html("", meta)),
+    ] {
+        assert!(file_names(&page).is_empty(), "{page:?}");
+        assert_eq!(
+            page.value()["project-status"],
+            json!({"status": "quarantined"})
+        );
+        assert!(!page.text(HTML).contains("<a "), "{page:?}");
+        assert!(page.claims().is_empty(), "{page:?}");
+        if page.content_type.contains("json") {
+            assert_eq!(page.value()["more"], json!([1]));
+        }
+    }
+    let archived = status.replace("quarantined", "archived");
+    let page = Page::json("foo", format!("{{{archived},\"files\":[{files}]}}"));
+    assert_eq!((file_names(&page).len(), page.claims().len()), (2, 2));
+}
+
 #[test]
 fn checklist_12_the_project_list_stays_inside() {
     let list = include_str!("../testdata/list.json");

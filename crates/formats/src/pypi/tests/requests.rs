@@ -5,7 +5,7 @@ use larder_core::BuiltIn;
 
 use super::super::Pypi;
 use super::super::test_support::{ask, ask_of, repository, two_hosts};
-use crate::{Form, Format as _, Operation, Read, SourceBase};
+use crate::{DocumentFormat as _, Form, Format as _, Operation, Read, SourceBase};
 
 fn read(path: &str, accept: Option<&str>) -> Read {
     match ask(&Method::GET, path, None, accept) {
@@ -258,6 +258,38 @@ fn files_are_named_by_their_projects_page() {
             "{path}"
         );
     }
+}
+
+#[test]
+fn a_name_with_several_dashes_may_be_named_by_several_pages() {
+    let pages = |file: &str| {
+        let naming = Pypi.naming(&two_hosts(), file);
+        let paths = |specs: Vec<crate::SourceSpec>| -> Vec<_> {
+            specs.into_iter().map(|spec| spec.key_path).collect()
+        };
+        (
+            naming.document.map(|spec| spec.key_path),
+            paths(naming.otherwise),
+            paths(naming.possible),
+        )
+    };
+    let page = |project: &str| format!("simple/{project}/");
+    assert_eq!(
+        pages("packages/Foo_Bar-2-1.0.tar.gz.asc"),
+        (
+            Some(page("foo-bar-2")),
+            vec![page("foo-bar")],
+            vec![page("foo-bar")]
+        )
+    );
+    assert_eq!(
+        pages("foo-bar-1.0.tar.gz"),
+        (Some(page("foo-bar")), vec![], vec![page("foo")])
+    );
+    assert_eq!(
+        pages("foo_bar-1.0-1-py3-none-any.whl"),
+        (Some(page("foo-bar")), vec![], vec![])
+    );
 }
 
 /// Some servers keep files beside the folders of their projects, and link to them as `../demo-1.0.tar.gz`.
