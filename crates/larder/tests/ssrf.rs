@@ -129,6 +129,28 @@ async fn hazard_s10_redirects_to_private_addresses_are_refused_in_every_spelling
     );
 }
 
+/// Another port of the upstream's own host is another service: no index leads clients there through larder, and it is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_s10_links_to_another_port_of_a_private_upstream_are_not_carried() {
+    let (origin, victim) = (Origin::start().await, victim().await);
+    put_indexes(&origin, &victim.url("/pantry-1.0.tar.gz"));
+    let larder = TestLarder::start(&one_of_each(&origin, "")).await;
+    for (repository, path) in INDEXES {
+        let index = get(&larder.artifact(repository, path)).await;
+        let links = links_back(&larder, repository, &index.text());
+        assert!(links.is_empty(), "{repository}: {links:?}");
+        let counted = larder
+            .metric(
+                "larder_repository_links_not_carried_total",
+                &format!("repository=\"{repository}\""),
+            )
+            .await;
+        assert!(counted >= 1.0, "{repository}: {counted}");
+    }
+    larder.logged("links of this index are not carried").await;
+    assert_eq!(victim.connections(), 0, "{:?}", victim.requests());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_s10_the_refusal_names_repository_rule_and_remedy() {
     let (origin, victim) = (Origin::start().await, victim().await);

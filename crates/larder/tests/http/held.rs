@@ -177,6 +177,95 @@ async fn filters_and_pages() {
     }
 }
 
+/// A packument in both forms, and answers to several queries of a path that sorts between others.
+async fn in_several_forms() -> (Origin, TestLarder) {
+    let origin = Origin::start().await;
+    npm(
+        &origin,
+        "shelf",
+        &[File::generated("shelf", "1.0.0", 3_000, 1)],
+    );
+    let paths = [
+        "b", "b-1", "b.txt", "b/1", "c", "b?q=1", "b?q=2", "d?q=1", "d?q=2", "e",
+    ];
+    for path in paths {
+        origin.put(&format!("/{path}"), Resource::new(path));
+    }
+    let config = [
+        entry("a", "generic", &origin, ""),
+        entry("npm", "npm", &origin, ""),
+    ];
+    let larder = TestLarder::start(&format!("remotes:\n{}", config.concat())).await;
+    for path in paths {
+        larder.hit(&larder.artifact("a", path)).await;
+    }
+    let packument = larder.artifact("npm", "shelf");
+    for accept in ["application/vnd.npm.install-v1+json", "application/json"] {
+        let answer = crate::support::send("GET", &packument, &[("accept", accept)]).await;
+        assert_eq!(answer.status, 200, "{accept}");
+    }
+    for (repository, fills) in [("a", paths.len() as f64), ("npm", 2.0)] {
+        larder
+            .until_metric("larder_repository_fills_committed_total", repository, fills)
+            .await;
+    }
+    (origin, larder)
+}
+
+/// The forms of a document and the answers to queries have one path: it is listed once, however the pages are cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_is_held_in_several_forms_is_listed_once() {
+    let (_origin, larder) = in_several_forms().await;
+    let expected = [
+        "a/b",
+        "a/b-1",
+        "a/b.txt",
+        "a/b/1",
+        "a/c",
+        "a/d",
+        "a/e",
+        "npm/shelf",
+    ];
+    let summary = list(&larder, "/npm?summary=true").await;
+    assert_eq!(number(&summary["repositories"][0], "files"), 2);
+    for limit in [1, 2, 3, 7, 8, 100] {
+        let (mut all, mut target) = (Vec::new(), format!("?limit={limit}"));
+        loop {
+            let page = list(&larder, &target).await;
+            assert!(names(&page).len() <= limit);
+            all.extend(names(&page));
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
+            target = format!("?limit={limit}&cursor={next}");
+        }
+        assert_eq!(all, expected, "limit {limit}");
+    }
+    for (target, expected) in [
+        ("?cached=true&pattern=%5Eb", &expected[..4]),
+        ("?cached=false", &[]),
+        ("/a?pattern=%5Ed", &["a/d"]),
+    ] {
+        assert_eq!(names(&list(&larder, target).await), expected, "{target}");
+    }
+    let server = larder.url("/");
+    let ls = run(&["ls", "npm/", "--server", &server], &[]).await;
+    assert_eq!(said(&ls.stdout).lines().count(), 1, "{}", said(&ls.stdout));
+}
+
+/// Between two pages another form of the last path comes, and the row that the cursor names goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_form_that_comes_between_two_pages_lists_nothing_twice() {
+    let (_origin, larder) = in_several_forms().await;
+    let page = list(&larder, "/a?limit=1").await;
+    assert_eq!(names(&page), ["a/b"]);
+    let next = page["next"].as_str().expect("a next page");
+    let deleted = crate::support::send("DELETE", &larder.artifact("a", "b"), &[]).await;
+    assert_eq!(deleted.status, 204);
+    let rest = list(&larder, &format!("/a?limit=3&cursor={next}")).await;
+    assert_eq!(names(&rest), ["a/b-1", "a/b.txt", "a/b/1"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_malformed_or_unknown() {
     let (_origin, larder) = filled().await;
