@@ -194,17 +194,15 @@ impl Operator {
         }
         listing.rows_left -= 1;
         if let Some(artifact) = listing.artifact(entry, &row) {
-            match group {
-                Some(group) => group.add(artifact),
-                None => {
-                    // Answers to queries stand apart from the one without.
-                    let is_listed =
-                        row.path.len() > path.len() && self.is_held(entry, path).await?;
-                    *group = Some(Group {
-                        path: path.to_owned(),
-                        shown: (!is_listed).then_some(artifact),
-                    });
-                }
+            if let Some(group) = group {
+                group.add(artifact);
+            } else {
+                // Answers to queries stand apart from the one without.
+                let is_listed = row.path.len() > path.len() && self.is_held(entry, path).await?;
+                *group = Some(Group {
+                    path: path.to_owned(),
+                    shown: (!is_listed).then_some(artifact),
+                });
             }
         }
         let is_decided = group.is_some();

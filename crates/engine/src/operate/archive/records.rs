@@ -88,14 +88,14 @@ impl Archive {
                 row.path.clone()
             }
             None => return Err((row.path.clone(), "no request can have this path")),
-            Some(link) => match self.links(entry).sign(&link.url) {
-                Some(signed) => format!("{signed}{}", link.suffix),
-                None => {
+            Some(link) => {
+                let Some(signed) = self.links(entry).sign(&link.url) else {
                     let why =
                         "the configuration does not let this repository carry links to that host";
                     return Err((SafeUrl(link.url.clone()).to_string(), why));
-                }
-            },
+                };
+                format!("{signed}{}", link.suffix)
+            }
         };
         let origin = &entry.origins[usize::from(row.of_index)];
         Ok(SourceKey {
