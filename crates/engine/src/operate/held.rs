@@ -1,22 +1,27 @@
-//! What is held, for operators (`GET /api/v1/artifacts` and `larder ls`): one page after another. Nothing here is on the way of a request for an
-//! artifact.
+//! What is held, for operators (`GET /api/v1/artifacts`, `larder du` and `ls`, and the gauges): one page after another, and how much
+//! of each repository. Nothing here is on the way of a request for an artifact.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use larder_core::{
     ArtifactRecord, ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
 };
-use larder_storage::{HeldRow, KeyRange, RecordKey, Unswept};
+use larder_storage::{HeldRow, HeldSize, KeyRange, RecordKey, Unswept};
 
 use crate::fault::storage_fault;
 use crate::keys;
-use crate::operate::operator::Operator;
+use crate::operate::operator::{Operator, storage_unavailable};
+use crate::operate::sizes::Counted;
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
 
 /// Rows that one page may make larder look at: a pattern that matches next to nothing does not hold the database for long.
 const MOST_ROWS: u32 = 10_000;
 const PAGE: u32 = 500;
-/// Forms of one path that are looked at, to see whether it is held.
-const MOST_FORMS: u32 = 16;
+/// What is counted so quickly is counted anew for whoever asks.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// Which held artifacts are wanted.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +43,7 @@ pub struct HeldRequest {
 pub struct HeldCursor {
     /// The repository's name.
     pub repository: String,
-    /// The last row's place in the database; negative where its path was decided on, whatever other rows it has.
+    /// The last row's place in the database.
     pub row: i64,
     /// Its path, without a query: where to go on if the row is gone.
     pub path: String,
@@ -72,7 +77,110 @@ pub struct HeldPage {
     pub next: Option<HeldCursor>,
 }
 
+/// How much is held in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldSummary {
+    /// Of each repository, sorted by name. Bytes that several names have are counted with each.
+    pub repositories: Vec<HeldSize>,
+    /// Blobs on disk, each counted once: derived forms, and what has been flushed and not yet been collected, are among them.
+    pub stored_blobs: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+}
+
 impl Operator {
+    /// How much each configured remote and local repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is
+    /// old, the next one is started behind the scenes.
+    pub(crate) fn held_sizes(self: &Arc<Self>) -> Vec<HeldSize> {
+        let last = self.cache.held_sizes.last();
+        let is_due = |last: &Counted| self.cache.held_sizes.is_due(last);
+        if last.as_ref().is_none_or(is_due)
+            && !self.cache.held_sizes.counting.swap(true, Ordering::AcqRel)
+        {
+            let engine = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = engine.count_held().await {
+                    tracing::warn!(%error, "what is held could not be counted");
+                }
+                engine
+                    .cache
+                    .held_sizes
+                    .counting
+                    .store(false, Ordering::Release);
+            });
+        }
+        let Some(counted) = last else {
+            return Vec::new();
+        };
+        let entries = self.registry.load().all();
+        let remotes = entries
+            .iter()
+            .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
+        remotes
+            .map(|entry| size_of(&counted.sizes, entry.repository.name.as_str()))
+            .collect()
+    }
+
+    async fn count_held(&self) -> Result<Counted, larder_storage::StorageError> {
+        let started = Instant::now();
+        let outdated = self.cache.held_sizes.outdated.load(Ordering::Acquire);
+        let mut sizes = self.catalog.held_sizes().await?;
+        add_local(&mut sizes, self.catalog.local_sizes().await?);
+        let took = started.elapsed();
+        let stored = self.catalog.counts().await?;
+        let counted = Counted {
+            at: Instant::now(),
+            took,
+            sizes: Arc::new(sizes),
+            stored,
+            outdated,
+        };
+        *self
+            .cache
+            .held_sizes
+            .last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(counted.clone());
+        Ok(counted)
+    }
+
+    /// How much is held, of one repository or of all: all that are configured, and those that the database still has something of.
+    pub(crate) async fn held_summary(
+        &self,
+        repository: Option<&str>,
+    ) -> Result<HeldSummary, Fault> {
+        let only = repository
+            .map(|name| admission::entry(&self.registry, name))
+            .transpose()?;
+        let failed = |error| storage_unavailable(&error);
+        let last = self.cache.held_sizes.last();
+        let is_due = |last: &Counted| self.cache.held_sizes.is_due(last);
+        let counted = match last.filter(|last| last.took > QUICK && !is_due(last)) {
+            Some(last) => last,
+            None => self.count_held().await.map_err(failed)?,
+        };
+        let sizes = &counted.sizes;
+        if let Some(entry) = only {
+            return Ok(HeldSummary {
+                repositories: vec![size_of(sizes, entry.repository.name.as_str())],
+                ..HeldSummary::default()
+            });
+        }
+        let entries = self.registry.load().all();
+        let remotes = entries
+            .iter()
+            .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
+        let names = remotes
+            .map(|entry| entry.repository.name.to_string())
+            .chain(sizes.iter().map(|size| size.repository.clone()));
+        let names: std::collections::BTreeSet<String> = names.collect();
+        Ok(HeldSummary {
+            repositories: names.iter().map(|name| size_of(sizes, name)).collect(),
+            stored_blobs: counted.stored.blobs,
+            stored_bytes: counted.stored.bytes,
+        })
+    }
+
     /// A page of what is held. A page may be shorter than asked for and still have a next one.
     pub(crate) async fn held_artifacts(&self, request: &HeldRequest) -> Result<HeldPage, Fault> {
         let pattern = compiled(request.pattern.as_deref())?;
@@ -85,7 +193,6 @@ impl Operator {
             pattern,
             rows_left: MOST_ROWS,
             page: HeldPage::default(),
-            last: None,
         };
         let first = request
             .after
@@ -95,10 +202,6 @@ impl Operator {
             .iter()
             .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
         for entry in remotes.filter(|entry| entry.repository.name.as_str() >= first) {
-            if listing.is_full() {
-                listing.page.next = listing.last;
-                break;
-            }
             let after = request
                 .after
                 .as_ref()
@@ -130,11 +233,6 @@ impl Operator {
         }
         let failed = |error| storage_fault(entry, &error);
         let name = &entry.repository.name;
-        let decided = after.filter(|after| after.row < 0);
-        let mut group = decided.map(|after| Group {
-            path: after.path.clone(),
-            shown: None,
-        });
         loop {
             let most = listing.most();
             let keys = self
@@ -142,7 +240,7 @@ impl Operator {
                 .record_keys(name, &range, most, Unswept::Nothing);
             let keys = keys.await.map_err(failed)?;
             let Some(last) = keys.last() else {
-                break;
+                return Ok(());
             };
             let is_wanted = |(path, variant): &RecordKey| listing.is_wanted(entry, path, variant);
             // Rows are read where there is something to be shown, and where a cursor is to name the last one.
@@ -162,75 +260,23 @@ impl Operator {
             let rows = rows.map_err(failed)?;
             let is_last = (rows.len() as u32) < most;
             for row in rows {
+                listing.rows_left -= 1;
                 range = range.behind(&(row.path.clone(), row.variant.clone()));
-                if self.take_row(entry, row, &mut group, listing).await? {
+                let artifact = listing.artifact(entry, &row);
+                listing.page.artifacts.extend(artifact);
+                if listing.is_full() {
+                    listing.page.next = Some(HeldCursor {
+                        repository: name.to_string(),
+                        row: row.row,
+                        path: keys::path_of(&row.path, &row.variant).to_owned(),
+                    });
                     return Ok(());
                 }
             }
             if is_last {
-                break;
+                return Ok(());
             }
         }
-        listing.close(group);
-        Ok(())
-    }
-
-    /// Takes one row more: into the group of its path, which goes onto the page when another path begins. Whether the page is full.
-    async fn take_row(
-        &self,
-        entry: &RepositoryState,
-        row: HeldRow,
-        group: &mut Option<Group>,
-        listing: &mut Listing<'_>,
-    ) -> Result<bool, Fault> {
-        let path = keys::path_of(&row.path, &row.variant);
-        let is_same = group.as_ref().is_some_and(|group| group.path == path);
-        if !is_same {
-            listing.close(group.take());
-            if listing.is_full() {
-                listing.page.next = listing.last.take();
-                return Ok(true);
-            }
-        }
-        listing.rows_left -= 1;
-        if let Some(artifact) = listing.artifact(entry, &row) {
-            if let Some(group) = group {
-                group.add(artifact);
-            } else {
-                // Answers to queries stand apart from the one without.
-                let is_listed = row.path.len() > path.len() && self.is_held(entry, path).await?;
-                *group = Some(Group {
-                    path: path.to_owned(),
-                    shown: (!is_listed).then_some(artifact),
-                });
-            }
-        }
-        let is_decided = group.is_some();
-        listing.last = Some(HeldCursor {
-            repository: entry.repository.name.to_string(),
-            row: if is_decided { -row.row } else { row.row },
-            path: path.to_owned(),
-        });
-        if listing.rows_left == 0 {
-            listing.close(group.take());
-            listing.page.next = listing.last.take();
-        }
-        Ok(listing.rows_left == 0)
-    }
-
-    /// Whether bytes are held under a path without a query.
-    async fn is_held(&self, entry: &RepositoryState, path: &str) -> Result<bool, Fault> {
-        let range = KeyRange::of_prefix(path).at(&(path.to_owned(), String::new()));
-        let rows = self
-            .catalog
-            .held_rows(&entry.repository.name, &range, MOST_FORMS)
-            .await
-            .map_err(|error| storage_fault(entry, &error))?;
-        let has_bytes = |row: &HeldRow| {
-            let record = row.record.as_ref();
-            row.path == path && record.is_some_and(|record| record.blob().is_some())
-        };
-        Ok(rows.iter().any(has_bytes))
     }
 
     /// The files of a local repository, onto its page, until that is full.
@@ -274,13 +320,12 @@ impl Operator {
                         fresh_until: None,
                     });
                 }
-                listing.last = Some(HeldCursor {
-                    repository: repository.to_string(),
-                    row: 0,
-                    path: place.clone(),
-                });
                 if listing.is_full() {
-                    listing.page.next = listing.last.take();
+                    listing.page.next = Some(HeldCursor {
+                        repository: repository.to_string(),
+                        row: 0,
+                        path: place,
+                    });
                     return Ok(());
                 }
             }
@@ -301,7 +346,7 @@ impl Operator {
         };
         let place = self
             .catalog
-            .held_place(&entry.repository.name, after.row.abs())
+            .held_place(&entry.repository.name, after.row)
             .await;
         let place = place.map_err(|error| storage_fault(entry, &error))?;
         let is_it = |(path, variant): &(String, String)| keys::path_of(path, variant) == after.path;
@@ -321,6 +366,31 @@ pub(crate) fn compiled(pattern: Option<&str>) -> Result<Option<Pattern>, Fault> 
     })
 }
 
+/// Adds what was uploaded to what is held of remotes; a repository may have been both.
+fn add_local(sizes: &mut Vec<HeldSize>, local: Vec<HeldSize>) {
+    sizes.extend(local);
+    sizes.sort_by(|a, b| a.repository.cmp(&b.repository));
+    sizes.dedup_by(|size, kept| {
+        let is_same = size.repository == kept.repository;
+        if is_same {
+            kept.files += size.files;
+            kept.bytes += size.bytes;
+        }
+        is_same
+    });
+}
+
+/// `sizes` are sorted by name.
+fn size_of(sizes: &[HeldSize], name: &str) -> HeldSize {
+    let place = sizes.binary_search_by(|size| size.repository.as_str().cmp(name));
+    let known = place.ok().and_then(|place| sizes.get(place)).cloned();
+    known.unwrap_or_else(|| HeldSize {
+        repository: name.to_owned(),
+        files: 0,
+        bytes: 0,
+    })
+}
+
 /// A page that is being put together.
 struct Listing<'r> {
     request: &'r HeldRequest,
@@ -328,29 +398,6 @@ struct Listing<'r> {
     /// How many rows may still be read for it.
     rows_left: u32,
     page: HeldPage,
-    /// The last row that was taken.
-    last: Option<HeldCursor>,
-}
-
-/// What is held under one path: in several forms, of several upstreams, for several queries.
-struct Group {
-    path: String,
-    /// The one that stands for all; `None` if the path is on a page already.
-    shown: Option<HeldArtifact>,
-}
-
-impl Group {
-    /// Of two copies the present upstream's stands for both, and then the one that was fetched last.
-    fn add(&mut self, artifact: HeldArtifact) {
-        let rank = |artifact: &HeldArtifact| (artifact.cached, artifact.cached_at);
-        if let Some(shown) = self
-            .shown
-            .as_mut()
-            .filter(|shown| rank(shown) < rank(&artifact))
-        {
-            *shown = artifact;
-        }
-    }
 }
 
 impl Listing<'_> {
@@ -363,7 +410,7 @@ impl Listing<'_> {
         self.page.artifacts.len() >= self.request.limit as usize || self.rows_left == 0
     }
 
-    /// Whether a row of this key may be shown, or decides whether its path is.
+    /// Whether a row of this key may be shown.
     fn is_wanted(&self, entry: &RepositoryState, path: &str, variant: &str) -> bool {
         let matches = |pattern: &Pattern| {
             let path = keys::path_of(path, variant);
@@ -371,15 +418,10 @@ impl Listing<'_> {
         };
         let is_cached = || keys::is_of_present_upstream(entry, variant);
         self.pattern.as_ref().is_none_or(matches)
-            && (self.request.cached != Some(true) || is_cached())
-    }
-
-    /// Puts what is held under a path onto the page, if it is wanted.
-    fn close(&mut self, group: Option<Group>) {
-        let shown = group.and_then(|group| group.shown);
-        let wanted = self.request.cached;
-        let shown = shown.filter(|shown| wanted.is_none_or(|wanted| wanted == shown.cached));
-        self.page.artifacts.extend(shown);
+            && self
+                .request
+                .cached
+                .is_none_or(|wanted| wanted == is_cached())
     }
 
     /// A row as an artifact; `None` if it holds no bytes or is not wanted.

@@ -102,17 +102,6 @@ async fn a_pypi_project_s_files_with_what_is_held_of_them() {
         &second["artifacts"][0]["path"],
     ];
     assert_eq!(both, [&*wheels[0], &*wheels[1]]);
-    // What the index withholds is not offered, whatever it still lists (PEP 792).
-    let page = json!({"meta": {"api-version": "1.4"}, "name": "bad", "project-status": {"status": "quarantined"},
-        "files": [{"filename": "bad-1.0.zip", "url": "../../pool/bad-1.0.zip", "hashes": {}}]});
-    origin.put(
-        "/simple/bad/",
-        Resource::new(page.to_string()).content_type(SIMPLE_JSON),
-    );
-    assert_eq!(
-        paths(&offers(&larder, "pypi?source=upstream&name=bad").await),
-        [""; 0]
-    );
     refused(&larder, "pypi?source=upstream", 400, "name=").await;
     refused(&larder, "pypi?source=upstream&name=a%2Fb", 400, "a project").await;
     refused(
