@@ -209,12 +209,17 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.and_then(|()| spool.file().metadata()),
         }
-        if let Ok(found) = fs::symlink_metadata(path)
-            && found.is_file()
-            && found.len() == blob.size
-            && !self.damaged().contains(&blob.digest)
-        {
-            return Ok(found);
+        match fs::symlink_metadata(path) {
+            Ok(found)
+                if found.is_file()
+                    && found.len() == blob.size
+                    && !self.damaged().contains(&blob.digest) =>
+            {
+                return Ok(found);
+            }
+            // Now: a file that has had a name and lost it gets no other.
+            Ok(found) if found.is_dir() => strangers::set_aside(path)?,
+            _ => {}
         }
         // What stands there is damaged: put a private name over it.
         let private = TemporaryName(self.private_name());
