@@ -312,7 +312,10 @@ async fn redis_is_believed_whose_certificate_a_trusted_authority_has_signed() {
     until(&larder, "ok").await;
     let view = get(&larder.url("/config")).await.json();
     assert_eq!(view["redis"]["ca_file"], ca.as_str());
-    assert_eq!(view["redis"]["url"], format!("rediss://***@localhost:{port}"));
+    assert_eq!(
+        view["redis"]["url"],
+        format!("rediss://***@localhost:{port}")
+    );
     drop(larder);
 
     let by_address = url.replace("localhost", "127.0.0.1");

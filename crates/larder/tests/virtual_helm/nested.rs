@@ -203,7 +203,8 @@ async fn rules_are_asked_about_the_path_at_another_host() {
     one.put("/index.yaml", Resource::new(body).content_type("text/yaml"));
     other.put("/secret-1.0.0.tgz", Resource::new("bytes"));
     let keys = "member_urls: virtual\ndeny_patterns: ['^secret']";
-    let larder = TestLarder::start(&two(&one, &other, "", keys)).await;
+    let larder =
+        TestLarder::start(&two(&one, &other, "allow_private: ['127.0.0.0/8']", keys)).await;
     let links = urls(&index(&larder).await);
     assert!(links[0].contains("/_m/one/_ext/"), "{links:?}");
     let answer = get(&links[0]).await;

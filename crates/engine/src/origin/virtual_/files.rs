@@ -168,7 +168,8 @@ impl Reading<'_> {
     /// What a member's index says of a file.
     async fn claimed(&self, index: &Contribution, path: &str) -> Option<StoredClaim> {
         let documents = &self.engine.documents;
-        let table = documents.claim_table(&index.wanted, &index.settled.record);
+        // It may have come just now, and not be in the store yet.
+        let table = documents.arrived_claims(&index.wanted, &index.settled);
         table.await.ok()?.find(path)
     }
 
