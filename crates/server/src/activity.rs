@@ -39,8 +39,6 @@ pub(crate) struct Activity {
     defect: AtomicU8,
     /// Whether an answer broke off in a way that only a reset can tell the client.
     reset: AtomicBool,
-    /// Whether the request is one that changes something.
-    finishes: AtomicBool,
     /// Whether the client may still be sending when the connection is closed.
     lingers: AtomicBool,
 }
@@ -60,7 +58,6 @@ impl Activity {
             defective_head: AtomicU64::new(NONE),
             defect: AtomicU8::new(0),
             reset: AtomicBool::new(false),
-            finishes: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
         })
     }
@@ -160,20 +157,6 @@ impl Activity {
 
     pub(crate) fn speaks_http2(&self) {
         self.http1.store(false, Relaxed);
-    }
-
-    /// Whether a request waits for its answer or its body.
-    pub(crate) fn is_running(&self) -> bool {
-        self.running.load(Relaxed) > 0
-    }
-
-    /// The request that runs changes something, or not: whoever asked for that is to learn what has become of it.
-    pub(crate) fn set_finishes(&self, finishes: bool) {
-        self.finishes.store(finishes, Relaxed);
-    }
-
-    pub(crate) fn is_to_be_finished(&self) -> bool {
-        self.finishes.load(Relaxed)
     }
 
     /// Whether an answer is being made or sent.

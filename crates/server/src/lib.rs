@@ -11,7 +11,7 @@
 //! | how an answer becomes a response | `artifact.rs`, `respond.rs`, `body.rs` |
 //! | why a hit costs next to nothing | `hot.rs`, `warm.rs`, `remembered.rs`, `file_body.rs`, `frames.rs` |
 //! | which requests are refused before anything else | `request_check.rs`, `framing.rs`, `loops.rs`, `origin_guard.rs` |
-//! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs`, `half_closed.rs` |
+//! | what a client may send, and how it is told to stop | `request_body.rs`, `lingering.rs` |
 //! | why a path is answered as it is | `explain.rs` |
 //! | how files come into local repositories | `upload.rs` |
 //! | what people see in a browser | `ui/` |
@@ -38,7 +38,6 @@ mod file_body;
 mod forwarded;
 mod frames;
 mod framing;
-mod half_closed;
 mod health_page;
 mod hot;
 mod jobs;

@@ -401,14 +401,14 @@ impl<B: Backend> Acceptor<B> {
             connection.peer,
         );
         let (metrics, is_plain) = (Arc::clone(&self.shared.metrics), self.shared.tls.is_none());
-        let transport = Watched::http1(stream, Arc::clone(&activity), is_plain);
+        let transport = Watched::http1(stream, Arc::clone(&activity));
         let service = Service {
             backend: self.backend,
             shared: self.shared,
             connection,
         };
-        // No `pipeline_flush`: it would copy every body into one buffer. No `header_read_timeout`: `Drive` has its own, which tells heads
-        // from pauses between requests. Over TLS, whoever sends no more has left.
+        // No `pipeline_flush`: it would copy every body into one buffer. No `header_read_timeout`: `Drive` has its own, which
+        // tells heads from pauses between requests.
         let http = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
@@ -416,7 +416,6 @@ impl<B: Backend> Acceptor<B> {
             .max_header_size(BUFFER)
             .max_headers(MAX_FIELDS)
             .writev(true)
-            .half_close(is_plain)
             .serve_connection(TokioIo::new(transport), service);
         if let Err(error) =
             Drive::new(http, activity, limits, self.drain, Arc::clone(&metrics)).await

@@ -276,8 +276,6 @@ impl<B: Backend> Service<B> {
     async fn answer(self, request: Request<Incoming>, host: String) -> Response<ResponseBody> {
         let started = Instant::now();
         let running = self.connection.activity.begin();
-        let is_safe = request.method().is_safe();
-        self.connection.activity.set_finishes(!is_safe);
         let _present = self.shared.metrics.request();
         let id = RequestId::next();
         let client = self.client(request.headers(), &host);

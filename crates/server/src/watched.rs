@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 use crate::activity::Activity;
 use crate::corked::Corked;
 use crate::framing::{FramingDefect, HeadScanner};
-use crate::half_closed::HalfClosed;
 use crate::lingering::Lingering;
 
 /// Gives the socket beneath a transport, for its options.
@@ -43,19 +42,15 @@ pub(crate) struct Watched<T: Transport> {
     scanner: Option<HeadScanner>,
     /// There once the writing side is shut.
     lingering: Option<Lingering>,
-    /// Not there where the connection's library looks for the end of what the client sends itself.
-    half_closed: Option<HalfClosed>,
 }
 
 impl<T: Transport> Watched<T> {
-    /// `may_half_close`: whether an answer goes on for a client that has closed its sending half.
-    pub(crate) fn http1(transport: T, activity: Arc<Activity>, may_half_close: bool) -> Self {
+    pub(crate) fn http1(transport: T, activity: Arc<Activity>) -> Self {
         Self {
             transport,
             activity,
             scanner: Some(HeadScanner::default()),
             lingering: None,
-            half_closed: may_half_close.then(HalfClosed::default),
         }
     }
 
@@ -65,7 +60,6 @@ impl<T: Transport> Watched<T> {
             activity,
             scanner: None,
             lingering: None,
-            half_closed: None,
         }
     }
 
@@ -139,17 +133,8 @@ impl<T: AsyncWrite + Transport + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let poll = Pin::new(&mut this.transport).poll_flush(cx);
-        this.activity.written((!poll.is_pending()).then_some(0));
-        // The one call of each turn, also while there is nothing to send yet.
-        if let Some(half_closed) = &mut this.half_closed
-            && this.activity.is_running()
-            && let Poll::Ready(error) =
-                half_closed.poll(cx, this.transport.socket(), &this.activity)
-        {
-            return Poll::Ready(Err(error));
-        }
+        let poll = Pin::new(&mut self.transport).poll_flush(cx);
+        self.activity.written((!poll.is_pending()).then_some(0));
         poll
     }
 

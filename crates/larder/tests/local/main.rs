@@ -15,7 +15,6 @@ mod dates;
 mod disk;
 mod files;
 mod folders;
-mod half_closed;
 mod operate;
 mod races;
 mod refused;
