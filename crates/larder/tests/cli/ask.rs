@@ -4,7 +4,7 @@ use larder_testkit::{Origin, Resource};
 
 use crate::run;
 use crate::support::packages::entry;
-use crate::support::{Setup, TestLarder, get};
+use crate::support::{PATIENCE, Setup, TestLarder, get};
 
 const TOKEN: &str = "a-token-of-the-admin";
 
@@ -159,6 +159,13 @@ async fn a_repository_is_named_by_its_name_or_its_url_alone() {
     let file = larder.artifact("a", "dir/one.txt");
     assert_eq!(get(&file).await.status, 200);
     larder.hit(&file).await;
+    // A hit may be answered before the list has the record.
+    let list = larder.url("api/v1/artifacts/a");
+    let began = std::time::Instant::now();
+    while !get(&list).await.text().contains("dir/one.txt") {
+        assert!(began.elapsed() < PATIENCE, "it is not listed");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     let root = larder.artifact("a", "");
     let folder = larder.artifact("a", "dir/");
     let none = larder.artifact("a", "other/");
