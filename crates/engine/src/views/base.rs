@@ -94,14 +94,8 @@ impl Views {
         &self,
         target: &Target,
     ) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
-        let record = self.catalog.record(&target.key).await;
-        let record = record.map_err(|error| storage_fault(&target.entry, &error))?;
-        if let Some(pointer) = &record
-            && let Some((held, _)) = self.remote.copies.follow_pointer(target, pointer).await
-        {
-            return Ok(Some(held));
-        }
-        Ok(record)
+        let held = self.remote.copies.held(target).await;
+        held.map_err(|error| storage_fault(&target.entry, &error))
     }
 
     /// What quarantine says of a file, by the date of its copy, or else by the one that is stated of it.

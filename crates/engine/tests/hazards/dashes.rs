@@ -43,6 +43,12 @@ fn put_file(bench: &Bench, file: &str, body: &'static str) {
     bench.origin.put(&format!("/{}", at(file)), resource);
 }
 
+async fn hold_page(bench: &Bench, project: &str) {
+    let page = format!("simple/{project}/");
+    bench.get("pypi", &page).await.unwrap();
+    bench.settled().await;
+}
+
 #[tokio::test]
 async fn wrong_bytes_are_refused_whether_the_page_is_held_or_not() {
     for (file, project) in FILES {
@@ -51,9 +57,7 @@ async fn wrong_bytes_are_refused_whether_the_page_is_held_or_not() {
             put_page(&bench, project, file, &sha256(b"good"));
             put_file(&bench, file, "evil");
             if is_page_held {
-                let page = format!("simple/{project}/");
-                bench.get("pypi", &page).await.unwrap();
-                bench.settled().await;
+                hold_page(&bench, project).await;
             }
             assert_eq!(
                 refusal(bench.get("pypi", &at(file)).await),
@@ -81,9 +85,7 @@ async fn a_young_file_is_held_back_whether_the_page_is_held_or_not() {
             put_page(&bench, project, file, &sha256(b"good"));
             put_file(&bench, file, "good");
             if is_page_held {
-                let page = format!("simple/{project}/");
-                bench.get("pypi", &page).await.unwrap();
-                bench.settled().await;
+                hold_page(&bench, project).await;
             }
             assert_held(bench.get("pypi", &at(file)).await);
         }
@@ -99,9 +101,7 @@ async fn what_was_kept_before_there_was_a_page_is_compared_with_it() {
         bench.settled().await;
         put_page(&bench, project, file, &sha256(b"good"));
         bench.wait(86_400);
-        let page = format!("simple/{project}/");
-        bench.get("pypi", &page).await.unwrap();
-        bench.settled().await;
+        hold_page(&bench, project).await;
         assert_eq!(
             refusal(bench.get("pypi", &at(file)).await),
             (BAD_GATEWAY, "digest_mismatch"),
@@ -117,8 +117,7 @@ async fn a_held_page_of_another_project_does_not_stand_in_for_the_files_own() {
     put_page(&bench, "foo", "foo-1.0.tar.gz", &sha256(b"other"));
     put_page(&bench, "foo-bar", file, &sha256(b"good"));
     put_file(&bench, file, "evil");
-    bench.get("pypi", "simple/foo/").await.unwrap();
-    bench.settled().await;
+    hold_page(&bench, "foo").await;
     assert_eq!(
         refusal(bench.get("pypi", &at(file)).await),
         (BAD_GATEWAY, "digest_mismatch")

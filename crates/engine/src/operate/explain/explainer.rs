@@ -173,12 +173,7 @@ impl Explainer {
     /// What is held of a target, and what the documents that are held say of it.
     pub(super) async fn known(&self, target: &Arc<Target>) -> Result<Known, Fault> {
         let storage = |error| storage_fault(&target.entry, &error);
-        let mut record = self.catalog.record(&target.key).await.map_err(storage)?;
-        if let Some(pointer) = &record
-            && let Some((held, _)) = self.remote.copies.follow_pointer(target, pointer).await
-        {
-            record = Some(held);
-        }
+        let record = self.remote.copies.held(target).await.map_err(storage)?;
         let age = match &record {
             Some(record) if record.has_body() => None,
             _ => self.catalog.age(target).await.map_err(storage)?,

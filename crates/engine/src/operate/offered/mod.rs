@@ -9,7 +9,6 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use larder_core::{Clock, Mount, Principal, RepositoryKind, UnixMillis};
 
-use crate::catalog::Catalog;
 use crate::document::Documents;
 use crate::operate::held::HeldCursor;
 use crate::origin::remote::{self, Remote};
@@ -63,7 +62,6 @@ pub struct OfferPage {
 #[derive(Debug)]
 pub(crate) struct Offers {
     registry: Arc<Registry>,
-    catalog: Arc<Catalog>,
     documents: Arc<Documents>,
     remote: Arc<Remote>,
     clock: Arc<dyn Clock>,
@@ -74,7 +72,6 @@ impl Offers {
     pub(crate) fn new(base: &remote::Parts, remote: &Arc<Remote>) -> Self {
         Self {
             registry: Arc::clone(&base.registry),
-            catalog: Arc::clone(&base.catalog),
             documents: Arc::clone(&base.documents),
             remote: Arc::clone(remote),
             clock: Arc::clone(&base.clock),

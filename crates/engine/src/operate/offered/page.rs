@@ -152,14 +152,8 @@ impl Offers {
 
     /// What is held of a file, by its own name or by that of its bytes.
     async fn record(&self, target: &Target) -> Result<Option<Arc<ArtifactRecord>>, Fault> {
-        let record = self.catalog.record(&target.key).await;
-        let record = record.map_err(|error| storage_fault(&target.entry, &error))?;
-        if let Some(pointer) = &record
-            && let Some((held, _)) = self.remote.copies.follow_pointer(target, pointer).await
-        {
-            return Ok(Some(held));
-        }
-        Ok(record)
+        let held = self.remote.copies.held(target).await;
+        held.map_err(|error| storage_fault(&target.entry, &error))
     }
 }
 

@@ -7,6 +7,7 @@ use larder_core::{
     ArtifactRecord, CacheStatus, Content, Digest, Fault, ForwardReason, Source, SourceKey,
     StoredHeaders, UnixMillis,
 };
+use larder_storage::StorageError;
 
 use super::copies::{Copies, Copy};
 use crate::catalog::Epoch;
@@ -85,6 +86,23 @@ impl Copies {
             reusable: true,
             document: None,
         })
+    }
+
+    /// What is held of a target, by its own name or by that of its bytes.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn held(
+        &self,
+        target: &Target,
+    ) -> Result<Option<Arc<ArtifactRecord>>, StorageError> {
+        let record = self.catalog.record(&target.key).await?;
+        if let Some(pointer) = &record
+            && let Some((held, _)) = self.follow_pointer(target, pointer).await
+        {
+            return Ok(Some(held));
+        }
+        Ok(record)
     }
 
     /// A name of which a forwarded HEAD has told the digest only: its record with the bytes, if they are held by now.
