@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod descriptors;
 mod doctor;
+mod memory;
 mod metadata;
 mod migrate;
 mod own_larder;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::blobs::Blobs;
 use crate::cluster::{self, Member};
 use crate::descriptors::{self, Shares};
+use crate::memory;
 use crate::prepare::{Prepared, on_damage, prepare};
 use crate::reload::{Reloading, reload_on_change};
 use crate::stop::{DrainTime, EndSignals, ignore_user_signals, until_stopped};
@@ -115,6 +116,7 @@ async fn serve(
         tokio::spawn(reload_on_change(sources, settings, reloading)),
         tokio::spawn(collect_now_and_then(Arc::clone(&engine), member)),
         tokio::spawn(upkeep),
+        tokio::spawn(memory::kept_small()),
         tokio::spawn(Arc::clone(engine.jobs()).run()),
         tokio::spawn(Arc::clone(engine.scrubs()).run()),
     ];

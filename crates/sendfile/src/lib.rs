@@ -13,7 +13,7 @@
 //! Files must be immutable while they are served: replaced by rename, never truncated. Nothing here knows HTTP or TLS;
 //! over TLS the bytes of a mapping would have to be read, so use [`read_cached`] there.
 //!
-//! This is the only crate of larder that contains `unsafe`; the one call into the C library's allocator stands here for that reason.
+//! This is the only crate of larder that contains `unsafe`; the calls into the C library's allocator stand here for that reason.
 
 #![cfg_attr(not(test), warn(clippy::too_many_lines))]
 
@@ -24,7 +24,7 @@ mod overlay;
 mod region;
 mod stream;
 
-pub use allocator::return_large_blocks;
+pub use allocator::{return_large_blocks, return_unused_pages};
 pub use cached::{CachedRead, cached_prefix, read_cached, read_cached_into};
 pub use mapping::{FileSender, map_to_read};
 pub use stream::SendfileStream;

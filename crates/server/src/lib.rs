@@ -93,7 +93,7 @@ pub mod fuzzing {
 pub use backend::{Backend, CounterSnapshot, UploadBody};
 pub use health_page::ReloadReport;
 pub use hot::hot_files;
-pub use larder_sendfile::return_large_blocks;
+pub use larder_sendfile::{return_large_blocks, return_unused_pages};
 pub use listen::{BindError, BoundServer, ServerHandle, bind};
 pub use places::RESERVE as RESERVED_CONNECTIONS;
 pub use settings::{DEFAULT_HOT_SET_BYTES, LiveSettings, ServerLimits, ServerSettings, TlsFiles};

@@ -7,9 +7,9 @@ use larder_testkit::{Origin, Payload, Resource};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::is_live;
 use crate::support::TestLarder;
 use crate::support::packages::entry;
+use crate::{is_live, many_files};
 
 async fn connect_from(address: &str, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -83,4 +83,34 @@ async fn hazard_x1_a_hundred_busy_connections_of_one_peer_at_a_limit_of_a_hundre
     is_live(&larder).await;
     eprintln!("all in {:?}", started.elapsed());
     drop(busy);
+}
+
+/// What connections have taken is no longer used when they have ended; the allocator would keep it.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_of_a_burst_of_connections_goes_back_to_the_system() {
+    many_files();
+    let origin = Origin::start().await;
+    origin.put("/a", Resource::new("a"));
+    let config = format!("remotes:\n{}", entry("files", "generic", &origin, ""));
+    let larder = TestLarder::start(&config).await;
+    larder.hit(&larder.artifact("files", "a")).await;
+    let mut burst = Vec::new();
+    for number in 0..900 {
+        let mut socket =
+            connect_from(&format!("127.0.0.{}", 2 + number % 9), larder.address()).await;
+        let answer = head_of(&mut socket, "/api/v1/remote/files/a").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        burst.push(socket);
+    }
+    let taken = larder.memory("RssAnon:");
+    drop(burst);
+    let (since, most) = (Instant::now(), Duration::from_secs(30));
+    while larder.memory("RssAnon:") + 4 > taken {
+        assert!(
+            since.elapsed() < most,
+            "{taken} MiB, and later {}",
+            larder.memory("RssAnon:")
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

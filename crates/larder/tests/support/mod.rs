@@ -428,7 +428,8 @@ impl TestLarder {
         self.memory("VmRSS:")
     }
 
-    fn memory(&self, line: &str) -> u64 {
+    /// A line of the kernel's status of the process, in MiB.
+    pub(crate) fn memory(&self, line: &str) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
         let rest = status
