@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use larder_core::{SourceKey, sha256};
 use larder_formats::{Format, SourceBase, SourceSpec};
+use larder_storage::RecordKey;
 
 use crate::repositories::RepositoryState;
 
@@ -65,6 +66,11 @@ pub(crate) fn names_the_same(one: &SourceKey, other: &SourceKey) -> bool {
         && marks_of(&one.variant) == marks_of(&other.variant)
 }
 
+/// As that, of two keys of one repository.
+pub(crate) fn are_forms(one: &RecordKey, other: &RecordKey) -> bool {
+    one.0 == other.0 && marks_of(&one.1) == marks_of(&other.1)
+}
+
 /// Whether both keys are of the same path, whichever query they have.
 pub(crate) fn are_of_one_path(one: &SourceKey, other: &SourceKey) -> bool {
     one.repository == other.repository
@@ -121,6 +127,15 @@ pub(crate) fn is_link(entry: &RepositoryState, path: &str) -> bool {
     entry.format.profile().links_elsewhere && path.starts_with("_ext/")
 }
 
+/// The part of a variant that tells that a path has no query, though there are question marks in it.
+pub(crate) fn marks_in(path: &str) -> String {
+    // A question mark in the path itself must not be taken for the start of a query (hazard S22).
+    match path.matches('?').count() {
+        0 => String::new(),
+        marks => format!("?{marks}"),
+    }
+}
+
 /// The part of a variant that tells the query from the path.
 fn marks_of(variant: &str) -> &str {
     let before_origin = variant.split(ORIGIN).next().unwrap_or_default();
@@ -143,16 +158,10 @@ fn make(
         Some(query) => format!("{path}?{query}").into(),
         None => path.into(),
     };
-    // A question mark in the path itself must not be taken for the start of a query (hazard S22).
-    let marks = path.matches('?').count();
-    let variant = if marks == 0 && !is_long && origin.is_empty() {
+    let marks = marks_in(path);
+    let variant = if marks.is_empty() && !is_long && origin.is_empty() {
         Cow::Borrowed(variant)
     } else {
-        let marks = if marks > 0 {
-            format!("?{marks}")
-        } else {
-            String::new()
-        };
         let hashed = if is_long { HASHED } else { "" };
         let origin = if origin.is_empty() {
             String::new()

@@ -252,3 +252,54 @@ async fn without_the_server_what_is_held_is_served_and_nothing_is_kept() {
     larder.until_idle().await;
     assert_eq!(get(&url).await.source(), "cache");
 }
+
+/// A message to the server ends at the character zero, and what follows is answered as one more: no request may send it, or wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_the_character_zero_waits_for_nothing() {
+    let origin = origin_with(&["/a"]).await;
+    let setup = Setup::new(&config(&origin)).on_postgres(Postgres::shared());
+    let larder = setup.start().await;
+    get(&larder.artifact("remote", "a")).await;
+    larder.until_idle().await;
+    // A cursor as lists give them, in hexadecimal digits: repository, row and path.
+    let cursor = |text: &str| {
+        let digits: Vec<String> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
+    };
+    let (of_remote, of_files) = (cursor("remote\x004\0a\0b"), cursor("files\x000\0a\0b"));
+    for (method, target, status) in [
+        (
+            "GET",
+            &*format!("api/v1/artifacts/remote?cursor={of_remote}"),
+            400,
+        ),
+        (
+            "GET",
+            &*format!("api/v1/artifacts/files?cursor={of_files}"),
+            400,
+        ),
+        (
+            "GET",
+            &*format!("api/v1/jobs?cursor={}", cursor("\x000\0x\0")),
+            400,
+        ),
+        ("GET", "api/v1/artifacts/remote?pattern=%5E%5Cx00", 200),
+        ("GET", "api/v1/artifacts?pattern=%5Ea%5Cx00b", 200),
+        ("GET", "ui/search?q=a%00b&kind=prefix", 200),
+        ("PUT", "cache/flush?pattern=%5E%5Cx00", 200),
+        ("GET", "api/v1/artifacts/remote", 200),
+    ] {
+        let since = Instant::now();
+        let answer = send(method, &larder.url(target), &[]).await;
+        assert_eq!(answer.status, status, "{target}: {}", answer.text());
+        let took = since.elapsed();
+        assert!(took < Duration::from_secs(2), "{target} took {took:?}");
+    }
+    let listed = get(&larder.url("api/v1/artifacts/remote")).await.json();
+    assert_eq!(listed["artifacts"][0]["path"], "a", "{listed}");
+    assert!(
+        !larder.log().contains("does not answer"),
+        "{}",
+        larder.log()
+    );
+}

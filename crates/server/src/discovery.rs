@@ -265,6 +265,10 @@ pub(crate) fn cursor_of(text: &str) -> Option<HeldCursor> {
     let text = String::from_utf8(bytes).ok()?;
     let mut parts = text.splitn(3, '\0');
     let (repository, row, path) = (parts.next()?, parts.next()?, parts.next()?);
+    // No path has it, and it is no text for every database.
+    if path.contains('\0') {
+        return None;
+    }
     Some(HeldCursor {
         repository: repository.to_owned(),
         row: row.parse().ok()?,
@@ -354,6 +358,8 @@ mod tests {
             "cursor=zz",
             "cursor=6",
             "cursor=",
+            // Of a path with the character zero.
+            "cursor=61003000780079",
             "patern=a",
             "pattern=a&pattern=b",
             "name=demo",

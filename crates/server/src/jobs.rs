@@ -105,7 +105,7 @@ async fn create<B: Backend>(
 
 async fn list<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<ResponseBody>, Fault> {
     let (limit, after) = parse(exchange.head.uri.query().unwrap_or_default())?;
-    let before = after.map(|after| after.path);
+    let before = place_in("", after)?;
     let page = exchange.backend.jobs(before.as_deref(), limit).await?;
     let jobs = page.jobs.iter();
     let jobs: Vec<Value> = jobs.map(|(job, counts)| job_json(job, counts)).collect();
@@ -121,14 +121,21 @@ async fn shown<B: Backend>(
     id: &str,
 ) -> Result<Response<ResponseBody>, Fault> {
     let (limit, after) = parse(exchange.head.uri.query().unwrap_or_default())?;
-    if after.as_ref().is_some_and(|after| after.repository != id) {
-        return Err(refuse(
-            "cursor is of another list; begin without one".to_owned(),
-        ));
-    }
-    let after = after.map(|after| after.path);
+    let after = place_in(id, after)?;
     let report = exchange.backend.job(id, after.as_deref(), limit).await?;
     Ok(json_response(StatusCode::OK, &report_json(&report)))
+}
+
+/// Where a cursor of the list `of` stands.
+fn place_in(of: &str, cursor: Option<HeldCursor>) -> Result<Option<String>, Fault> {
+    if cursor
+        .as_ref()
+        .is_some_and(|cursor| cursor.repository != of)
+    {
+        let message = "cursor is of another list; begin without one";
+        return Err(refuse(message.to_owned()));
+    }
+    Ok(cursor.map(|cursor| cursor.path))
 }
 
 fn cursor(of: String, path: String) -> String {

@@ -158,7 +158,9 @@ fn literal_prefix(pattern: &str) -> String {
     let common = literals.longest_common_prefix().filter(|_| begins);
     // Literals are cut in bytes.
     let common = common.and_then(|bytes| bytes.utf8_chunks().next());
-    common.map_or_else(String::new, |chunk| chunk.valid().to_owned())
+    let prefix = common.map_or("", |chunk| chunk.valid());
+    // No path holds the character zero, and PostgreSQL takes no text with it.
+    prefix.split('\0').next().unwrap_or_default().to_owned()
 }
 
 /// The engine for look-around and back-references. `refused` is what the linear engine said of the same text.

@@ -96,7 +96,16 @@ impl Jobs {
             body: bytes::Bytes::new(),
         };
         let message = match admission::admit(&self.pipeline.registry, &request)? {
-            Admission::Read(admitted) => return self.fetch_admitted(&admitted, &request).await,
+            Admission::Read(admitted) => {
+                let queries = match query {
+                    None => self.queries_of(admitted.wanted()).await,
+                    Some(_) => Vec::new(),
+                };
+                if queries.is_empty() {
+                    return self.fetch_admitted(&admitted, &request).await;
+                }
+                return self.fetch_each(repository, path.as_str(), &queries).await;
+            }
             Admission::PassThrough { .. } => {
                 "this path is passed through to the upstream and never kept: there is nothing to fetch"
             }
@@ -111,6 +120,23 @@ impl Jobs {
             ErrorCode::BadRequest,
             message,
         ))
+    }
+
+    /// The file at a path with each of these queries.
+    async fn fetch_each(
+        &self,
+        repository: &str,
+        path: &str,
+        queries: &[String],
+    ) -> Result<(u64, Vec<String>), Fault> {
+        let (mut bytes, mut more) = (0, Vec::new());
+        for query in queries {
+            let one = Box::pin(self.fetch_once(repository, (path, Some(query))));
+            let (length, needed) = one.await?;
+            bytes += length;
+            more.extend(needed);
+        }
+        Ok((bytes, more))
     }
 
     async fn fetch_admitted(

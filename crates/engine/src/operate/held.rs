@@ -1,27 +1,26 @@
-//! What is held, for operators (`GET /api/v1/artifacts`, `larder du` and `ls`, and the gauges): one page after another, and how much
-//! of each repository. Nothing here is on the way of a request for an artifact.
-
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+//! What is held, for operators (`GET /api/v1/artifacts` and `larder ls`): one page after another. Nothing here is on the way of a request for an
+//! artifact.
 
 use larder_core::{
     ArtifactRecord, ErrorCode, Fault, FaultKind, Pattern, RepositoryKind, UnixMillis, fresh_until,
 };
-use larder_storage::{HeldRow, HeldSize, KeyRange, RecordKey, Unswept};
+use larder_storage::{HeldRow, KeyRange, RecordKey, Unswept};
 
 use crate::fault::storage_fault;
 use crate::keys;
-use crate::operate::operator::{Operator, storage_unavailable};
-use crate::operate::sizes::Counted;
+use crate::operate::operator::Operator;
 use crate::policy::admission;
 use crate::repositories::RepositoryState;
 
 /// Rows that one page may make larder look at: a pattern that matches next to nothing does not hold the database for long.
 const MOST_ROWS: u32 = 10_000;
 const PAGE: u32 = 500;
-/// What is counted so quickly is counted anew for whoever asks.
-const QUICK: Duration = Duration::from_millis(20);
+/// A cursor's number is a row's place in the database, and these two bits.
+const BITS: u32 = 2;
+/// Something of the row's name is on a page: its other forms are not listed once more.
+const LISTED: i64 = 1;
+/// The row is the answer to a query, which the cursor does not name.
+const HAS_QUERY: i64 = 2;
 
 /// Which held artifacts are wanted.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +42,7 @@ pub struct HeldRequest {
 pub struct HeldCursor {
     /// The repository's name.
     pub repository: String,
-    /// The last row's place in the database.
+    /// A number that says which row was the last one; only who made the cursor knows how.
     pub row: i64,
     /// Its path, without a query: where to go on if the row is gone.
     pub path: String,
@@ -77,110 +76,7 @@ pub struct HeldPage {
     pub next: Option<HeldCursor>,
 }
 
-/// How much is held in all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldSummary {
-    /// Of each repository, sorted by name. Bytes that several names have are counted with each.
-    pub repositories: Vec<HeldSize>,
-    /// Blobs on disk, each counted once: derived forms, and what has been flushed and not yet been collected, are among them.
-    pub stored_blobs: u64,
-    /// Their bytes.
-    pub stored_bytes: u64,
-}
-
 impl Operator {
-    /// How much each configured remote and local repository holds, as it was last counted; empty before the first time. Asks nobody: if the count is
-    /// old, the next one is started behind the scenes.
-    pub(crate) fn held_sizes(self: &Arc<Self>) -> Vec<HeldSize> {
-        let last = self.cache.held_sizes.last();
-        let is_due = |last: &Counted| self.cache.held_sizes.is_due(last);
-        if last.as_ref().is_none_or(is_due)
-            && !self.cache.held_sizes.counting.swap(true, Ordering::AcqRel)
-        {
-            let engine = Arc::clone(self);
-            tokio::spawn(async move {
-                if let Err(error) = engine.count_held().await {
-                    tracing::warn!(%error, "what is held could not be counted");
-                }
-                engine
-                    .cache
-                    .held_sizes
-                    .counting
-                    .store(false, Ordering::Release);
-            });
-        }
-        let Some(counted) = last else {
-            return Vec::new();
-        };
-        let entries = self.registry.load().all();
-        let remotes = entries
-            .iter()
-            .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
-        remotes
-            .map(|entry| size_of(&counted.sizes, entry.repository.name.as_str()))
-            .collect()
-    }
-
-    async fn count_held(&self) -> Result<Counted, larder_storage::StorageError> {
-        let started = Instant::now();
-        let outdated = self.cache.held_sizes.outdated.load(Ordering::Acquire);
-        let mut sizes = self.catalog.held_sizes().await?;
-        add_local(&mut sizes, self.catalog.local_sizes().await?);
-        let took = started.elapsed();
-        let stored = self.catalog.counts().await?;
-        let counted = Counted {
-            at: Instant::now(),
-            took,
-            sizes: Arc::new(sizes),
-            stored,
-            outdated,
-        };
-        *self
-            .cache
-            .held_sizes
-            .last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(counted.clone());
-        Ok(counted)
-    }
-
-    /// How much is held, of one repository or of all: all that are configured, and those that the database still has something of.
-    pub(crate) async fn held_summary(
-        &self,
-        repository: Option<&str>,
-    ) -> Result<HeldSummary, Fault> {
-        let only = repository
-            .map(|name| admission::entry(&self.registry, name))
-            .transpose()?;
-        let failed = |error| storage_unavailable(&error);
-        let last = self.cache.held_sizes.last();
-        let is_due = |last: &Counted| self.cache.held_sizes.is_due(last);
-        let counted = match last.filter(|last| last.took > QUICK && !is_due(last)) {
-            Some(last) => last,
-            None => self.count_held().await.map_err(failed)?,
-        };
-        let sizes = &counted.sizes;
-        if let Some(entry) = only {
-            return Ok(HeldSummary {
-                repositories: vec![size_of(sizes, entry.repository.name.as_str())],
-                ..HeldSummary::default()
-            });
-        }
-        let entries = self.registry.load().all();
-        let remotes = entries
-            .iter()
-            .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
-        let names = remotes
-            .map(|entry| entry.repository.name.to_string())
-            .chain(sizes.iter().map(|size| size.repository.clone()));
-        let names: std::collections::BTreeSet<String> = names.collect();
-        Ok(HeldSummary {
-            repositories: names.iter().map(|name| size_of(sizes, name)).collect(),
-            stored_blobs: counted.stored.blobs,
-            stored_bytes: counted.stored.bytes,
-        })
-    }
-
     /// A page of what is held. A page may be shorter than asked for and still have a next one.
     pub(crate) async fn held_artifacts(&self, request: &HeldRequest) -> Result<HeldPage, Fault> {
         let pattern = compiled(request.pattern.as_deref())?;
@@ -188,20 +84,28 @@ impl Operator {
             Some(name) => vec![admission::entry(&self.registry, name)?],
             None => self.registry.load().all(),
         };
+        let first = request.after.as_ref().map(|after| &*after.repository);
+        if let (Some(wanted), Some(first)) = (&request.repository, first)
+            && wanted != first
+        {
+            return Err(of_another_list());
+        }
+        let first = first.unwrap_or_default();
         let mut listing = Listing {
             request,
             pattern,
             rows_left: MOST_ROWS,
             page: HeldPage::default(),
+            last: None,
         };
-        let first = request
-            .after
-            .as_ref()
-            .map_or("", |after| &*after.repository);
         let remotes = entries
             .iter()
             .filter(|entry| entry.repository.kind() != RepositoryKind::Virtual);
         for entry in remotes.filter(|entry| entry.repository.name.as_str() >= first) {
+            if listing.is_full() {
+                listing.page.next = listing.last;
+                break;
+            }
             let after = request
                 .after
                 .as_ref()
@@ -227,10 +131,11 @@ impl Operator {
     ) -> Result<(), Fault> {
         let pattern = listing.pattern.as_ref();
         let prefix = pattern.map(Pattern::literal_prefix).unwrap_or_default();
-        let mut range = KeyRange::of_prefix(&prefix);
-        if let Some(place) = self.place_of(entry, after).await? {
-            range = range.behind(&place);
-        }
+        let whole = KeyRange::of_prefix(&prefix);
+        let (mut range, mut group) = match after {
+            Some(after) => self.behind(entry, after, &whole).await?,
+            None => (whole, None),
+        };
         let failed = |error| storage_fault(entry, &error);
         let name = &entry.repository.name;
         loop {
@@ -240,7 +145,7 @@ impl Operator {
                 .record_keys(name, &range, most, Unswept::Nothing);
             let keys = keys.await.map_err(failed)?;
             let Some(last) = keys.last() else {
-                return Ok(());
+                break;
             };
             let is_wanted = |(path, variant): &RecordKey| listing.is_wanted(entry, path, variant);
             // Rows are read where there is something to be shown, and where a cursor is to name the last one.
@@ -250,7 +155,7 @@ impl Operator {
                 listing.rows_left -= keys.len() as u32 - 1;
                 if listing.rows_left > 1 && keys.len() as u32 == most {
                     listing.rows_left -= 1;
-                    range = range.behind(last);
+                    range = listing.past(&range, &keys, last);
                     continue;
                 }
                 range.at(last)
@@ -260,23 +165,21 @@ impl Operator {
             let rows = rows.map_err(failed)?;
             let is_last = (rows.len() as u32) < most;
             for row in rows {
-                listing.rows_left -= 1;
                 range = range.behind(&(row.path.clone(), row.variant.clone()));
-                let artifact = listing.artifact(entry, &row);
-                listing.page.artifacts.extend(artifact);
-                if listing.is_full() {
-                    listing.page.next = Some(HeldCursor {
-                        repository: name.to_string(),
-                        row: row.row,
-                        path: keys::path_of(&row.path, &row.variant).to_owned(),
-                    });
+                if listing.take(entry, row, &mut group) {
                     return Ok(());
                 }
             }
             if is_last {
+                break;
+            }
+            if listing.is_full_with(&mut group) {
+                listing.page.next = listing.last.take();
                 return Ok(());
             }
         }
+        listing.close(&mut group);
+        Ok(())
     }
 
     /// The files of a local repository, onto its page, until that is full.
@@ -320,12 +223,13 @@ impl Operator {
                         fresh_until: None,
                     });
                 }
+                listing.last = Some(HeldCursor {
+                    repository: repository.to_string(),
+                    row: 0,
+                    path: place.clone(),
+                });
                 if listing.is_full() {
-                    listing.page.next = Some(HeldCursor {
-                        repository: repository.to_string(),
-                        row: 0,
-                        path: place,
-                    });
+                    listing.page.next = listing.last.take();
                     return Ok(());
                 }
             }
@@ -335,26 +239,38 @@ impl Operator {
         }
     }
 
-    /// The row behind which a page begins.
-    async fn place_of(
+    /// What is left of a range behind a cursor, and the group that the cursor's row is of.
+    async fn behind(
         &self,
         entry: &RepositoryState,
-        after: Option<&HeldCursor>,
-    ) -> Result<Option<(String, String)>, Fault> {
-        let Some(after) = after else {
-            return Ok(None);
-        };
+        after: &HeldCursor,
+        whole: &KeyRange,
+    ) -> Result<(KeyRange, Option<Group>), Fault> {
         let place = self
             .catalog
-            .held_place(&entry.repository.name, after.row)
+            .held_place(&entry.repository.name, after.row >> BITS)
             .await;
         let place = place.map_err(|error| storage_fault(entry, &error))?;
-        let is_it = |(path, variant): &(String, String)| keys::path_of(path, variant) == after.path;
-        let place = place.filter(is_it);
-        Ok(Some(
-            place.unwrap_or_else(|| (after.path.clone(), String::new())),
-        ))
+        let is_it = |(path, variant): &RecordKey| keys::path_of(path, variant) == after.path;
+        let place = match place.filter(is_it) {
+            Some(place) => place,
+            // The row is gone, and with it the query: all of the path's that are still there are listed.
+            None if after.row & HAS_QUERY != 0 => {
+                let first = (format!("{}?", after.path), String::new());
+                return Ok((whole.at(&first), None));
+            }
+            None => (after.path.clone(), keys::marks_in(&after.path)),
+        };
+        let range = whole.behind(&place);
+        let is_listed = after.row & LISTED != 0;
+        Ok((range, is_listed.then(|| Group::listed(place))))
     }
+}
+
+/// A cursor is of another list than it is given with.
+pub(crate) fn of_another_list() -> Fault {
+    let message = "the cursor is of another list; begin without one";
+    Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message).by_rule("cursor")
 }
 
 /// A pattern of a request, ready to be used.
@@ -366,31 +282,6 @@ pub(crate) fn compiled(pattern: Option<&str>) -> Result<Option<Pattern>, Fault> 
     })
 }
 
-/// Adds what was uploaded to what is held of remotes; a repository may have been both.
-fn add_local(sizes: &mut Vec<HeldSize>, local: Vec<HeldSize>) {
-    sizes.extend(local);
-    sizes.sort_by(|a, b| a.repository.cmp(&b.repository));
-    sizes.dedup_by(|size, kept| {
-        let is_same = size.repository == kept.repository;
-        if is_same {
-            kept.files += size.files;
-            kept.bytes += size.bytes;
-        }
-        is_same
-    });
-}
-
-/// `sizes` are sorted by name.
-fn size_of(sizes: &[HeldSize], name: &str) -> HeldSize {
-    let place = sizes.binary_search_by(|size| size.repository.as_str().cmp(name));
-    let known = place.ok().and_then(|place| sizes.get(place)).cloned();
-    known.unwrap_or_else(|| HeldSize {
-        repository: name.to_owned(),
-        files: 0,
-        bytes: 0,
-    })
-}
-
 /// A page that is being put together.
 struct Listing<'r> {
     request: &'r HeldRequest,
@@ -398,6 +289,35 @@ struct Listing<'r> {
     /// How many rows may still be read for it.
     rows_left: u32,
     page: HeldPage,
+    /// The last row that was taken.
+    last: Option<HeldCursor>,
+}
+
+/// The rows of one name: a path, with its query if it has one, in several forms and of several upstreams. They are neighbours.
+struct Group {
+    key: RecordKey,
+    /// The one that stands for all.
+    shown: Option<HeldArtifact>,
+    /// Whether it is on a page.
+    is_listed: bool,
+}
+
+impl Group {
+    fn listed(key: RecordKey) -> Self {
+        Self {
+            key,
+            shown: None,
+            is_listed: true,
+        }
+    }
+
+    /// Of two copies the present upstream's stands for both, and then the one that was fetched last.
+    fn add(&mut self, artifact: HeldArtifact) {
+        let rank = |artifact: &HeldArtifact| (artifact.cached, artifact.cached_at);
+        if !self.is_listed && self.shown.as_ref().map(rank) < Some(rank(&artifact)) {
+            self.shown = Some(artifact);
+        }
+    }
 }
 
 impl Listing<'_> {
@@ -410,38 +330,107 @@ impl Listing<'_> {
         self.page.artifacts.len() >= self.request.limit as usize || self.rows_left == 0
     }
 
+    /// Whether the page is full with what a group has to show so far. If it is, the group goes onto it.
+    fn is_full_with(&mut self, group: &mut Option<Group>) -> bool {
+        let is_near = self.page.artifacts.len() + 1 >= self.request.limit as usize;
+        if is_near {
+            self.close(group);
+        }
+        is_near && self.is_full()
+    }
+
+    /// What is left of a range behind keys of which none is wanted.
+    fn past(&self, range: &KeyRange, keys: &[RecordKey], last: &RecordKey) -> KeyRange {
+        let is_one_path = keys.first().is_none_or(|first| first.0 == last.0);
+        if self.request.cached == Some(false) && !is_one_path {
+            // A copy of another upstream that comes next may be of the same name: these stand for it.
+            range.at(&(last.0.clone(), String::new()))
+        } else {
+            range.behind(last)
+        }
+    }
+
     /// Whether a row of this key may be shown.
     fn is_wanted(&self, entry: &RepositoryState, path: &str, variant: &str) -> bool {
-        let matches = |pattern: &Pattern| {
-            let path = keys::path_of(path, variant);
-            pattern.matches(path) == Ok(true)
-        };
         let is_cached = || keys::is_of_present_upstream(entry, variant);
-        self.pattern.as_ref().is_none_or(matches)
+        self.matches(keys::path_of(path, variant))
             && self
                 .request
                 .cached
                 .is_none_or(|wanted| wanted == is_cached())
     }
 
-    /// A row as an artifact; `None` if it holds no bytes or is not wanted.
-    fn artifact(&self, entry: &RepositoryState, row: &HeldRow) -> Option<HeldArtifact> {
-        let record: &ArtifactRecord = row.record.as_ref()?;
-        let blob = record.blob()?;
-        if !self.is_wanted(entry, &row.path, &row.variant) {
-            return None;
-        }
-        let path = keys::path_of(&row.path, &row.variant);
-        Some(HeldArtifact {
-            repository: entry.repository.name.to_string(),
-            path: path.to_owned(),
-            size: blob.size,
-            sha256: blob.digest.to_hex(),
-            cached: keys::is_of_present_upstream(entry, &row.variant),
-            cached_at: record.served_since.min(record.contacted_at),
-            fresh_until: entry
-                .class_of_held(path, record)
-                .and_then(|class| fresh_until(record, class, &entry.repository.cache)),
-        })
+    fn matches(&self, path: &str) -> bool {
+        let pattern = self.pattern.as_ref();
+        pattern.is_none_or(|pattern| pattern.matches(path) == Ok(true))
     }
+
+    /// Takes one row more: into the group of its name, which goes onto the page when another begins. Whether the page is full.
+    fn take(&mut self, entry: &RepositoryState, row: HeldRow, group: &mut Option<Group>) -> bool {
+        let (id, key) = (row.row, (row.path, row.variant));
+        let is_same = |group: &Group| keys::are_forms(&group.key, &key);
+        if !group.as_ref().is_some_and(is_same) {
+            self.close(group);
+            if self.is_full() {
+                self.page.next = self.last.take();
+                return true;
+            }
+            *group = None;
+        }
+        self.rows_left -= 1;
+        let path = keys::path_of(&key.0, &key.1).to_owned();
+        let record = row.record.filter(|_| self.matches(&path));
+        let artifact = record.and_then(|record| artifact(entry, &path, &key.1, &record));
+        let has_query = path.len() < key.0.len();
+        if let Some(artifact) = artifact {
+            let group = group.get_or_insert(Group {
+                key,
+                shown: None,
+                is_listed: false,
+            });
+            group.add(artifact);
+        }
+        let bits = if has_query { HAS_QUERY } else { 0 } | if group.is_some() { LISTED } else { 0 };
+        self.last = Some(HeldCursor {
+            repository: entry.repository.name.to_string(),
+            row: id << BITS | bits,
+            path,
+        });
+        if self.rows_left == 0 {
+            self.close(group);
+            self.page.next = self.last.take();
+        }
+        self.rows_left == 0
+    }
+
+    /// Puts what a group has to show onto the page, if it is wanted.
+    fn close(&mut self, group: &mut Option<Group>) {
+        let Some(group) = group else { return };
+        group.is_listed = true;
+        let wanted = self.request.cached;
+        let shown = group.shown.take();
+        let shown = shown.filter(|shown| wanted.is_none_or(|wanted| wanted == shown.cached));
+        self.page.artifacts.extend(shown);
+    }
+}
+
+/// A row as an artifact; `None` if it holds no bytes.
+fn artifact(
+    entry: &RepositoryState,
+    path: &str,
+    variant: &str,
+    record: &ArtifactRecord,
+) -> Option<HeldArtifact> {
+    let blob = record.blob()?;
+    Some(HeldArtifact {
+        repository: entry.repository.name.to_string(),
+        path: path.to_owned(),
+        size: blob.size,
+        sha256: blob.digest.to_hex(),
+        cached: keys::is_of_present_upstream(entry, variant),
+        cached_at: record.served_since.min(record.contacted_at),
+        fresh_until: entry
+            .class_of_held(path, record)
+            .and_then(|class| fresh_until(record, class, &entry.repository.cache)),
+    })
 }

@@ -15,6 +15,7 @@ mod offered;
 mod operator;
 mod reports;
 mod sizes;
+mod summary;
 mod upkeep;
 
 pub use crate::counters::LatencyReport;
@@ -26,7 +27,7 @@ pub use condition::{BackendHealth, DiskSpace, Health};
 pub(crate) use explain::Explainer;
 pub use flush::{CacheType, FlushReport, FlushRequest};
 pub use forget::Queries;
-pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest, HeldSummary};
+pub use held::{HeldArtifact, HeldCursor, HeldPage, HeldRequest};
 pub use ledger::{
     Forecast, History, HistoryPoint, Ledger, MissingPath, Outage, RecentError, RecentErrors,
     RefusedGroup, Span, TrafficSource,
@@ -34,3 +35,4 @@ pub use ledger::{
 pub(crate) use offered::Offers;
 pub use offered::{OfferPage, OfferRequest, OfferedArtifact};
 pub(crate) use operator::{Operator, storage_unavailable};
+pub use summary::HeldSummary;

@@ -98,7 +98,8 @@ impl Search<'_> {
 
     fn prefix(&self) -> &str {
         match self.request.kind {
-            SearchKind::Prefix => &self.request.text,
+            // No path holds the character zero, and PostgreSQL takes no text with it.
+            SearchKind::Prefix => self.request.text.split('\0').next().unwrap_or_default(),
             _ => "",
         }
     }
@@ -393,15 +394,19 @@ impl Views {
 }
 
 impl Search<'_> {
-    /// Adds what was found, unless it is the same path in another form.
+    /// Adds what was found. Of the same path in several forms the present upstream's copy stands for all.
     fn add(&mut self, hit: Option<SearchHit>) {
-        let last = self.page.hits.last();
-        let is_known = |hit: &SearchHit| {
-            last.is_some_and(|last| (&last.repository, &last.path) == (&hit.repository, &hit.path))
-        };
-        if let Some(hit) = hit.filter(|hit| !is_known(hit)) {
-            self.room.take(1, &[&hit.path]);
-            self.page.hits.push(hit);
+        let Some(hit) = hit else { return };
+        let last = self.page.hits.last_mut();
+        let is_same =
+            |last: &&mut SearchHit| (&last.repository, &last.path) == (&hit.repository, &hit.path);
+        match last.filter(is_same) {
+            Some(last) if hit.cached && !last.cached => *last = hit,
+            Some(_) => {}
+            None => {
+                self.room.take(1, &[&hit.path]);
+                self.page.hits.push(hit);
+            }
         }
     }
 }

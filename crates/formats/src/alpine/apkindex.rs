@@ -5,10 +5,10 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::record::{Naming, Packages, Record};
+use super::record::{Found, Naming, Packages, Record};
 use super::tar::next_header;
 use crate::budget::MAX_URL;
-use crate::{Claim, Document, Links, Malformed, Meter};
+use crate::{Claim, Document, Links, Malformed, Meter, Release};
 
 /// What is done with each record.
 type Each<'s> = &'s mut dyn FnMut(Record) -> Result<(), Malformed>;
@@ -135,6 +135,7 @@ fn read_records(
             b'A' => record.arch = value(),
             b'C' => record.identity = value(),
             b'S' => record.size = value().parse().ok(),
+            b't' => record.built = value().parse().ok().filter(|at| *at > 0),
             _ => {}
         }
     }
@@ -159,4 +160,17 @@ pub(super) fn claims(
         packages.add(&record)
     })?;
     packages.claims(links, sink)
+}
+
+/// The files of the package `name`.
+pub(super) fn releases(
+    document: &Document<'_>,
+    name: &str,
+    links: &Links<'_>,
+) -> Result<Vec<Release>, Malformed> {
+    let mut found = Found::of(document.key_path, Naming::USUAL, links.meter(), name);
+    read(document.body, links.meter(), &mut |record| {
+        found.add(&record)
+    })?;
+    Ok(found.releases())
 }

@@ -119,16 +119,8 @@ impl DocumentFormat for Alpine {
         Offering::in_folder(name, &[path::INDEX, path::INDEX_V3])
     }
 
-    /// Clients that are given a repository's root ask for a package in the folder of its own architecture, which is the index's or `noarch`;
-    /// those that are given an index which is in no such folder, beside that.
     fn is_offered(&self, index: &str, path: &str, is_named: &dyn Fn(&str) -> bool) -> bool {
-        let folder = path::beside(index, "");
-        let below = path.strip_prefix(&folder);
-        let Some(root) = path::root_above(&folder) else {
-            return below.is_some();
-        };
-        let is_same = |root: &str, name: &str| is_named(&format!("{root}{name}"));
-        below.is_none_or(|name| !is_same(root, name) && !is_same(&format!("{root}noarch/"), name))
+        record::is_asked_for(index, path, is_named)
     }
 
     fn identifier(&self, path: &str) -> Option<Box<dyn Identifier>> {

@@ -1,9 +1,9 @@
 //! `Packages.adb`, the index of apk 3 (apk-v3(5), apk-mkndx(8)): a description, the packages, and the rule for their file names.
 
 use super::adb::{self, Slots, Tree};
-use super::record::{Naming, Packages, Record, identity_of};
+use super::record::{Found, Naming, Packages, Record, identity_of};
 use crate::links::server_of;
-use crate::{Claim, Document, Links, Malformed, Meter};
+use crate::{Claim, Document, Links, Malformed, Meter, Release};
 
 // Fields as apk-tools numbers them (`apk_adb.h`).
 const INDEX_PACKAGES: usize = 2;
@@ -12,6 +12,7 @@ const NAME: usize = 1;
 const VERSION: usize = 2;
 const HASHES: usize = 3;
 const ARCH: usize = 5;
+const BUILD_TIME: usize = 11;
 const FILE_SIZE: usize = 13;
 
 /// Whether a body is an index; says to the operator if it leads clients elsewhere.
@@ -53,6 +54,25 @@ pub(super) fn claims(
     packages.claims(links, sink)
 }
 
+/// The files of the package `name`; none, if they are elsewhere.
+pub(super) fn releases(
+    document: &Document<'_>,
+    name: &str,
+    links: &Links<'_>,
+) -> Result<Vec<Release>, Malformed> {
+    let plain = adb::unpack(document.body)?;
+    let index = Index::of(&plain)?;
+    if index.naming.leads_elsewhere().is_some() {
+        return Ok(Vec::new());
+    }
+    index.count(links.meter())?;
+    let mut found = Found::of(document.key_path, index.naming, links.meter(), name);
+    for at in 1..=index.packages.count() {
+        found.add(&index.record(at))?;
+    }
+    Ok(found.releases())
+}
+
 struct Index<'a> {
     tree: Tree<'a>,
     packages: Slots<'a>,
@@ -90,6 +110,9 @@ impl<'a> Index<'a> {
                 .unwrap_or_default(),
             // An index that states none has the number zero there.
             size: Some(self.tree.number(fields.get(FILE_SIZE))).filter(|size| *size > 0),
+            built: i64::try_from(self.tree.number(fields.get(BUILD_TIME)))
+                .ok()
+                .filter(|at| *at > 0),
         }
     }
 }

@@ -5,11 +5,11 @@ use std::collections::btree_map::Entry;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use larder_core::{ArtifactPath, Digest, DigestAlgorithm};
+use larder_core::{ArtifactPath, Digest, DigestAlgorithm, UnixMillis};
 
-use super::path::{above, beside};
+use super::path::{above, beside, root_above};
 use crate::budget::MAX_URL;
-use crate::{Claim, Links, Malformed, Meter};
+use crate::{Claim, Links, Malformed, Meter, Release};
 
 /// What a package takes while its index is read, beside its texts.
 const NODE: usize = 96;
@@ -27,6 +27,17 @@ pub(super) struct Record {
     pub(super) identity: String,
     /// `S:`, `file-size`
     pub(super) size: Option<u64>,
+    /// `t:`, `build-time`: when it was built, in seconds. None, where that is no time or zero.
+    pub(super) built: Option<i64>,
+}
+
+impl Record {
+    /// Whether a path can be made of it.
+    fn is_usable(&self) -> bool {
+        is_name(&self.name)
+            && is_name(&self.version)
+            && (self.arch.is_empty() || is_name(&self.arch))
+    }
 }
 
 /// A hash as apk writes it: `Q1` before 20 bytes, `Q2` before 32 (apk-tools `apk_blob_push_hash`).
@@ -141,10 +152,7 @@ impl<'a> Packages<'a> {
             return Ok(());
         }
         record.clone_into(&mut self.before);
-        if !is_name(&record.name)
-            || !is_name(&record.version)
-            || !(record.arch.is_empty() || is_name(&record.arch))
-        {
+        if !record.is_usable() {
             return Ok(());
         }
         let identity = Some(&record.identity)
@@ -194,6 +202,73 @@ impl<'a> Packages<'a> {
         }
         links.end()
     }
+}
+
+/// Gathers the files of one package, for people.
+pub(super) struct Found<'a> {
+    index: &'a str,
+    naming: Naming<'a>,
+    meter: &'a Meter,
+    name: &'a str,
+    all: BTreeMap<String, Release>,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn of(index: &'a str, naming: Naming<'a>, meter: &'a Meter, name: &'a str) -> Self {
+        Self {
+            index,
+            naming,
+            meter,
+            name,
+            all: BTreeMap::new(),
+        }
+    }
+
+    /// # Errors
+    /// The index goes beyond its budget.
+    pub(super) fn add(&mut self, record: &Record) -> Result<(), Malformed> {
+        if record.name != self.name || !record.is_usable() {
+            return Ok(());
+        }
+        let paths = self.naming.paths(self.index, record);
+        let is_named = |path: &str| paths.iter().any(|one| one == path);
+        for path in &paths {
+            if !is_asked_for(self.index, path, &is_named) {
+                continue;
+            }
+            if let Entry::Vacant(free) = self.all.entry(path.clone()) {
+                self.meter
+                    .keep(NODE + 2 * path.len() + record.version.len())?;
+                free.insert(Release {
+                    version: record.version.clone(),
+                    path: path.clone(),
+                    published: record
+                        .built
+                        .and_then(|at| at.checked_mul(1000))
+                        .map(UnixMillis),
+                    ..Release::default()
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// All of them.
+    pub(super) fn releases(self) -> Vec<Release> {
+        self.all.into_values().collect()
+    }
+}
+
+/// Clients that are given a repository's root ask for a package in the folder of its own architecture, which is the index's or `noarch`;
+/// those that are given an index which is in no such folder, beside that.
+pub(super) fn is_asked_for(index: &str, path: &str, is_named: &dyn Fn(&str) -> bool) -> bool {
+    let folder = beside(index, "");
+    let below = path.strip_prefix(&folder);
+    let Some(root) = root_above(&folder) else {
+        return below.is_some();
+    };
+    let is_same = |root: &str, name: &str| is_named(&format!("{root}{name}"));
+    below.is_none_or(|name| !is_same(root, name) && !is_same(&format!("{root}noarch/"), name))
 }
 
 /// Names, versions and architectures: what the grammar has, and nothing that could make a path of a name.

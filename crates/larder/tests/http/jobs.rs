@@ -283,6 +283,46 @@ async fn a_pattern_fetches_what_the_upstream_offers_and_it_matches() {
     assert_eq!(asked.collect::<Vec<_>>(), [1, 1, 0]);
 }
 
+/// Lists show paths without queries. Helm keeps the query of an absolute link (`repo.ResolveReferenceURL`): so does a job.
+#[tokio::test(flavor = "multi_thread")]
+async fn charts_whose_links_have_queries_are_fetched_by_their_paths() {
+    let origin = Origin::start().await;
+    let (plain, queried) = (["z.tgz"], ["t.tgz?v=1", "t.tgz?v=2", "u.tgz?sig=a%2Fb"]);
+    let links = plain.iter().chain(&queried).enumerate();
+    let entries: Vec<String> = links
+        .map(|(number, link)| {
+            origin.put(&format!("/{link}"), Resource::new(*link));
+            let digest = sha256(link.as_bytes()).to_hex();
+            let url = origin.url(link);
+            format!("  - {{name: t, version: 1.0.{number}, urls: ['{url}'], digest: {digest}}}\n")
+        })
+        .collect();
+    let index = format!("apiVersion: v1\nentries:\n  t:\n{}", entries.concat());
+    origin.put("/index.yaml", Resource::new(index));
+    let larder = TestLarder::start(&remote("helm", &origin, "")).await;
+    for body in [
+        json!({"pattern": "tgz"}),
+        json!({"paths": ["t.tgz", "u.tgz", "z.tgz"]}),
+    ] {
+        let job = begin(&larder, "helm", &body).await;
+        let ended = until_ended(&larder, &job).await;
+        assert_eq!(counts(&ended), [0, 0, 3, 0, 0], "{ended}");
+        assert_eq!(
+            (&ended["items"][0]["path"], &ended["items"][0]["bytes"]),
+            (&json!("t.tgz"), &json!(18)),
+            "both of it"
+        );
+    }
+    for link in plain.iter().chain(&queried) {
+        assert_eq!(origin.count("GET", &format!("/{link}")), 1, "{link}");
+    }
+    drop(origin);
+    for link in queried {
+        let answer = get(&larder.artifact("helm", link)).await;
+        assert_eq!((answer.status, answer.text()), (200, link.to_owned()));
+    }
+}
+
 /// apk asks for a package in the folder of the package's own architecture.
 #[tokio::test(flavor = "multi_thread")]
 async fn packages_without_an_architecture_are_fetched_where_apk_asks_for_them() {

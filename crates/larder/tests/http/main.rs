@@ -18,6 +18,7 @@ mod fields;
 mod flush;
 mod folders;
 mod forget;
+mod forms;
 mod guard;
 mod held;
 mod images;

@@ -133,7 +133,7 @@ impl Db {
         statement: &'static str,
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, DbError> {
-        let text = with_values(statement, values);
+        let text = with_values(statement, values)?;
         let (_, answer) = self.pool.begin_with(&text, self.is_patient).await?;
         Ok(answer.rows.into_iter().map(Row::Postgres).collect())
     }
@@ -143,7 +143,7 @@ impl Db {
         statement: &'static str,
         values: &[Value<'_>],
     ) -> Result<u64, DbError> {
-        let text = with_values(statement, values);
+        let text = with_values(statement, values)?;
         let mut tries = 0;
         loop {
             match self.pool.begin_with(&text, self.is_patient).await {
@@ -185,7 +185,7 @@ impl Tx {
         statement: &'static str,
         values: &[Value<'_>],
     ) -> Result<u64, DbError> {
-        Ok(self.run(&with_values(statement, values)).await?.changed)
+        Ok(self.run(&with_values(statement, values)?).await?.changed)
     }
 
     pub(super) async fn all(
@@ -193,7 +193,7 @@ impl Tx {
         statement: &'static str,
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, DbError> {
-        let answer = self.run(&with_values(statement, values)).await?;
+        let answer = self.run(&with_values(statement, values)?).await?;
         Ok(answer.rows.into_iter().map(Row::Postgres).collect())
     }
 
@@ -207,7 +207,7 @@ impl Tx {
     ) -> Result<(), DbError> {
         let mut message = String::new();
         for (statement, values) in last {
-            message.push_str(&with_values(statement.postgres, values));
+            message.push_str(&with_values(statement.postgres, values)?);
             message.push_str("; ");
         }
         message.push_str(COMMIT);

@@ -8,11 +8,28 @@
 
 use std::fmt::Write as _;
 
-use super::super::Value;
+use super::super::{About, DbError, Value};
+use crate::error::StorageErrorKind;
 
 /// The statement with each `$n` replaced by the literal of the value `n`, counted from 1. A place without value stays as it is, which
 /// the server refuses.
-pub(super) fn with_values(statement: &'static str, values: &[Value<'_>]) -> String {
+///
+/// # Errors
+/// A text holds the character zero. The server has no such texts, and a message ends for it there: it would answer to what follows as to
+/// messages of their own, and nobody would know any more which answer is whose.
+pub(super) fn with_values(
+    statement: &'static str,
+    values: &[Value<'_>],
+) -> Result<String, DbError> {
+    let is_cut = |value: &Value<'_>| matches!(value, Value::Text(text) if text.contains('\0'));
+    if values.iter().any(is_cut) {
+        return Err(DbError {
+            kind: StorageErrorKind::Io,
+            reason: "the metadata database has no texts with the character zero",
+            about: About::Other,
+            source: "a value holds the character zero".into(),
+        });
+    }
     let mut text = String::with_capacity(statement.len() + 64);
     let mut rest = statement;
     while let Some(at) = rest.find('$') {
@@ -31,7 +48,7 @@ pub(super) fn with_values(statement: &'static str, values: &[Value<'_>]) -> Stri
         rest = after;
     }
     text.push_str(rest);
-    text
+    Ok(text)
 }
 
 fn push_literal(text: &mut String, value: &Value<'_>) {
@@ -84,9 +101,24 @@ mod tests {
             with_values(
                 "a = $1 AND b - $2 > $2 OR c = $3 OR d = $4 OR e = $5;",
                 &values
-            ),
+            )
+            .unwrap(),
             "a = 'it''s' AND b - '-5'::bigint > '-5'::bigint OR c = NULL OR d = decode('00ff', 'hex') OR e =  E'a\\\\''b';"
         );
-        assert_eq!(with_values("$1$10$", &values), "'it''s'$10$");
+        assert_eq!(with_values("$1$10$", &values).unwrap(), "'it''s'$10$");
+    }
+
+    #[test]
+    fn a_text_that_would_end_the_message_is_refused() {
+        for (value, is_sent) in [
+            (Value::from("a\0b"), false),
+            (Value::from("\0"), false),
+            (Value::from("a\u{1}b\\0"), true),
+            (Value::from(&[0_u8][..]), true),
+        ] {
+            let text = with_values("$1", std::slice::from_ref(&value));
+            assert_eq!(text.is_ok(), is_sent, "{value:?}");
+            assert!(text.is_ok_and(|text| !text.contains('\0')) || !is_sent);
+        }
     }
 }
