@@ -92,7 +92,7 @@ impl Catalog {
             absences: Absences::default(),
             news: Arc::default(),
             blobs,
-            clock,
+            clock: Arc::clone(&clock),
             writer: Writer::unique(),
             queue: CommitQueue::new(sender),
             budgets,
@@ -102,7 +102,7 @@ impl Catalog {
             trouble: Trouble::default(),
             counters,
             last_room_made: AtomicI64::new(i64::MIN),
-            uses: Uses::default(),
+            uses: Uses::new(clock),
             eviction: Eviction::default(),
             asked: Asked::default(),
         });
