@@ -102,8 +102,8 @@ pub struct HotTicket {
     /// The repository's epoch counter and its value when the answer was made.
     pub(crate) epoch: Arc<std::sync::atomic::AtomicU64>,
     pub(crate) epoch_value: u64,
-    /// The same of further repositories that the answer depends on: a virtual one's members.
-    pub(crate) others: Vec<(Arc<std::sync::atomic::AtomicU64>, u64)>,
+    /// Further repositories that the answer depends on: a virtual one's members.
+    pub(crate) others: Vec<Other>,
     /// When the copy stops being fresh; `None` = never.
     pub fresh_until: Option<UnixMillis>,
     /// When it is to be found out anew whose the copy is; `None` = never. Clients are not told.
@@ -115,6 +115,15 @@ pub struct HotTicket {
     /// The stored bytes that the answer is, if it is a stored file as it stands.
     pub(crate) held: Option<HeldBlob>,
     /// The use of the record or the uploaded file that it was made from.
+    pub(crate) used: Option<Arc<Use>>,
+}
+
+/// A further repository that an answer depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct Other {
+    pub(crate) epoch: Arc<std::sync::atomic::AtomicU64>,
+    pub(crate) epoch_value: u64,
+    /// The use of its record that is in the answer.
     pub(crate) used: Option<Arc<Use>>,
 }
 
@@ -151,7 +160,8 @@ impl HotTicket {
 
     /// The answer is given at `now`. A load, and a store if that was not done lately.
     pub fn touch(&self, now: UnixMillis) {
-        if let Some(used) = &self.used {
+        let of_others = self.others.iter().filter_map(|other| other.used.as_ref());
+        for used in self.used.iter().chain(of_others) {
             used.touch(now);
         }
     }
@@ -177,7 +187,7 @@ impl HotTicket {
             && self
                 .others
                 .iter()
-                .all(|(epoch, value)| holds(epoch, *value))
+                .all(|other| holds(&other.epoch, other.epoch_value))
             && self.fresh_until.is_none_or(|until| now < until)
             && self.whose_until.is_none_or(|until| now < until)
             && self.used.as_ref().is_none_or(|used| !used.is_gone())

@@ -214,7 +214,7 @@ impl Pipeline {
             freshness: freshness(record, wanted, settled.reusable, &visibility, self.now()),
             location: None,
             hot,
-            reading: Some(Reading::of_copy(&used)),
+            reading: Reading::counted(&used),
         })
     }
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -152,6 +153,15 @@ impl HotBody {
         }
     }
 
+    /// Whether its space on the disk comes back when it is let go only: its file is deleted, since it was read long ago as far as the
+    /// store knows.
+    fn is_deleted(&self) -> bool {
+        match self {
+            Self::Bytes(_) => false,
+            Self::File { file, .. } => file.metadata().is_ok_and(|metadata| metadata.nlink() == 0),
+        }
+    }
+
     pub(crate) fn body(&self) -> Body {
         match self.clone() {
             Self::Bytes(bytes) => Body::Memory(bytes),
@@ -210,7 +220,7 @@ impl HotSet {
                 target
                     .variants
                     .iter()
-                    .any(|variant| variant.ticket.is_good(now))
+                    .any(|variant| variant.ticket.is_good(now) && !variant.body.is_deleted())
             });
         }
     }
@@ -336,6 +346,27 @@ mod tests {
         );
         assert!(body_of(&set, &headers(&[]), "http://a", NOW).is_some());
         assert!(body_of(&set, &headers(&[]), "http://b", NOW).is_none());
+    }
+
+    /// A tier of files in front of a store has its own idea of what was read long ago.
+    #[test]
+    fn the_sweep_lets_files_go_that_are_deleted_and_no_others() {
+        let set = HotSet::new(1 << 20, 4_096);
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["stays", "goes"] {
+            let path = directory.path().join(name);
+            std::fs::write(&path, b"bytes").unwrap();
+            let file = Arc::new(File::open(&path).unwrap());
+            let variant = HotVariant {
+                body: HotBody::File { file, length: 5 },
+                ..variant(&[], &headers(&[]), b"", None)
+            };
+            set.insert(name, variant, NOW);
+        }
+        std::fs::remove_file(directory.path().join("goes")).unwrap();
+        set.sweep(NOW);
+        assert!(set.get("goes").is_none(), "its space comes back");
+        assert!(set.get("stays").is_some());
     }
 
     #[test]

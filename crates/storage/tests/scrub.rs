@@ -237,6 +237,24 @@ async fn a_scrub_is_one_process_s_until_it_is_cancelled(place: Place) {
     assert!(!others.cancel_scrub(UnixMillis(10)).await.unwrap());
 }
 
+/// One that cannot go on ends where it is, and not one that has come further meanwhile.
+async fn a_scrub_can_be_given_up(place: Place) {
+    let meta = place.open().await;
+    assert!(meta.begin_scrub("1", 1, UnixMillis(5)).await.unwrap());
+    let mut scrub = meta.last_scrub().await.unwrap().unwrap();
+    scrub.blobs += 1;
+    assert!(!meta.give_scrub_up(&scrub, UnixMillis(6)).await.unwrap());
+    scrub.blobs -= 1;
+    assert!(meta.give_scrub_up(&scrub, UnixMillis(7)).await.unwrap());
+    assert!(!meta.give_scrub_up(&scrub, UnixMillis(8)).await.unwrap());
+    let ended = meta.last_scrub().await.unwrap().unwrap();
+    assert_eq!(
+        (&*ended.state, ended.ended_at),
+        ("failed", Some(UnixMillis(7)))
+    );
+    assert!(meta.begin_scrub("2", 1, UnixMillis(9)).await.unwrap());
+}
+
 async fn garbage_is_told_by_reason_and_goes(place: Place) {
     let meta = place.open().await;
     let blobs: Arc<dyn BlobStore> = Arc::new(FsBlobStore::open(place.directory()).unwrap());
@@ -280,6 +298,7 @@ on_both_engines!(
     a_scrub_ends_whatever_stands_in_a_blob_s_place,
     what_is_published_replaces_what_is_doubted,
     a_scrub_is_one_process_s_until_it_is_cancelled,
+    a_scrub_can_be_given_up,
     garbage_is_told_by_reason_and_goes,
 );
 

@@ -283,7 +283,40 @@ async fn what_cannot_be_deleted_keeps_none_of_the_others(place: Place) {
     assert!(is_kept(&meta, &blobs, 1).await);
 }
 
+/// Who makes room waits neither for all that is due nor for a store that takes its time.
+async fn who_frees_for_a_while_ends_then_and_the_rest_stays_due(place: Place) {
+    const FILES: u32 = 300;
+    let meta = place.open().await;
+    let hesitant = Hesitant::open(place.directory(), 0);
+    let blobs: Arc<dyn BlobStore> = Arc::clone(&hesitant) as Arc<dyn BlobStore>;
+    leave(&meta, &blobs, FILES).await;
+    let files = async || blobs.list(None, 1_000).await.unwrap().len() as u32;
+    let (since, now) = (Instant::now(), SystemClock.now());
+    let until = since + Duration::from_millis(300);
+    let freed = meta.free_due_until(now, &blobs, until).await.unwrap();
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(8), "the store has not answered");
+    assert_eq!(freed, (0, 0), "and so it is not known what has gone");
+    assert!(files().await < FILES, "some have");
+    // It answers, and nothing more is begun with that is late.
+    hesitant.may.add_permits(100);
+    let late = meta.free_due_until(now, &blobs, Instant::now()).await;
+    assert_eq!(late.unwrap(), (0, 0));
+    let since = Instant::now();
+    let condemned = "UPDATE blobs SET size = size WHERE condemned_by IS NOT NULL";
+    while place.run(condemned).await > 0 {
+        assert!(since.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let left = files().await;
+    assert!((1..FILES).contains(&left), "{left} are left");
+    let freed = meta.free_due(now, &blobs).await.unwrap();
+    assert_eq!((freed.0, files().await), (u64::from(left), 0));
+    assert_eq!(meta.counts().await.unwrap().blobs, 0);
+}
+
 on_both_engines!(
+    who_frees_for_a_while_ends_then_and_the_rest_stays_due,
     hazard_l3_a_deletion_without_an_answer_is_gone_on_with,
     what_cannot_be_deleted_keeps_none_of_the_others,
 );

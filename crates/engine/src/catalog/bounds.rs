@@ -1,7 +1,7 @@
 //! What may be kept, how much is, and who waits for room (`limits.disk`, `max_disk`).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,11 @@ const QUEUED_PART: u64 = 8;
 const QUEUED_ANYWAY: u64 = 64 << 20;
 /// How often it is looked for uses in the future.
 const CORRECTED_EVERY: Duration = Duration::from_hours(1);
+/// So long whoever brings something waits for others who make room, and so long makes room: what there is none for by then is served and not
+/// kept. At least twice as long as counting takes, so that it is not only counted; ...
+const SLICE: Duration = Duration::from_secs(2);
+/// ... and at most this.
+const LONGEST_SLICE: Duration = Duration::from_secs(10);
 /// How often what was used is written down, and it is seen to whether bounds are passed.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 
@@ -79,6 +84,17 @@ impl Tally {
         let of_one = self.of.entry(repository.to_string()).or_default();
         *of_one = of_one.saturating_add(*size);
     }
+
+    /// Adds what has been taken note of between these two.
+    pub(super) fn add_since(&mut self, then: &Self, now: &Self) {
+        self.total += now.total.saturating_sub(then.total);
+        for (name, has) in &now.of {
+            let more = has.saturating_sub(then.of.get(name).copied().unwrap_or(0));
+            if more > 0 {
+                *self.of.entry(name.clone()).or_default() += more;
+            }
+        }
+    }
 }
 
 /// A blob that is about to be kept: whose, and its length.
@@ -89,10 +105,14 @@ pub(super) type Coming = (RepositoryName, u64);
 pub(super) struct Eviction {
     pub(super) bounds: ArcSwap<Bounds>,
     tally: Mutex<Option<Tally>>,
+    /// Whether there is more to free than could be lately.
+    is_late: AtomicBool,
     /// When it was counted, and how long that took.
     pub(super) counted: Mutex<Option<(Instant, Duration)>>,
     /// Held by whoever counts and evicts.
     pub(super) alone: tokio::sync::Mutex<()>,
+    /// Held by whoever writes down what was used: what another one is writing is not known before.
+    pub(super) writing: tokio::sync::Mutex<()>,
     pub(super) last_thorough: AtomicI64,
     /// When records went last whose files could not be deleted.
     in_vain: Mutex<Option<Instant>>,
@@ -111,8 +131,10 @@ impl Default for Eviction {
         Self {
             bounds: ArcSwap::default(),
             tally: Mutex::default(),
+            is_late: AtomicBool::new(false),
             counted: Mutex::default(),
             alone: tokio::sync::Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
             last_thorough: AtomicI64::new(i64::MIN),
             in_vain: Mutex::default(),
             corrected: Mutex::default(),
@@ -201,8 +223,23 @@ impl Eviction {
         is_due
     }
 
-    /// Whether it is time to count again, which takes a hundredth of the time at most.
+    /// How long room is made at a time.
+    pub(super) fn slice(&self) -> Duration {
+        let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let took = counted.map_or(Duration::ZERO, |(_, took)| took);
+        (took * 2).clamp(SLICE, LONGEST_SLICE)
+    }
+
+    /// Whether there is more to free than there was time for: then it is time to count again.
+    pub(super) fn note_late(&self, is_late: bool) {
+        self.is_late.store(is_late, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to count again, which takes a hundredth of the time at most where nothing is to be freed.
     pub(super) fn is_due(&self) -> bool {
+        if self.is_late.load(Ordering::Relaxed) {
+            return true;
+        }
         let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.is_none_or(|(at, took)| at.elapsed() >= (took * 100).max(EVERY))
     }
@@ -228,10 +265,12 @@ impl Eviction {
         })
     }
 
-    /// Of each whether it is within bounds; those that are, are taken note of.
+    /// Of each whether it is within bounds; those that are, are taken note of. None is before it is known how much is kept.
     pub(super) fn take(&self, bounds: &Bounds, coming: &[Coming]) -> Vec<bool> {
         self.with_tally(|tally| {
-            let tally = tally.get_or_insert_default();
+            let Some(tally) = tally else {
+                return vec![false; coming.len()];
+            };
             let take = |one| {
                 let fits = tally.has_room(bounds, one);
                 if fits {

@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use larder_core::{Repository, RepositoryName};
-use larder_storage::{Change, MetadataStore, StorageError, StorageErrorKind};
+use larder_storage::{Change, StorageError};
 use tokio::sync::watch;
 
 use super::asked::NotHeld;
-use super::bounds::{Bounds, Coming, EVERY, Eviction, Tally};
+use super::bounds::{Bounds, Coming, EVERY, Tally};
+use super::goal::{Goal, Gone, Vain};
 use super::state::Catalog;
 use super::victims::Victims;
 use crate::repositories::RepositoryState;
@@ -22,99 +23,6 @@ const SLACK: u64 = 32;
 const TOGETHER: usize = 256;
 /// All blobs are looked through for superseded ones at most so often, in milliseconds.
 const THOROUGHLY_EVERY_MS: i64 = 300_000;
-
-/// So many records may go one after the other without a file of theirs that could be deleted: then it is not a few files that cannot be.
-const MOST_IN_VAIN: u64 = 64;
-/// How long it is left at what is held then.
-const AFTER_VAIN: Duration = Duration::from_mins(1);
-
-/// What went.
-#[derive(Debug, Default, Clone, Copy)]
-struct Gone {
-    records: u64,
-    /// Of those records.
-    bytes: u64,
-    /// Of files that were deleted.
-    freed: u64,
-}
-
-impl Gone {
-    fn add(&mut self, more: Self) {
-        self.records += more.records;
-        self.bytes += more.bytes;
-        self.freed += more.freed;
-    }
-}
-
-/// Bytes that are to go.
-#[derive(Debug, Clone, Copy)]
-enum Goal {
-    /// Of files.
-    Files(u64),
-    /// Of what records name.
-    Records(u64),
-}
-
-impl Goal {
-    fn left(self, gone: Gone) -> u64 {
-        match self {
-            Self::Files(bytes) => bytes.saturating_sub(gone.freed),
-            Self::Records(bytes) => bytes.saturating_sub(gone.bytes),
-        }
-    }
-}
-
-/// Records that go though their files cannot be deleted.
-struct Vain<'e> {
-    eviction: &'e Eviction,
-    metadata: &'e MetadataStore,
-    goal: Goal,
-    /// Files that could not be deleted when that was looked at last.
-    undeleted: u64,
-    /// Records that had gone when a file was deleted last.
-    since: u64,
-}
-
-impl<'e> Vain<'e> {
-    /// Fails where hardly any files could be deleted a short while ago.
-    fn begin(
-        eviction: &'e Eviction,
-        metadata: &'e MetadataStore,
-        goal: Goal,
-    ) -> Result<Self, StorageError> {
-        let undeleted = metadata.undeleted();
-        if matches!(goal, Goal::Files(_)) && eviction.was_in_vain(AFTER_VAIN) {
-            return Err(in_vain(undeleted.why));
-        }
-        Ok(Self {
-            eviction,
-            metadata,
-            goal,
-            undeleted: undeleted.blobs,
-            since: 0,
-        })
-    }
-
-    /// So many bytes of files have gone with the last records, and so many records in all.
-    fn note(&mut self, freed: u64, records: u64) -> Result<(), StorageError> {
-        let undeleted = self.metadata.undeleted();
-        if freed > 0 || undeleted.blobs <= self.undeleted {
-            self.since = records;
-        }
-        self.undeleted = undeleted.blobs;
-        let is_in_vain = records - self.since >= MOST_IN_VAIN;
-        if is_in_vain && matches!(self.goal, Goal::Files(_)) {
-            self.eviction.note_in_vain();
-            return Err(in_vain(undeleted.why));
-        }
-        Ok(())
-    }
-}
-
-fn in_vain(why: Option<String>) -> StorageError {
-    let message = why.unwrap_or_else(|| "files of blobs cannot be deleted".to_owned());
-    StorageError::new(StorageErrorKind::Io, message)
-}
 
 /// Records whose use is written in one transaction: what of it is lost or counted twice when one breaks off is no more than that.
 const WRITTEN_TOGETHER: usize = 500;
@@ -154,9 +62,13 @@ impl Catalog {
         let empty = Tally::default();
         let possible = coming.iter().filter(|one| empty.has_room(&bounds, one));
         let possible: Vec<Coming> = possible.cloned().collect();
-        let _alone = self.eviction.alone.lock().await;
+        let turn = self.eviction.alone.lock();
+        let Ok(_alone) = tokio::time::timeout(self.eviction.slice(), turn).await else {
+            // Room is being made, which takes long: what there is of it is shared out.
+            return self.eviction.take(&bounds, coming);
+        };
         match self.keep_within(&bounds, &possible, beside).await {
-            Ok(()) => self.eviction.take(&bounds, coming),
+            Ok(_) => self.eviction.take(&bounds, coming),
             Err(error) => {
                 tracing::warn!(%error, "it could not be found out what may go to make room: downloads are not kept");
                 vec![false; coming.len()]
@@ -175,11 +87,18 @@ impl Catalog {
     pub(crate) fn start_eviction(self: &Arc<Self>) {
         let catalog: Weak<Self> = Arc::downgrade(self);
         tokio::spawn(async move {
+            let mut evicted = 0;
             loop {
                 tokio::time::sleep(EVERY).await;
                 let Some(catalog) = catalog.upgrade() else {
                     return;
                 };
+                // What the local tier has deleted may be open in the hot set.
+                let tier = catalog.blobs.report().tier;
+                let now_evicted = tier.map_or(0, |tier| tier.evicted);
+                if std::mem::replace(&mut evicted, now_evicted) != now_evicted {
+                    catalog.note_freed();
+                }
                 catalog.write_uses(false).await;
                 if catalog.uses.is_bounded() {
                     catalog.see_to_bounds().await;
@@ -192,16 +111,30 @@ impl Catalog {
         if !self.eviction.is_due() {
             return;
         }
-        let bounds = self.eviction.bounds.load_full();
-        let _alone = self.eviction.alone.lock().await;
-        let beside = self.eviction.queued();
-        if let Err(error) = self.keep_within(&bounds, &[], beside).await {
-            tracing::warn!(%error, "it could not be found out whether what is kept is within its bounds");
+        let mut is_late = true;
+        // Bit by bit, so that nobody who brings something waits until all of it is done.
+        while is_late {
+            let _alone = self.eviction.alone.lock().await;
+            is_late = self.see_to_some().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "it could not be found out whether what is kept is within its bounds");
+                false
+            });
         }
+    }
+
+    /// Deletes what was left for another time, and evicts what is beyond the bounds, for a while: whether there is more to do.
+    async fn see_to_some(&self) -> Result<bool, StorageError> {
+        let until = Instant::now() + self.eviction.slice();
+        self.free_due_until(until).await?;
+        let is_late = Instant::now() >= until;
+        let bounds = self.eviction.bounds.load_full();
+        let beside = self.eviction.queued();
+        Ok(self.keep_within(&bounds, &[], beside).await? || is_late)
     }
 
     /// What was used is written down: all of it, or what is due.
     pub(crate) async fn write_uses(&self, all: bool) {
+        let _alone = self.eviction.writing.lock().await;
         let (mut has_failed, now) = (false, self.now());
         for batch in self.uses.to_be_written(all) {
             let (repository, is_upload) = (&batch.repository, batch.is_upload);
@@ -242,19 +175,55 @@ impl Catalog {
         Ok(Tally { total, of })
     }
 
-    /// Counts, and evicts what is beyond the bounds once `coming` is there.
+    /// Counts, and evicts what is beyond the bounds once `coming` is there, for a while: whether it took longer, and there is more to do.
     async fn keep_within(
         &self,
         bounds: &Bounds,
         coming: &[Coming],
         beside: u64,
-    ) -> Result<(), StorageError> {
-        let mut tally = self.count_kept(bounds, beside).await?;
-        self.correct_uses(&tally).await?;
-        let mut with = tally.clone();
+    ) -> Result<bool, StorageError> {
+        let counted = self.count_kept(bounds, beside).await?;
+        self.eviction
+            .with_tally(|known| *known = Some(counted.clone()));
+        self.correct_uses(&counted).await?;
+        let mut with = counted.clone();
         for one in coming {
             with.add(one);
         }
+        let Some(gone) = self.evict_beyond(bounds, &counted, &with).await? else {
+            self.eviction.note_late(false);
+            return Ok(false);
+        };
+        self.eviction.note_freed();
+        let mut tally = self.count_kept(bounds, beside).await?;
+        let undeleted = self.metadata.undeleted().blobs;
+        tracing::info!(
+            records = gone.records,
+            bytes = gone.bytes,
+            freed = gone.freed,
+            kept = tally.total,
+            limit = bounds.disk,
+            undeleted,
+            "room was made: what was superseded, expired or used least recently has been evicted"
+        );
+        // Others may have shared out room meanwhile, and what they keep may not be there yet.
+        self.eviction.with_tally(|known| {
+            if let Some(known) = known {
+                tally.add_since(&counted, known);
+            }
+            *known = Some(tally);
+        });
+        self.eviction.note_late(gone.is_late);
+        Ok(gone.is_late)
+    }
+
+    /// Evicts what is beyond the bounds of what is kept, `with` what is coming; `None`: nothing is.
+    async fn evict_beyond(
+        &self,
+        bounds: &Bounds,
+        kept: &Tally,
+        with: &Tally,
+    ) -> Result<Option<Gone>, StorageError> {
         let is_over = bounds.disk.is_some_and(|most| with.total > most);
         let names: Vec<String> = with.of.keys().cloned().collect();
         let over_own = names.into_iter().filter_map(|name| {
@@ -262,32 +231,22 @@ impl Catalog {
             (has > most).then(|| (name, has - (most - most / SLACK)))
         });
         let over_own: Vec<(String, u64)> = over_own.collect();
-        if is_over || !over_own.is_empty() {
-            self.write_uses(true).await;
-            let mut gone = Gone::default();
-            for (name, bytes) in over_own {
-                let names = [(name, true)];
-                gone.add(self.evict(bounds, &names, Goal::Records(bytes)).await?);
-            }
-            if let Some(most) = bounds.disk.filter(|_| is_over) {
-                let bytes = (with.total - (most - most / SLACK)).saturating_sub(gone.freed);
-                gone.add(self.evict_of_all(bounds, &tally, bytes).await?);
-            }
-            self.eviction.note_freed();
-            tally = self.count_kept(bounds, beside).await?;
-            let undeleted = self.metadata.undeleted().blobs;
-            tracing::info!(
-                records = gone.records,
-                bytes = gone.bytes,
-                freed = gone.freed,
-                kept = tally.total,
-                limit = bounds.disk,
-                undeleted,
-                "room was made: what was superseded, expired or used least recently has been evicted"
-            );
+        if !is_over && over_own.is_empty() {
+            return Ok(None);
         }
-        self.eviction.with_tally(|known| *known = Some(tally));
-        Ok(())
+        self.write_uses(true).await;
+        let mut gone = Gone::default();
+        let until = Instant::now() + self.eviction.slice();
+        for (name, bytes) in over_own {
+            let names = [(name, true)];
+            let goal = Goal::Records(bytes);
+            gone.add(self.evict(bounds, &names, goal, until).await?);
+        }
+        if let Some(most) = bounds.disk.filter(|_| is_over) {
+            let bytes = (with.total - (most - most / SLACK)).saturating_sub(gone.freed);
+            gone.add(self.evict_of_all(bounds, kept, bytes, until).await?);
+        }
+        Ok(Some(gone))
     }
 
     /// Now and then, and before anything is evicted for the first time: what was used in the future, by a clock that has been set right since,
@@ -317,6 +276,7 @@ impl Catalog {
         bounds: &Bounds,
         tally: &Tally,
         bytes: u64,
+        until: Instant,
     ) -> Result<Gone, StorageError> {
         let now = self.now();
         let last = self.eviction.last_thorough.load(Ordering::Relaxed);
@@ -326,7 +286,7 @@ impl Catalog {
         }
         let superseded = self
             .metadata
-            .free_superseded(thoroughly, now, &self.blobs)
+            .free_superseded(thoroughly, now, &self.blobs, until)
             .await?;
         let mut gone = Gone {
             freed: superseded.1,
@@ -339,22 +299,27 @@ impl Catalog {
         let names: Vec<(String, bool)> = names.collect();
         let goal = Goal::Files(bytes.saturating_sub(gone.freed));
         if goal.left(Gone::default()) > 0 {
-            gone.add(self.evict(bounds, &names, goal).await?);
+            gone.add(self.evict(bounds, &names, goal, until).await?);
         }
         Ok(gone)
     }
 
-    /// Evicts records of these repositories until so much has gone, or nothing more may go.
+    /// Evicts records of these repositories until so much has gone, or nothing more may go, or time is up.
     async fn evict(
         &self,
         bounds: &Bounds,
         names: &[(String, bool)],
         goal: Goal,
+        until: Instant,
     ) -> Result<Gone, StorageError> {
         let mut gone = Gone::default();
         let mut vain = Vain::begin(&self.eviction, &self.metadata, goal)?;
         let mut victims = Victims::new(&self.metadata, &self.uses, names, self.now());
         while goal.left(gone) > 0 {
+            gone.is_late = Instant::now() >= until;
+            if gone.is_late {
+                break;
+            }
             let batch = victims.next(goal.left(gone), TOGETHER).await?;
             if batch.is_empty() {
                 break;
@@ -372,7 +337,7 @@ impl Catalog {
                 gone.add(Gone {
                     records,
                     bytes,
-                    freed: 0,
+                    ..Gone::default()
                 });
                 let entry = bounds
                     .entries
@@ -387,10 +352,12 @@ impl Catalog {
                     counters.evicted_bytes.fetch_add(bytes, Ordering::Relaxed);
                 }
             }
-            let freed = self.free_due().await?;
+            let freed = self.free_due_until(until).await?;
             gone.freed += freed;
             vain.note(freed, gone.records)?;
         }
+        // Files of records that have gone may be left.
+        gone.is_late |= Instant::now() >= until;
         Ok(gone)
     }
 
@@ -414,6 +381,14 @@ impl Catalog {
             self.records.remove(key);
         }
         dropped.map(drop)
+    }
+
+    /// Deletes the files that evicted records have left, and the rest another time; gives their bytes.
+    async fn free_due_until(&self, until: Instant) -> Result<u64, StorageError> {
+        let freed = self.metadata.free_due_until(self.now(), &self.blobs, until);
+        let (files, bytes) = freed.await?;
+        self.count_deleted(files, bytes);
+        Ok(bytes)
     }
 
     /// Deletes the files that flushed and evicted records have left; gives their bytes.
@@ -460,3 +435,7 @@ pub struct DiskUse {
     /// What those repositories may keep that have a bound of their own, by name.
     pub repositories: Vec<(String, u64)>,
 }
+
+#[cfg(test)]
+#[path = "evict_tests.rs"]
+mod tests;

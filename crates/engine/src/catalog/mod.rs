@@ -14,7 +14,7 @@
 //! | `scrub.rs` | what an operator has looked for: damage and garbage |
 //! | `carry.rs` | records that come out of an archive |
 //! | `room.rs` | what nothing refers to any more, and the bytes behind records |
-//! | `bounds.rs`, `evict.rs` | how much may be kept, and what goes for it |
+//! | `bounds.rs`, `goal.rs`, `evict.rs` | how much may be kept, and what goes for it |
 //! | `uses.rs`, `victims.rs` | when records were last asked for, and which go first |
 //! | `figures.rs`, `asked.rs` | what larder counts itself, and what it was asked for and does not hold |
 //! | `trouble.rs` | storage that does not take what it should |
@@ -33,6 +33,7 @@ mod commits;
 mod epochs;
 mod evict;
 mod figures;
+mod goal;
 mod listing;
 mod local;
 mod noted;
@@ -91,7 +92,7 @@ impl Catalog {
             absences: Absences::default(),
             news: Arc::default(),
             blobs,
-            clock,
+            clock: Arc::clone(&clock),
             writer: Writer::unique(),
             queue: CommitQueue::new(sender),
             budgets,
@@ -101,7 +102,7 @@ impl Catalog {
             trouble: Trouble::default(),
             counters,
             last_room_made: AtomicI64::new(i64::MIN),
-            uses: Uses::default(),
+            uses: Uses::new(clock),
             eviction: Eviction::default(),
             asked: Asked::default(),
         });

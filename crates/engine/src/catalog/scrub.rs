@@ -84,6 +84,14 @@ impl Catalog {
         self.metadata.cancel_scrub(self.now()).await
     }
 
+    /// Ends a scrub that cannot go on where it is; whether it was still there.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub(crate) async fn give_scrub_up(&self, scrub: &ScrubRow) -> Result<bool, StorageError> {
+        self.metadata.give_scrub_up(scrub, self.now()).await
+    }
+
     /// Works on the scrub that is under way, if it is this process's turn; whether it was.
     ///
     /// # Errors

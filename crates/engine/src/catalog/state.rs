@@ -16,7 +16,7 @@ use super::commits::CommitQueue;
 use super::noted::noted;
 use super::records::Records;
 use super::trouble::Trouble;
-use super::uses::{Use, Uses, upload_key};
+use super::uses::{Reading, Use, Uses, upload_key};
 use crate::budget::{BudgetKind, Budgets, Lease};
 use crate::counters::Counters;
 use crate::news::{Named, News, NewsDesk};
@@ -225,6 +225,12 @@ impl Catalog {
     /// A record is asked for.
     pub(crate) fn used(&self, key: &SourceKey) -> Arc<Use> {
         self.uses.of(key, false, self.now())
+    }
+
+    /// A record is being compared with what the upstream has, or is wanted if there is nothing better: until this is dropped it is not
+    /// evicted.
+    pub(crate) fn needed(&self, key: &SourceKey) -> Option<Reading> {
+        Reading::begin(&self.used(key))
     }
 
     /// An uploaded file is asked for.

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use larder_core::{RepositoryName, SourceKey, UnixMillis};
+use larder_core::{Clock, RepositoryName, SourceKey, UnixMillis};
 use larder_storage::{MOST_AHEAD, RecordUse, Usage};
 
 /// A use is not told from one so long before, in milliseconds: a record that everybody asks for is written to by few of them.
@@ -18,8 +18,16 @@ const WRITTEN_EVERY_MS: i64 = 60_000;
 /// The same where nothing ever goes, and it is only to be shown.
 const COUNTED_EVERY_MS: i64 = 600_000;
 
+/// What all uses have in common.
+#[derive(Debug)]
+struct Common {
+    clock: Arc<dyn Clock>,
+    /// Whether anything is ever evicted.
+    is_bounded: AtomicBool,
+}
+
 /// One record's use: shared by the table and by every answer that is remembered of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Use {
     /// In milliseconds.
     last: AtomicI64,
@@ -31,24 +39,27 @@ pub(crate) struct Use {
     readers: AtomicU32,
     /// It is evicted: no answer that is remembered of it holds.
     is_gone: AtomicBool,
-    /// Whether anything is ever evicted.
-    is_bounded: Arc<AtomicBool>,
+    common: Arc<Common>,
     /// Whether it is an uploaded file: those never go.
     is_upload: bool,
 }
 
 impl Use {
-    fn new(is_bounded: &Arc<AtomicBool>, is_upload: bool) -> Self {
+    fn new(common: &Arc<Common>, is_upload: bool) -> Self {
         Self {
-            is_bounded: Arc::clone(is_bounded),
+            last: AtomicI64::new(0),
+            written: AtomicI64::new(0),
+            served: AtomicU32::new(0),
+            readers: AtomicU32::new(0),
+            is_gone: AtomicBool::new(false),
+            common: Arc::clone(common),
             is_upload,
-            ..Self::default()
         }
     }
 
     /// Whether it may be evicted.
     fn may_go(&self) -> bool {
-        !self.is_upload && self.is_bounded.load(Ordering::Relaxed)
+        !self.is_upload && self.common.is_bounded.load(Ordering::Relaxed)
     }
 
     /// An answer has its bytes, or a part of them.
@@ -73,11 +84,14 @@ impl Use {
     /// Whether it may go, having been used last at `used_at` as far as is written down: nobody has asked for it since, and nobody is
     /// reading it. From then on nobody begins to.
     fn let_go(&self, used_at: UnixMillis) -> bool {
-        if self.last.load(Ordering::Relaxed) > used_at.0.saturating_add(COARSE_MS) {
+        let is_used_since =
+            || self.last.load(Ordering::Relaxed) > used_at.0.saturating_add(COARSE_MS);
+        if is_used_since() {
             return false;
         }
         self.is_gone.store(true, Ordering::SeqCst);
-        if self.readers.load(Ordering::SeqCst) > 0 {
+        // Whoever has ended reading in between has used it.
+        if self.readers.load(Ordering::SeqCst) > 0 || is_used_since() {
             self.is_gone.store(false, Ordering::SeqCst);
             return false;
         }
@@ -85,7 +99,8 @@ impl Use {
     }
 }
 
-/// An answer with a record's bytes is under way: until this is dropped they are not evicted.
+/// An answer with a record's bytes is under way: until this is dropped they are not evicted, and when it is, they have just been used: who
+/// reads for an hour uses them for an hour.
 #[derive(Debug)]
 pub struct Reading {
     of: Arc<Use>,
@@ -133,7 +148,8 @@ impl Reading {
 impl Drop for Reading {
     fn drop(&mut self) {
         if self.keeps {
-            self.of.readers.fetch_sub(1, Ordering::Release);
+            self.of.touch(self.of.common.clock.now());
+            self.of.readers.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -145,18 +161,7 @@ type Part = HashMap<SourceKey, Arc<Use>>;
 pub(super) struct Uses {
     parts: [Mutex<Part>; PARTS],
     hasher: RandomState,
-    /// Whether anything is ever evicted.
-    is_bounded: Arc<AtomicBool>,
-}
-
-impl Default for Uses {
-    fn default() -> Self {
-        Self {
-            parts: std::array::from_fn(|_| Mutex::default()),
-            hasher: RandomState::new(),
-            is_bounded: Arc::default(),
-        }
-    }
+    common: Arc<Common>,
 }
 
 /// Uses of one repository that are to be written down, in the order of the records.
@@ -169,12 +174,23 @@ pub(super) struct Batch {
 }
 
 impl Uses {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            parts: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            common: Arc::new(Common {
+                clock,
+                is_bounded: AtomicBool::new(false),
+            }),
+        }
+    }
+
     pub(super) fn bound(&self, is_bounded: bool) {
-        self.is_bounded.store(is_bounded, Ordering::Relaxed);
+        self.common.is_bounded.store(is_bounded, Ordering::Relaxed);
     }
 
     pub(super) fn is_bounded(&self) -> bool {
-        self.is_bounded.load(Ordering::Relaxed)
+        self.common.is_bounded.load(Ordering::Relaxed)
     }
 
     fn part(&self, key: &SourceKey) -> MutexGuard<'_, Part> {
@@ -188,7 +204,7 @@ impl Uses {
         let found = match part.get(key) {
             Some(found) if !found.is_gone() && found.is_upload == is_upload => Arc::clone(found),
             _ => {
-                let new = Arc::new(Use::new(&self.is_bounded, is_upload));
+                let new = Arc::new(Use::new(&self.common, is_upload));
                 part.insert(key.clone(), Arc::clone(&new));
                 new
             }

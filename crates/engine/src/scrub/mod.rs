@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -27,6 +27,8 @@ const LEAST_RATE: u64 = 16 << 10;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a scrub waits for one file that is fetched again.
 const LONGEST_FETCH: Duration = Duration::from_mins(5);
+/// A scrub that has not come further for so long, though it was tried every second, is given up: whoever waits for its end is told.
+const LONGEST_STUCK: Duration = Duration::from_hours(1);
 
 /// A scrub, with a page of what it has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,25 @@ pub struct ScrubReport {
     pub findings: Vec<ScrubFinding>,
     /// The number behind which the next page begins; `None`: there is none.
     pub next: Option<i64>,
+}
+
+/// Where a scrub could not go on, and since when.
+#[derive(Debug, Default)]
+struct Stuck(Option<(String, u64, Instant)>);
+
+impl Stuck {
+    /// A scrub could not go on at `now`, having read so many blobs. Whether it has been there for too long.
+    fn is_too_long(&mut self, scrub: &ScrubRow, now: Instant) -> bool {
+        match &self.0 {
+            Some((id, blobs, since)) if (id, blobs) == (&scrub.id, &scrub.blobs) => {
+                now.saturating_duration_since(*since) >= LONGEST_STUCK
+            }
+            _ => {
+                self.0 = Some((scrub.id.clone(), scrub.blobs, now));
+                false
+            }
+        }
+    }
 }
 
 /// The scrubs of a database.
@@ -179,7 +200,7 @@ impl Scrubs {
     }
 
     async fn scrub_what_is_kept(&self) {
-        let mut told = false;
+        let (mut told, mut stuck) = (false, Stuck::default());
         loop {
             match self.pipeline.catalog.run_scrub(&self.runner, self).await {
                 Ok(true) => {
@@ -195,11 +216,30 @@ impl Scrubs {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(%error, "a scrub cannot go on; it is tried again every second");
+                        tracing::warn!(%error, "a scrub cannot go on; it is tried again every second, for an hour");
                     }
+                    self.give_up(&mut stuck, &error).await;
                     tokio::time::sleep(LOOK).await;
                 }
             }
+        }
+    }
+
+    /// Ends the scrub that is under way if it has been stuck for too long.
+    async fn give_up(&self, stuck: &mut Stuck, why: &StorageError) {
+        let last = self.last().await;
+        let Some(scrub) = last.filter(|scrub| scrub.ended_at.is_none()) else {
+            return;
+        };
+        if !stuck.is_too_long(&scrub, Instant::now()) {
+            return;
+        }
+        match self.pipeline.catalog.give_scrub_up(&scrub).await {
+            Ok(true) => {
+                tracing::error!(error = %why, "a scrub was given up: it could not go on for an hour; begin another one when that is mended");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "a scrub could not be given up"),
         }
     }
 
@@ -326,5 +366,39 @@ impl Mend for Scrubs {
         damaged: &'a DamagedBlob,
     ) -> BoxFuture<'a, Result<Vec<Named>, StorageError>> {
         self.see_to(damaged).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_core::UnixMillis;
+
+    use super::*;
+
+    #[test]
+    fn a_scrub_is_given_up_where_it_has_not_come_further_for_an_hour() {
+        let scrub = |id: &str, blobs| ScrubRow {
+            id: id.to_owned(),
+            state: "running".to_owned(),
+            rate: SCRUB_RATE,
+            total_blobs: 9,
+            total_bytes: 90,
+            blobs,
+            bytes: blobs * 10,
+            damaged: 0,
+            begun_at: UnixMillis(0),
+            ended_at: None,
+        };
+        let (mut stuck, begun) = (Stuck::default(), Instant::now());
+        let mut at = |minutes, id, blobs| {
+            let now = begun + Duration::from_mins(minutes);
+            stuck.is_too_long(&scrub(id, blobs), now)
+        };
+        assert!(!at(0, "a", 0));
+        assert!(!at(59, "a", 0));
+        assert!(!at(60, "a", 1), "it has come further");
+        assert!(!at(119, "a", 1));
+        assert!(!at(120, "b", 1), "it is another one");
+        assert!(at(180, "b", 1));
     }
 }

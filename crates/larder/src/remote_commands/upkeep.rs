@@ -103,6 +103,10 @@ fn complaint(scrub: &Value) -> Option<String> {
     }
     match text(scrub, "state") {
         "cancelled" => Some("the scrub was cancelled".to_owned()),
+        "failed" => Some(
+            "the scrub was given up, for it could not go on for an hour; the server's log says why"
+                .to_owned(),
+        ),
         _ => None,
     }
 }
@@ -196,6 +200,7 @@ mod tests {
         assert_eq!(of("done", "restored"), None);
         assert!(of("done", "kept").is_some());
         assert!(of("cancelled", "refetched").is_some());
+        assert!(of("failed", "refetched").is_some());
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl MetadataStore {
         report.derivations_dropped = self.collect_derivations(now, date).await?;
         report.blobs_dated = self.date_blobs(date).await?;
         let (left_behind, left_bytes) = self.delete_left_behind(now, blobs).await?;
-        let (due, due_bytes) = self.delete_due(now, blobs).await?;
+        let (due, due_bytes) = self.delete_due(now, blobs, None).await?;
         report.blobs_deleted = left_behind + due;
         let (orphans, bytes) = self.sweep(now, grace, blobs).await?;
         report.bytes_freed = left_bytes + due_bytes;
@@ -254,16 +254,20 @@ impl MetadataStore {
         }
     }
 
-    /// Deletes the blobs that are due and still without a reference. Gives their number and bytes.
+    /// Deletes the blobs that are due and still without a reference; the rest stays due at `until`. Gives their number and bytes.
     pub(super) async fn delete_due(
         &self,
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,
+        until: Option<Instant>,
     ) -> Result<(u64, u64), StorageError> {
         let began = Instant::now();
         let (mut count, mut bytes) = (0, 0);
         let mut after = (i64::MIN, String::new());
         loop {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok((count, bytes));
+            }
             let values = [
                 now.0.into(),
                 after.0.into(),
@@ -280,7 +284,8 @@ impl MetadataStore {
             page.retain(|(digest, _)| !self.shared.undeleted.rests(digest));
             // The time of each page is its own: others take over what was condemned long ago.
             let now = now.plus(began.elapsed());
-            let (number, sum) = self.delete(page, Ground::Due, now, blobs).await?;
+            let deleted = self.delete_until(page, Ground::Due, now, blobs, until);
+            let (number, sum) = deleted.await?;
             count += number;
             bytes += sum;
         }

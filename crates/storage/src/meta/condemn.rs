@@ -17,7 +17,11 @@ use crate::error::{StorageError, StorageErrorKind};
 
 /// So long a store may go on deleting the files of blobs that it has condemned; what is left then waits for its next run. Much shorter
 /// than others wait before they take over.
-const HOLD: Duration = Duration::from_secs(30);
+pub(super) const HOLD: Duration = Duration::from_secs(30);
+/// Whoever has condemned blobs may delete files for so long, however late it is: else a slow database would let nobody get on.
+const LEAST: Duration = Duration::from_millis(200);
+/// So long whoever deletes until a moment waits for the store to answer behind it.
+const ANSWER: Duration = Duration::from_secs(2);
 /// So long after a store has condemned a blob another one takes over, whatever it knows of the first: clocks differ, and processes
 /// may be stopped for a while between a look at the time and the deletion of a file.
 const TAKE_OVER: Duration = Duration::from_mins(30);
@@ -173,14 +177,43 @@ impl MetadataStore {
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
-        let deleting = Arc::clone(&self.shared.deleting).lock_owned().await;
+        self.delete_until(candidates, ground, now, blobs, None)
+            .await
+    }
+
+    /// As that, and begins with no file at `until` or later: what is not tried stays as it was. Of a store that does not answer soon after
+    /// that it is not known what has gone.
+    pub(super) async fn delete_until(
+        &self,
+        candidates: Vec<Candidate>,
+        ground: Ground,
+        now: UnixMillis,
+        blobs: &Arc<dyn BlobStore>,
+        until: Option<Instant>,
+    ) -> Result<(u64, u64), StorageError> {
+        let turn = Arc::clone(&self.shared.deleting).lock_owned();
+        let turn = match until {
+            None => turn.await,
+            Some(until) => match tokio::time::timeout_at(until.into(), turn).await {
+                Ok(turn) => turn,
+                // Somebody else deletes at this moment.
+                Err(_) => return Ok((0, 0)),
+            },
+        };
         let (store, blobs) = (self.clone(), Arc::clone(blobs));
         let done = tokio::spawn(async move {
-            let done = store.delete_alone(candidates, ground, now, &blobs).await;
-            drop(deleting);
+            let done = store.delete_alone(candidates, ground, now, &blobs, until);
+            let done = done.await;
+            drop(turn);
             done
         });
-        done.await.unwrap_or_else(|error| Err(broken_off(error)))
+        let done = async { done.await.unwrap_or_else(|error| Err(broken_off(error))) };
+        let Some(until) = until else {
+            return done.await;
+        };
+        // What has been begun goes on without the caller, who cannot be told any more what comes of it.
+        let waited = tokio::time::timeout_at((until + ANSWER).into(), done).await;
+        waited.unwrap_or(Ok((0, 0)))
     }
 
     async fn delete_alone(
@@ -189,6 +222,7 @@ impl MetadataStore {
         ground: Ground,
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,
+        until: Option<Instant>,
     ) -> Result<(u64, u64), StorageError> {
         let condemned = self
             .condemn(candidates, ground, now)
@@ -197,18 +231,20 @@ impl MetadataStore {
         if condemned.is_empty() {
             return Ok((0, 0));
         }
-        self.delete_condemned(condemned, Instant::now(), blobs)
-            .await
+        let now = Instant::now();
+        let until = until.map_or(now + HOLD, |until| until.max(now + LEAST));
+        self.delete_condemned(condemned, until, blobs).await
     }
 
-    /// Deletes the files of what this store has condemned at `since` or later, and forgets the rows. Only for whoever holds `deleting`.
+    /// Deletes the files of what this store has condemned, and forgets the rows. It begins with none at `until` or later, which is [`HOLD`]
+    /// behind the moment at which they were condemned, or earlier. Only for whoever holds `deleting`.
     pub(super) async fn delete_condemned(
         &self,
         condemned: Vec<Candidate>,
-        since: Instant,
+        until: Instant,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
-        let deleted = self.delete_files(&**blobs, condemned, since + HOLD).await;
+        let deleted = self.delete_files(&**blobs, condemned, until).await;
         self.forget(&deleted).await.map_err(deleting)?;
         match deleted.error {
             Some(error) => Err(error),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use larder_core::UnixMillis;
 
@@ -54,11 +55,25 @@ impl MetadataStore {
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,
     ) -> Result<(u64, u64), StorageError> {
-        self.noticed(self.delete_due(now, blobs).await)
+        self.noticed(self.delete_due(now, blobs, None).await)
     }
 
-    /// Deletes what nothing refers to any more, without a grace: what the collector has dated already; `thoroughly`: after looking
-    /// through all that there is, and with what was made of documents that have been replaced. Gives number and bytes of the files.
+    /// As that, as far as it comes by `until`.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn free_due_until(
+        &self,
+        now: UnixMillis,
+        blobs: &Arc<dyn BlobStore>,
+        until: Instant,
+    ) -> Result<(u64, u64), StorageError> {
+        self.noticed(self.delete_due(now, blobs, Some(until)).await)
+    }
+
+    /// Deletes what nothing refers to any more, without a grace, as far as it comes by `until`: what the collector has dated already;
+    /// `thoroughly`: after looking through all that there is, and with what was made of documents that have been replaced. Gives number and
+    /// bytes of the files.
     ///
     /// # Errors
     /// The database or the blob store fails; the next call goes on.
@@ -67,6 +82,7 @@ impl MetadataStore {
         thoroughly: bool,
         now: UnixMillis,
         blobs: &Arc<dyn BlobStore>,
+        until: Instant,
     ) -> Result<(u64, u64), StorageError> {
         let freed = async {
             if thoroughly {
@@ -77,7 +93,7 @@ impl MetadataStore {
                 let brought = self.db().patiently().execute(BRING_FORWARD, &[]).await;
                 brought.map_err(failed)?;
             }
-            self.delete_due(now, blobs).await
+            self.delete_due(now, blobs, Some(until)).await
         };
         self.noticed(freed.await)
     }

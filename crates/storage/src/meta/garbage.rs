@@ -120,7 +120,7 @@ impl MetadataStore {
             let superseded = self.collect_derivations(now, date).await?;
             self.date_blobs(date).await?;
             let left_behind = Heap::of(self.delete_left_behind(now, blobs).await?);
-            let unreferenced = Heap::of(self.delete_due(now, blobs).await?);
+            let unreferenced = Heap::of(self.delete_due(now, blobs, None).await?);
             let orphans = self.orphans(now, grace, blobs, true).await?;
             let undeleted = self.undeleted();
             Ok(Garbage {

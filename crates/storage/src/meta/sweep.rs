@@ -12,7 +12,7 @@ use larder_core::{Clock as _, SystemClock};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 
-use super::condemn::Candidate;
+use super::condemn::{Candidate, HOLD};
 use super::db::{DbError, Durability, Row, Sql, Value};
 use super::invalid::{RecordKey, as_list, listed};
 use super::patience::Patience;
@@ -292,7 +292,9 @@ impl Sweep {
     fn delete_files(&self, condemned: Vec<Candidate>, turn: Turn, since: Instant) -> Going {
         let (store, blobs) = (self.store.clone(), Arc::clone(&self.blobs));
         tokio::spawn(async move {
-            let deleted = store.delete_condemned(condemned, since, &blobs).await;
+            let deleted = store
+                .delete_condemned(condemned, since + HOLD, &blobs)
+                .await;
             drop(turn);
             deleted.map(|(files, bytes)| (files, bytes, since.elapsed()))
         })

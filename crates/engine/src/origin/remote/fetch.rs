@@ -110,6 +110,7 @@ impl Fetcher {
         if let Some(no_body) = self.asked_to_wait(job.wanted) {
             return self.copies.settle_failure(job.wanted, Some(copy), &no_body);
         }
+        let _needed = self.catalog.needed(&job.wanted.key);
         let prior = Some(Arc::clone(&copy.0));
         let (copy, conditional) = match with {
             RevalidateWith::Get => (copy, true),
@@ -197,6 +198,9 @@ impl Fetcher {
         conditional: bool,
     ) -> FetchResult {
         let wanted = job.wanted;
+        // An upstream that fails after a while leaves nothing else to serve.
+        let held = copy.as_ref().map(|_| &wanted.key);
+        let _needed = held.and_then(|key| self.catalog.needed(key));
         job.flight
             .forwarded(self.reason_to_ask(wanted, copy.as_ref()));
         let spared = self.asked_to_wait(wanted).or_else(|| self.spared(wanted));

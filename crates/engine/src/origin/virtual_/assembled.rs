@@ -9,6 +9,7 @@ use larder_formats::{Format, LinkBase};
 
 use super::given::{Contribution, Given, earlier};
 use super::tree::Place;
+use crate::catalog::Use;
 use crate::document::named::{Named, source_urls};
 use crate::policy::visibility::Visibility;
 
@@ -37,6 +38,8 @@ pub(super) struct Assembled {
     pub(super) served_since: UnixMillis,
     /// Of the virtual repository and of all members.
     pub(super) epochs: Vec<Epoch>,
+    /// Of each member's document that is in it: whoever reads it uses them.
+    pub(super) uses: Vec<Option<Arc<Use>>>,
     /// How it came about.
     pub(super) status: CacheStatus,
     pub(super) source: Source,
@@ -54,7 +57,7 @@ impl Assembled {
     pub(super) fn new(
         given: &[Given],
         root: &Place,
-        epochs: Vec<Epoch>,
+        (epochs, uses): (Vec<Epoch>, Vec<Option<Arc<Use>>>),
         before: Option<&Self>,
         now: UnixMillis,
     ) -> Self {
@@ -101,6 +104,7 @@ impl Assembled {
             contacted_at,
             served_since,
             epochs,
+            uses,
             status,
             source,
         }
@@ -162,6 +166,7 @@ impl Assembled {
         512 + self.shape.len()
             + self.parts.iter().map(of_part).sum::<usize>()
             + self.epochs.len() * 16
+            + self.uses.len() * 8
     }
 }
 

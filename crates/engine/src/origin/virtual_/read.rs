@@ -15,7 +15,7 @@ use super::reading::{MEMBER, Reading, check_rules};
 use super::state::{Answering, Virtual};
 use super::tree::{Place, take_apart};
 use super::{members, merge};
-use crate::answer::{Answer, Freshness, HotTicket, Representation};
+use crate::answer::{Answer, Freshness, HotTicket, Other, Representation};
 use crate::causes::warn_once;
 use crate::counters::count;
 use crate::document::derive::ForClient;
@@ -103,6 +103,12 @@ impl Reading<'_> {
             let named = self.named(assembled, form, &base);
             if let Some(document) = self.made_already(&named, marking.as_ref()).await {
                 count(&self.owner.counters.hits);
+                let now = self.engine.now();
+                assembled
+                    .uses
+                    .iter()
+                    .flatten()
+                    .for_each(|used| used.touch(now));
                 let documents = &self.engine.documents;
                 let sendable = documents.sendable(&named, document, self.request.headers);
                 return Ok(self.answer(assembled, &sendable.await, true));
@@ -148,7 +154,12 @@ impl Reading<'_> {
     }
 
     fn assembled(&self, given: &[Given], root: &Place, before: Option<&Assembled>) -> Assembled {
-        Assembled::new(given, root, self.epochs.clone(), before, self.engine.now())
+        let uses = given.iter().map(|one| {
+            let document = one.document.as_ref().ok()?;
+            Some(self.engine.catalog.used(&document.wanted.key))
+        });
+        let depends_on = (self.epochs.clone(), uses.collect());
+        Assembled::new(given, root, depends_on, before, self.engine.now())
     }
 
     /// The base that stands in a merged document for those of all clients, and what that document is named by.
@@ -322,11 +333,17 @@ struct Told<'a> {
 }
 
 fn ticket(assembled: &Assembled) -> Option<HotTicket> {
-    let (first, others) = assembled.epochs.split_first()?;
+    let (first, members) = assembled.epochs.split_first()?;
+    let others = members.iter().zip(&assembled.uses);
+    let others = others.map(|((epoch, value), used)| Other {
+        epoch: Arc::clone(epoch),
+        epoch_value: *value,
+        used: used.clone(),
+    });
     Some(HotTicket {
         epoch: Arc::clone(&first.0),
         epoch_value: first.1,
-        others: others.to_vec(),
+        others: others.collect(),
         fresh_until: assembled.fresh_until,
         whose_until: None,
         contacted_at: assembled.contacted_at,

@@ -35,7 +35,7 @@ pub(super) struct Files {
     /// Makes private names differ.
     serial: AtomicU64,
     pins: Arc<Pins>,
-    open_files: OpenFiles,
+    pub(super) open_files: OpenFiles,
     gauge: Arc<SpaceGauge>,
     /// Shards whose own directory entries are known to be on stable storage.
     durable: Mutex<HashSet<Shard>>,

@@ -52,6 +52,11 @@ impl FsBlobStore {
         Ok(Self(Arc::new(store)))
     }
 
+    /// Whether the store itself keeps a blob's file open.
+    pub(crate) fn keeps_open(&self, digest: &Digest) -> bool {
+        self.0.open_files.has(digest)
+    }
+
     /// The store in `data_dir` to read from only: nothing is made or removed there, and nothing may be published. It may hold nothing.
     pub fn to_read(data_dir: &Path) -> Self {
         Self(Arc::new(Files::to_read(data_dir)))

@@ -36,6 +36,11 @@ impl OpenFiles {
         self.0.insert(digest.clone(), Arc::clone(file));
     }
 
+    /// Whether a blob's file is among them. It does not count as read.
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        self.0.peek(digest).is_some()
+    }
+
     /// So that the space of a deleted blob is given back.
     pub(crate) fn forget(&self, digest: &Digest) {
         self.0.remove(digest);

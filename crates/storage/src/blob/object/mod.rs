@@ -51,7 +51,8 @@ const SUMS_PREFIX: &str = "sums/";
 const USUAL_SUMS: usize = 64;
 /// What all sums in memory may take, in bytes: those of a tebibyte.
 const KEPT_SUMS: u64 = 8 << 20;
-/// Blobs are told apart by the first byte of their digest where one must wait for another.
+/// Blobs are told apart by the last byte of their digest where one must wait for another: many come in the order of their digests, and then
+/// those that begin alike come together.
 const TURNS: usize = 64;
 /// Objects that are deleted at the same time.
 const DELETED_AT_ONCE: usize = 16;
@@ -258,8 +259,8 @@ fn key_of_sums(digest: &Digest) -> String {
 
 impl Shared {
     fn turn(&self, digest: &Digest) -> &Mutex<()> {
-        let first = digest.as_bytes().first().copied().unwrap_or(0);
-        &self.turns[usize::from(first) % TURNS]
+        let last = digest.as_bytes().last().copied().unwrap_or(0);
+        &self.turns[usize::from(last) % TURNS]
     }
 
     fn damaged(&self) -> MutexGuard<'_, HashSet<Digest>> {

@@ -40,6 +40,33 @@ async fn a_part_is_fetched_as_a_part() {
     }
 }
 
+/// Those that are due come in the order of their digests, a hundred thousand with four hundred of each first byte.
+#[tokio::test(start_paused = true)]
+async fn blobs_that_begin_alike_are_deleted_beside_each_other() {
+    const DELAY: Duration = Duration::from_millis(10);
+    const BLOBS: u32 = 128;
+    let objects = Arc::new(MemoryObjects::with_delay(DELAY));
+    let (_directory, store) = store(&objects);
+    let digest = |number: u32| {
+        let digits = larder_core::sha256(&number.to_le_bytes()).to_hex();
+        let digits = format!("ab{}", &digits[2..]);
+        Digest::from_hex(DigestAlgorithm::Sha256, &digits).unwrap()
+    };
+    let mut digests: Vec<Digest> = (0..BLOBS).map(digest).collect();
+    digests.sort();
+    let until = Instant::now() + Duration::from_mins(1);
+    let began = tokio::time::Instant::now();
+    let gone = store.delete_all(digests, until).await;
+    let took = began.elapsed();
+    assert!(
+        gone.iter().all(|one| matches!(one, Some(Ok(false)))),
+        "{gone:?}"
+    );
+    // Each takes two answers at least.
+    let one_by_one = DELAY * 2 * BLOBS;
+    assert!(took < one_by_one / 6, "{took:?} of {one_by_one:?}");
+}
+
 /// A store that gives the length of a blob late and then nothing has one time for both: whoever waits is told before ten seconds are over.
 /// One that gives little at a time goes on.
 #[tokio::test(start_paused = true)]

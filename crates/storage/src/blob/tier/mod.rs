@@ -158,7 +158,8 @@ impl Tier {
     async fn evict(&self) {
         let budget = self.budget();
         // A twentieth more than must be, so that it need not be done for each blob.
-        for blob in self.recency.oldest(budget - budget / 20) {
+        let keeps_open = |digest: &Digest| self.local.keeps_open(digest);
+        for blob in self.recency.oldest(budget - budget / 20, keeps_open) {
             match self.local.delete(&blob.digest).await {
                 Ok(true) => drop(self.evicted.fetch_add(1, Ordering::Relaxed)),
                 // Held by who publishes it just now, or gone.
@@ -179,7 +180,10 @@ impl Tier {
             return None;
         };
         let body = at_hand.into_inner().ok()?;
-        self.recency.touch(blob);
+        match &body {
+            Body::File { file, .. } => self.recency.opened(blob, file),
+            _ => self.recency.touch(blob),
+        }
         Some(body)
     }
 

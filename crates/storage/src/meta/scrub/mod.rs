@@ -27,6 +27,9 @@ const LAST: &str = "SELECT id, state, rate, total_blobs, total_bytes, blobs, byt
 const FINDINGS: &str = "SELECT number, digest, repository, path, kind, flaw, outcome FROM scrub_findings \
      WHERE scrub = $1 AND number > $2 ORDER BY number LIMIT $3";
 const CANCEL: &str = "UPDATE scrubs SET state = 'cancelled', ended_at = $1, runner = '', lease_until = 0 WHERE ended_at IS NULL";
+/// One that has come further is not given up.
+const GIVE_UP: &str = "UPDATE scrubs SET state = 'failed', ended_at = $3, runner = '', lease_until = 0 \
+     WHERE id = $1 AND blobs = $2 AND ended_at IS NULL";
 /// Of a file that was uploaded anew or deleted since, nothing is wrong any more.
 const LOCAL: &str = "SELECT COUNT(*) FROM (SELECT DISTINCT f.repository, f.path FROM scrub_findings AS f \
      WHERE f.kind = 'local' AND f.outcome = 'kept' AND EXISTS (SELECT 1 FROM local_files AS l \
@@ -37,7 +40,7 @@ const LOCAL: &str = "SELECT COUNT(*) FROM (SELECT DISTINCT f.repository, f.path 
 pub struct ScrubRow {
     /// Its name; later ones come later in the order of texts.
     pub id: String,
-    /// `running`, `done` or `cancelled`.
+    /// `running`, `done`, `cancelled` or `failed`.
     pub state: String,
     /// Bytes that are read each second.
     pub rate: u64,
@@ -139,6 +142,21 @@ impl MetadataStore {
     pub async fn cancel_scrub(&self, now: UnixMillis) -> Result<bool, StorageError> {
         let cancelled = self.db().execute(CANCEL, &[now.0.into()]).await;
         self.noticed(cancelled.map(|rows| rows > 0).map_err(failed))
+    }
+
+    /// Ends a scrub that cannot go on where it is; whether it was still there. What it has found stays.
+    ///
+    /// # Errors
+    /// The database does not take it.
+    pub async fn give_scrub_up(
+        &self,
+        scrub: &ScrubRow,
+        now: UnixMillis,
+    ) -> Result<bool, StorageError> {
+        let blobs = i64::try_from(scrub.blobs).unwrap_or(i64::MAX);
+        let values = [(&*scrub.id).into(), blobs.into(), now.0.into()];
+        let given_up = self.db().execute(GIVE_UP, &values).await;
+        self.noticed(given_up.map(|rows| rows > 0).map_err(failed))
     }
 
     /// Uploaded files that scrubs have found damaged and that are still what they were then.
