@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use larder_core::{ArtifactRecord, Fault};
+use larder_core::{ArtifactRecord, ErrorCode, Fault};
 use larder_formats::{LinkBase, Links, Releases};
 use larder_storage::{Change, DerivedRecord};
 
@@ -59,9 +59,15 @@ impl Documents {
             };
             let table = self.read_claims(source).await?;
             self.keep_claims(key.clone(), wanted, record, &table);
-            Ok(table)
+            Ok::<_, Fault>(table)
         };
-        self.claim_tables.0.get_or_insert_async(&key, load).await
+        let read = async {
+            match load.await {
+                Err(fault) if fault.code == ErrorCode::MalformedDocument => Ok(Err(fault)),
+                read => read.map(Ok),
+            }
+        };
+        self.claim_tables.0.get_or_insert_async(&key, read).await?
     }
 
     async fn stored_claims(&self, key: &str) -> Option<Arc<ClaimTable>> {
