@@ -205,7 +205,8 @@ impl Documents {
         let absence = self.catalog.absence(entry, &wanted.key)?;
         let arrivals = entry.arrivals.load(Ordering::Acquire);
         if arrivals != absence.arrivals {
-            if self.is_named_since(wanted).await {
+            // Boxed: it is seldom asked, and every flight would carry it.
+            if Box::pin(self.is_named_since(wanted)).await {
                 self.catalog.end_absence(&wanted.key);
                 return None;
             }
