@@ -139,6 +139,51 @@ async fn hazard_a6_a_new_document_that_names_a_file_ends_its_absence() {
     }
 }
 
+/// An image is pushed part by part, its manifest last: whoever asked a moment too early must not wait for `negative_ttl` once that is there.
+#[tokio::test]
+async fn hazard_a6_a_manifest_that_arrives_ends_the_absence_of_what_it_names() {
+    for is_held in [true, false] {
+        let bench = Bench::with(|repository| {
+            repository.cache.negative_ttl = std::time::Duration::from_hours(1);
+        })
+        .await;
+        let layer = larder_core::sha256(b"layer");
+        let image = format!(
+            "{{\"schemaVersion\":2,\"config\":{{}},\"layers\":[{{\"digest\":\"{layer}\",\"size\":5}}]}}"
+        );
+        let parts = [
+            format!(
+                "library/app/manifests/{}",
+                larder_core::sha256(image.as_bytes())
+            ),
+            format!("library/app/blobs/{layer}"),
+        ];
+        for part in &parts {
+            bench.get("docker", part).await.unwrap_err();
+            bench.settled().await;
+        }
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = || Resource::new(image.clone()).content_type(media_type);
+        bench.origin.put(&format!("/v2/{}", parts[0]), manifest());
+        bench
+            .origin
+            .put(&format!("/v2/{}", parts[1]), Resource::new("layer"));
+        let rule = bench.get("docker", &parts[1]).await.unwrap_err().rule;
+        assert_eq!(rule.as_deref(), Some("negative_ttl"), "nothing has arrived");
+        let tag = "library/app/manifests/latest";
+        bench.origin.put(&format!("/v2/{tag}"), manifest());
+        bench.get("docker", tag).await.unwrap();
+        if is_held {
+            bench.settled().await;
+        }
+        for part in &parts {
+            let got = bench.get("docker", part).await;
+            assert!(got.is_ok(), "{part} {is_held}: {:?}", got.err());
+        }
+        bench.settled().await;
+    }
+}
+
 /// Clients ask for what they have just read of at once: the document may not be committed by then, and others may ask for it again.
 #[tokio::test]
 async fn hazard_a6_a_document_that_was_answered_with_and_is_not_held_yet_ends_absences_too() {

@@ -48,6 +48,7 @@ impl Default for Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spent {
     Output(usize),
+    Written(usize),
     Held(usize),
     Entries(usize),
     Time(Duration),
@@ -58,6 +59,8 @@ enum Spent {
 pub struct Meter {
     budget: Budget,
     output: Cell<usize>,
+    /// What `output` was at the start.
+    most_output: Cell<usize>,
     held: Cell<usize>,
     entries: Cell<usize>,
     until_look: Cell<u32>,
@@ -78,6 +81,7 @@ impl Meter {
         let meter = Self {
             budget,
             output: Cell::new(0),
+            most_output: Cell::new(0),
             held: Cell::new(0),
             entries: Cell::new(0),
             until_look: Cell::new(STRIDE),
@@ -91,7 +95,9 @@ impl Meter {
     /// Counts anew, for a document of `length` bytes that is read from now on and on this thread.
     pub(crate) fn begin(&self, length: usize) {
         let scaled = length.saturating_mul(4);
-        self.output.set(self.budget.output.saturating_add(scaled));
+        let most_output = self.budget.output.saturating_add(scaled);
+        self.output.set(most_output);
+        self.most_output.set(most_output);
         self.held.set(
             self.budget
                 .held
@@ -107,6 +113,14 @@ impl Meter {
     /// Takes room for a link that is resolved or written; false once there is none left.
     pub(crate) fn output(&self, bytes: usize) -> bool {
         self.take(&self.output, bytes, || Spent::Output(self.budget.output))
+    }
+
+    /// Whether all that is written of the document may be this long: its links are only a part of that.
+    pub(crate) fn may_be_written(&self, length: usize) -> bool {
+        if length > self.most_output.get() {
+            self.run_out(Spent::Written(self.budget.output));
+        }
+        self.spent.get().is_none()
     }
 
     /// Takes room for what is kept; false once there is none left.
@@ -163,6 +177,10 @@ impl Meter {
         Err(Malformed(match spent {
             Spent::Output(bytes) => format!(
                 "its links are so many, or relative to an address so long, that they would take more than {} MiB beside four times its length",
+                bytes >> 20
+            ),
+            Spent::Written(bytes) => format!(
+                "what clients would get of it takes more than {} MiB beside four times its length",
                 bytes >> 20
             ),
             Spent::Held(bytes) => format!(
@@ -239,6 +257,14 @@ mod tests {
         assert!(meter.output(30) && !meter.output(1));
         meter.begin(1000);
         assert!(meter.hold(50) && !meter.hold(1));
+    }
+
+    #[test]
+    fn all_that_is_written_has_a_bound_whatever_its_links_take() {
+        let meter = Meter::new(SMALL, 5);
+        assert!(meter.output(30) && meter.may_be_written(30));
+        assert!(!meter.may_be_written(31) && !meter.may_be_written(1));
+        assert!(meter.end().unwrap_err().0.contains("clients would get"));
     }
 
     #[test]

@@ -608,3 +608,28 @@ fn gzip_of_zeros(length: usize) -> Vec<u8> {
     }
     encoder.finish().expect("memory takes all")
 }
+
+/// Servers put words into `Content-Encoding` that name no coding; npm, pip and curl take such a body as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_name_no_coding_change_nothing_of_a_document() {
+    let origin = Origin::start().await;
+    let larder = TestLarder::start(&one_of_each(&origin, "cache: { mutable_ttl: 0 }")).await;
+    let packument = "{\"name\":\"pantry\",\"versions\":{}}";
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(packument.as_bytes()).expect("to pack");
+    let packed = packer.finish().expect("to pack");
+    for (label, body) in [
+        ("aws-chunked", packument.as_bytes()),
+        ("utf-8", packument.as_bytes()),
+        ("none, identity", packument.as_bytes()),
+        ("gzip, identity", &packed),
+        ("aws-chunked, gzip", &packed),
+    ] {
+        let document = Resource::new(body.to_vec()).content_type("application/json");
+        origin.put(NPM.upstream, document.header("content-encoding", label));
+        let answer = get(&larder.artifact(NPM.repository, NPM.path)).await;
+        assert_eq!(answer.status, 200, "{label}: {}", answer.text());
+        assert_eq!(answer.text(), packument, "{label}");
+        assert_eq!(answer.header("content-encoding"), "", "{label}");
+    }
+}

@@ -1,7 +1,8 @@
-//! The tables of claims that are in memory.
+//! The tables of claims that are in memory, and which documents cannot be read for theirs.
 
 use std::sync::Arc;
 
+use larder_core::Fault;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -10,18 +11,27 @@ use crate::document::claim_table::ClaimTable;
 /// Memory for tables, in bytes.
 const BUDGET: u64 = 32 << 20;
 
+/// What a fault takes beside its message.
+const FAULT: u64 = 800;
+
+/// The claims of a document, or why these bytes have none: reading them once more would end in the same way, and may take seconds each time.
+pub(crate) type Read = Result<Arc<ClaimTable>, Fault>;
+
 /// A table weighs what its text does.
 #[derive(Debug, Clone)]
 pub(crate) struct ByBytes;
 
-impl Weighter<String, Arc<ClaimTable>> for ByBytes {
-    fn weight(&self, _: &String, table: &Arc<ClaimTable>) -> u64 {
-        table.bytes().len() as u64 + 200
+impl Weighter<String, Read> for ByBytes {
+    fn weight(&self, _: &String, read: &Read) -> u64 {
+        match read {
+            Ok(table) => table.bytes().len() as u64 + 200,
+            Err(fault) => fault.message.len() as u64 + FAULT,
+        }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct ClaimTables(pub(crate) Cache<String, Arc<ClaimTable>, ByBytes>);
+pub(crate) struct ClaimTables(pub(crate) Cache<String, Read, ByBytes>);
 
 impl ClaimTables {
     pub(crate) fn new() -> Self {
@@ -45,7 +55,7 @@ mod tests {
         for number in 0..2 {
             tables
                 .0
-                .insert(format!("large {number}"), Arc::clone(&large));
+                .insert(format!("large {number}"), Ok(Arc::clone(&large)));
         }
         assert!((0..2).all(|number| tables.0.get(&format!("large {number}")).is_some()));
     }

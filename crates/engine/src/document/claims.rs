@@ -10,6 +10,7 @@ use larder_storage::{Change, DerivedRecord};
 use crate::claim::StoredClaim;
 use crate::document::Documents;
 use crate::document::claim_table::ClaimTable;
+use crate::document::claim_tables::Read;
 use crate::document::coding::Coding;
 use crate::document::load::{DocumentSource, tell};
 use crate::document::named::Named;
@@ -51,17 +52,19 @@ impl Documents {
         let key = named.key(Coding::Identity);
         let load = async {
             if let Some(table) = self.stored_claims(&key).await {
-                return Ok(table);
+                return Ok(Ok(table));
             }
             let source = match arrived {
                 Some(settled) => DocumentSource::settled(wanted, settled),
                 None => self.held_source(wanted, record).await?,
             };
-            let table = self.read_claims(source).await?;
-            self.keep_claims(key.clone(), wanted, record, &table);
-            Ok(table)
+            let read = self.read_claims(source).await?;
+            if let Ok(table) = &read {
+                self.keep_claims(key.clone(), wanted, record, table);
+            }
+            Ok::<_, Fault>(read)
         };
-        self.claim_tables.0.get_or_insert_async(&key, load).await
+        self.claim_tables.0.get_or_insert_async(&key, load).await?
     }
 
     async fn stored_claims(&self, key: &str) -> Option<Arc<ClaimTable>> {
@@ -70,10 +73,7 @@ impl Documents {
         Some(Arc::new(ClaimTable::from_bytes(bytes)))
     }
 
-    async fn read_claims(
-        self: &Arc<Self>,
-        source: DocumentSource,
-    ) -> Result<Arc<ClaimTable>, Fault> {
+    async fn read_claims(self: &Arc<Self>, source: DocumentSource) -> Result<Read, Fault> {
         let engine = Arc::clone(self);
         let (repository, bytes) = (source.repository().clone(), source.length());
         let parsed = self.parse_blocking(&repository, bytes, move || {
@@ -86,15 +86,15 @@ impl Documents {
                 .format
                 .claims(&document.view(), &links, &mut |claim| claims.push(claim));
             if let Err(error) = read {
-                return Err(malformed(document.wanted(), &error));
+                return Ok(Err(malformed(document.wanted(), &error)));
             }
             // Of a document itself this was told when it came.
             if !document.wanted().spec.is_document {
                 tell(&document);
             }
-            Ok(ClaimTable::build(claims))
+            Ok(Ok(Arc::new(ClaimTable::build(claims))))
         });
-        parsed.await?.map(Arc::new)
+        parsed.await?
     }
 
     /// Links of what a document names, without a client that they would be for.

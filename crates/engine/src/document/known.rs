@@ -205,11 +205,8 @@ impl Documents {
         let absence = self.catalog.absence(entry, &wanted.key)?;
         let arrivals = entry.arrivals.load(Ordering::Acquire);
         if arrivals != absence.arrivals {
-            // What clients have been answered with may not be held yet.
-            self.catalog.barrier().await;
-            if self.held_claim(wanted).await.is_some()
-                || self.named_in_generation(wanted).await.is_some()
-            {
+            // Boxed: it is seldom asked, and every flight would carry it.
+            if Box::pin(self.is_named_since(wanted)).await {
                 self.catalog.end_absence(&wanted.key);
                 return None;
             }
@@ -219,6 +216,17 @@ impl Documents {
             status: absence.status,
             over: Some(absence.at.plus(entry.repository.cache.negative_ttl)),
         })
+    }
+
+    /// Whether what has arrived in the meantime names a file, or may.
+    async fn is_named_since(self: &Arc<Self>, wanted: &Arc<Target>) -> bool {
+        // What names a file by its digest may be anything of the repository: the upstream is asked once more.
+        if wanted.facts.digest.is_some() && wanted.facts.role.is_none() {
+            return true;
+        }
+        // What clients have been answered with may not be held yet.
+        self.catalog.barrier().await;
+        self.held_claim(wanted).await.is_some() || self.named_in_generation(wanted).await.is_some()
     }
 }
 

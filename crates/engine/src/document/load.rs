@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder_core::{ArtifactRecord, ErrorCode, Fault, Hasher, RepositoryName};
+use larder_core::{ArtifactRecord, Digest, ErrorCode, Fault, Hasher, RepositoryName};
 use larder_formats::{Malformed, Memo};
 use larder_sendfile::map_to_read;
 use larder_storage::{Body, Spool};
@@ -29,6 +29,32 @@ struct Checked {
     fill: Arc<Fill>,
     record: ArtifactRecord,
     document: LoadedDocument,
+}
+
+/// What a coded body unpacks to.
+struct Unpacked {
+    spool: Option<Spool>,
+    /// All of it, where the disk took none.
+    in_memory: Vec<u8>,
+    digests: Vec<Digest>,
+    length: u64,
+}
+
+impl Unpacked {
+    /// The same, come in as `coded` did; with the bytes, where they are in memory.
+    fn received_as(self, coded: &Received) -> (Received, Option<Vec<u8>>) {
+        let in_memory = self.spool.is_none().then_some(self.in_memory);
+        let received = Received {
+            spool: self.spool,
+            digests: self.digests,
+            identities: None,
+            length: self.length,
+            end_marked: coded.end_marked,
+            needs_digest: coded.needs_digest,
+            of_another_mirror: coded.of_another_mirror,
+        };
+        (received, in_memory)
+    }
 }
 
 /// Where a document's bytes are, to be read by whoever has got a parser for them: waiting for one takes no memory.
@@ -173,12 +199,15 @@ impl Documents {
             .filter(|_| !coding::name_says_compressed(&wanted.spec.key_path));
         let decoded_here = label.is_some();
         if let Some(label) = label {
-            let plain = coding::decode(&body, &label, self.document_size)
-                .map_err(|message| unusable_document(wanted, &message))?;
-            (body, file) = (plain.into(), None);
+            let unpacked = self.unpack(wanted, &body, &label)?;
             // The upstream's tag belongs to the coded form.
             headers.etag = None;
-            received = self.rewritten(&body, &received);
+            let (unpacked, in_memory) = unpacked.received_as(&received);
+            received = unpacked;
+            (body, file) = match in_memory {
+                Some(plain) => (plain.into(), None),
+                None => bytes_to_check(fill, &received)?,
+            };
         }
         let record = finished_record(fill, headers, &received, true, prior, self.now());
         let document = LoadedDocument::new(body, &record, Arc::clone(wanted)).map_err(stopped)?;
@@ -211,29 +240,42 @@ impl Documents {
         })
     }
 
-    /// Bytes made from received ones, spooled anew if the disk takes them.
-    fn rewritten(self: &Arc<Self>, bytes: &[u8], from: &Received) -> Received {
+    /// Undoes a coding, on a thread that may wait: into a file of its own, block by block, if the disk takes it, else in memory.
+    fn unpack(&self, wanted: &Target, coded: &[u8], label: &str) -> Result<Unpacked, FetchError> {
+        let unusable = |message: String| unusable_document(wanted, &message);
         let mut hasher = Hasher::new(&[]);
-        hasher.update(bytes);
-        let spool = self
-            .transfers
-            .new_spool()
-            .and_then(|mut spool| spool.append(bytes).ok().map(|()| spool));
-        Received {
-            spool,
-            digests: hasher.finish(),
-            identities: None,
-            length: bytes.len() as u64,
-            end_marked: from.end_marked,
-            needs_digest: from.needs_digest,
-            of_another_mirror: from.of_another_mirror,
+        if let Some(mut spool) = self.transfers.new_spool() {
+            let length = coding::decode(coded, label, self.document_size, &mut |block| {
+                hasher.update(block);
+                spool.append(block).is_ok()
+            });
+            if let Some(length) = length.map_err(unusable)? {
+                return Ok(Unpacked {
+                    spool: Some(spool),
+                    in_memory: Vec::new(),
+                    digests: hasher.finish(),
+                    length,
+                });
+            }
         }
+        let (mut hasher, mut in_memory) = (Hasher::new(&[]), Vec::new());
+        let length = coding::decode(coded, label, self.document_size, &mut |block| {
+            hasher.update(block);
+            in_memory.extend_from_slice(block);
+            true
+        });
+        Ok(Unpacked {
+            spool: None,
+            digests: hasher.finish(),
+            length: length.map_err(unusable)?.unwrap_or_default(),
+            in_memory,
+        })
     }
 
     /// Decodes a file whose upstream compressed it unasked.
     pub(crate) async fn decode(
         self: &Arc<Self>,
-        wanted: &Target,
+        wanted: &Arc<Target>,
         whole: &Whole,
         label: &str,
     ) -> Result<Whole, FetchError> {
@@ -248,20 +290,20 @@ impl Documents {
             received.spool.as_ref().map(Spool::reader),
             received.length,
         );
-        let label = label.to_owned();
-        let plain = self
+        let (label, documents) = (label.to_owned(), Arc::clone(self));
+        let unpacked_as = Arc::clone(wanted);
+        let unpacked = self
             .parse_blocking(&wanted.entry.repository.name, length, move || {
                 let coded = read_received(&fill, spool, length)?;
-                Ok::<_, FetchError>(coding::decode(&coded, &label, limit))
+                documents.unpack(&unpacked_as, &coded, &label)
             })
             .await
             .map_err(stopped)??;
-        let plain = plain.map_err(|message| unusable_document(wanted, &message))?;
-        let received = self.rewritten(&plain, received);
+        let (received, in_memory) = unpacked.received_as(received);
         // Without a file of their own the decoded bytes need a place: the fill holds the coded ones.
-        let fill = match &received.spool {
-            Some(_) => Arc::clone(&whole.fill),
-            None => Arc::new(Fill::complete(whole.fill.draft.clone(), plain.into())),
+        let fill = match in_memory {
+            None => Arc::clone(&whole.fill),
+            Some(plain) => Arc::new(Fill::complete(whole.fill.draft.clone(), plain.into())),
         };
         Ok(Whole { received, fill })
     }

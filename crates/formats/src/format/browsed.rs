@@ -48,6 +48,15 @@ pub struct Release {
     pub deprecated: Option<String>,
 }
 
+impl Release {
+    /// The memory that it takes, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        let notes = [&self.yanked, &self.deprecated].into_iter().flatten();
+        let texts = [&self.version, &self.path].into_iter().chain(notes);
+        size_of::<Self>() + texts.map(String::len).sum::<usize>()
+    }
+}
+
 /// What a manifest consists of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {

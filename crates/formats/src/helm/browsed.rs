@@ -33,7 +33,10 @@ impl Browsed for Helm {
         for entry in &entries.versions {
             links.meter().count()?;
             if text(&entries, entry.name).as_deref() == Some(name) {
-                found.releases.extend(files(&entries, entry, &resolver));
+                for release in files(&entries, entry, &resolver) {
+                    links.meter().keep(release.weight())?;
+                    found.releases.push(release);
+                }
             }
         }
         links.end()?;

@@ -73,13 +73,16 @@ impl Browsed for Npm {
         for (tag, version) in read.tags.into_iter().flatten() {
             meter.count()?;
             if let Some(version) = text(version) {
+                meter.keep(size_of::<(String, String)>() + tag.len() + version.len())?;
                 found.tags.push((tag.into_owned(), version));
             }
         }
         let times = read.time.unwrap_or_default();
         for (version, raw) in read.versions.into_iter().flatten() {
             meter.count()?;
-            found.releases.push(release(package, &version, raw, &times));
+            let release = release(package, &version, raw, &times);
+            meter.keep(release.weight())?;
+            found.releases.push(release);
         }
         Ok(Some(found))
     }

@@ -54,6 +54,11 @@ pub(super) fn read_packument<'a, S: Sink<'a>>(
         } else if key.is("name") {
             sink.name(scanner.string_or_skip()?);
             Ok(())
+        } else if key.is("dist-tags") {
+            object_or_skip(scanner, |scanner, _| {
+                meter.count()?;
+                scanner.skip()
+            })
         } else {
             scanner.skip()
         }
@@ -263,7 +268,7 @@ mod tests {
             entries: most,
             ..crate::Budget::default()
         };
-        for key in ["versions", "time"] {
+        for key in ["versions", "time", "dist-tags"] {
             let read = |keys: usize| {
                 let text = format!("{{\"{key}\":{{{}}}}}", vec!["\"\":0"; keys].join(","));
                 let meter = Meter::new(budget, text.len());

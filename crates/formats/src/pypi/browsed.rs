@@ -44,7 +44,7 @@ impl Browsed for Pypi {
                     let mut release = release(&file.url, target, project);
                     release.published = file.upload_time.as_deref().and_then(instant);
                     release.yanked = file.yanked.as_deref().map(str::to_owned);
-                    found.releases.push(release);
+                    keep(release, links, &mut found);
                 })?
                 .withholds_files()
             }
@@ -56,7 +56,7 @@ impl Browsed for Pypi {
                     let target = target_of_anchor(&anchor, project, &resolver);
                     let mut release = release(&anchor.href, target, project);
                     release.yanked = anchor.attribute("data-yanked").map(str::to_owned);
-                    found.releases.push(release);
+                    keep(release, links, &mut found);
                 })?;
                 head.withholds_files()
             }
@@ -69,6 +69,13 @@ impl Browsed for Pypi {
         found.releases.retain(is_file);
         links.end()?;
         Ok(Some(found))
+    }
+}
+
+/// Takes a file in, if there is room for it.
+fn keep(release: Release, links: &Links<'_>, found: &mut Releases) {
+    if links.meter().hold(release.weight()) {
+        found.releases.push(release);
     }
 }
 

@@ -239,7 +239,7 @@ fn html_of_json(
     resolver: &Resolver<'_>,
     links: &Links<'_>,
 ) -> Result<Vec<u8>, Malformed> {
-    let mut page = HtmlPage::with_capacity(document.body.len());
+    let mut page = HtmlPage::with_capacity(document.body.len(), links.meter());
     let head = places::read_project(document, links.meter(), &mut |file| {
         let Some(target) = target_of_file(&file, project, resolver) else {
             return;
@@ -308,7 +308,7 @@ fn html_of_html(
     resolver: &Resolver<'_>,
     links: &Links<'_>,
 ) -> Result<Vec<u8>, Malformed> {
-    let mut page = HtmlPage::with_capacity(html.len());
+    let mut page = HtmlPage::with_capacity(html.len(), links.meter());
     let (head, _) = simple_html::read(html, links.meter(), &mut |anchor| {
         let Some(target) = target_of_anchor(&anchor, project, resolver) else {
             return;
@@ -342,8 +342,11 @@ fn json_of_html(
     out.push_str(FILES);
     let (head, _) = simple_html::read(html, links.meter(), &mut |anchor| {
         if let Some(target) = target_of_anchor(&anchor, project, resolver) {
-            separate(&mut out);
-            json_file(&anchor, &target, links, &mut out);
+            let most = out.len() + anchor.longest_written() + target.path.len();
+            if links.meter().may_be_written(most) {
+                separate(&mut out);
+                json_file(&anchor, &target, links, &mut out);
+            }
         }
     })?;
     if head.withholds_files() {
@@ -431,7 +434,7 @@ fn json_list_of_json(text: &str, links: &Links<'_>) -> Result<Vec<u8>, Malformed
 }
 
 fn html_list_of_json(text: &str, links: &Links<'_>) -> Result<Vec<u8>, Malformed> {
-    let mut page = HtmlPage::with_capacity(text.len());
+    let mut page = HtmlPage::with_capacity(text.len(), links.meter());
     let head = simple_json::read_list(text, links.meter(), &mut |name| {
         if names::is_valid(&name) {
             page.anchor(&[&project_href(&name, links)], [], &name);
@@ -455,7 +458,7 @@ fn list_of_html(html: &str, wants_json: bool, links: &Links<'_>) -> Result<Vec<u
         out.push_str("]}");
         return Ok(out.into_bytes());
     }
-    let mut page = HtmlPage::with_capacity(html.len());
+    let mut page = HtmlPage::with_capacity(html.len(), links.meter());
     let (head, _) = simple_html::read(html, links.meter(), &mut |anchor| {
         if let Some(name) = listed_project(&anchor) {
             let attributes = anchor

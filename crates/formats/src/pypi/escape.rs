@@ -113,6 +113,18 @@ fn numeric(number: &str) -> Option<(char, usize)> {
     Some((c, prefix + count + semicolon))
 }
 
+/// The most that a text takes once it is escaped, in either syntax: a byte becomes six at most (`&quot;`, `\u0000`).
+pub(super) fn longest_escaped(text: &str) -> usize {
+    const SHORT: usize = 4 << 10;
+    let grows = |byte: &u8| byte.is_ascii_control() || b"&<>\"\\".contains(byte);
+    let growing = if text.len() <= SHORT {
+        text.len()
+    } else {
+        text.as_bytes().iter().filter(|byte| grows(byte)).count()
+    };
+    text.len() + 5 * growing
+}
+
 /// Appends `text` so that it stands for itself both between tags and between double quotes.
 pub(super) fn escape_into(text: &str, out: &mut String) {
     let bytes = text.as_bytes();

@@ -7,6 +7,10 @@ use crate::{Document, Malformed};
 /// Longest page, in bytes.
 const MAX_BYTES: usize = 64 << 20;
 
+/// Most places that a page names for its project beside itself, of either kind (PEP 708): each is written out in full, so that a list of
+/// empty ones would be as large as one likes.
+pub(super) const MAX_LOCATIONS: usize = 1000;
+
 /// The syntax of an upstream's page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {

@@ -4,21 +4,25 @@
 
 use std::borrow::Cow;
 
-use super::escape::escape_into;
+use super::escape::{escape_into, longest_escaped};
 use super::page::{Head, Subject};
+use crate::Meter;
 use crate::splice::json_escape_into;
 
 /// An HTML page in the making. Its head is written last, because upstreams may state it last.
 #[derive(Debug)]
-pub(super) struct HtmlPage {
+pub(super) struct HtmlPage<'m> {
     anchors: String,
+    /// What the page may grow to.
+    meter: &'m Meter,
 }
 
-impl HtmlPage {
-    /// An empty page, with room for `capacity` bytes.
-    pub(super) fn with_capacity(capacity: usize) -> Self {
+impl<'m> HtmlPage<'m> {
+    /// An empty page, with room for `capacity` bytes. Beyond the budget of `meter` nothing is added.
+    pub(super) fn with_capacity(capacity: usize, meter: &'m Meter) -> Self {
         Self {
             anchors: String::with_capacity(capacity),
+            meter,
         }
     }
 
@@ -26,9 +30,16 @@ impl HtmlPage {
     pub(super) fn anchor<'v>(
         &mut self,
         href: &[&str],
-        attributes: impl IntoIterator<Item = (&'v str, &'v str)>,
+        attributes: impl IntoIterator<Item = (&'v str, &'v str)> + Clone,
         text: &str,
     ) {
+        let stated = attributes.clone().into_iter();
+        let stated = stated.map(|(name, value)| name.len() + longest_escaped(value));
+        let parts = href.iter().map(|part| longest_escaped(part));
+        let most = parts.chain(stated).sum::<usize>() + longest_escaped(text);
+        if !self.meter.may_be_written(self.anchors.len() + most) {
+            return;
+        }
         let out = &mut self.anchors;
         out.push_str("<a href=\"");
         for part in href {
@@ -56,18 +67,21 @@ impl HtmlPage {
             ("pypi:project-status", &head.status),
             ("pypi:project-status-reason", &head.status_reason),
         ];
-        meta("pypi:repository-version", version, &mut top);
-        for (name, value) in named {
-            if let Some(value) = value {
+        let own = [("pypi:repository-version", version)].into_iter();
+        let named = named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        let all = own.chain(named);
+        let tracks = head.tracks.iter().map(|url| ("pypi:tracks", &**url));
+        let elsewhere = head.alternate_locations.iter();
+        let elsewhere = elsewhere.map(|url| ("pypi:alternate-locations", &**url));
+        for (name, value) in all.chain(tracks).chain(elsewhere) {
+            let most = longest_escaped(value);
+            if self
+                .meter
+                .may_be_written(self.anchors.len() + top.len() + most)
+            {
                 meta(name, value, &mut top);
-            }
-        }
-        for (name, urls) in [
-            ("pypi:tracks", &head.tracks),
-            ("pypi:alternate-locations", &head.alternate_locations),
-        ] {
-            for url in urls {
-                meta(name, url, &mut top);
             }
         }
         let mut title = String::new();
@@ -175,7 +189,8 @@ mod tests {
     use super::*;
 
     fn page(attributes: &[(&str, &str)], text: &str) -> String {
-        let mut page = HtmlPage::with_capacity(0);
+        let meter = Meter::default();
+        let mut page = HtmlPage::with_capacity(0, &meter);
         page.anchor(
             &["/r/", "x.whl", "#", "sha256=a&b"],
             attributes.iter().copied(),

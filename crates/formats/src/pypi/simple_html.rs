@@ -11,8 +11,8 @@ use lol_html::errors::RewritingError;
 use lol_html::html_content::{Attribute, Element, SourceLocation};
 use lol_html::{HandlerResult, HtmlRewriter, MemorySettings, Settings, element, text};
 
-use super::escape::decode;
-use super::page::Head;
+use super::escape::{decode, longest_escaped};
+use super::page::{Head, MAX_LOCATIONS};
 use crate::{Malformed, Meter};
 
 /// What the tokeniser may hold at once: bounds tags of absurd length and absurd nesting.
@@ -33,6 +33,13 @@ pub(super) struct Anchor<'a> {
 }
 
 impl Anchor<'_> {
+    /// The most that all it says takes once it is written again.
+    pub(super) fn longest_written(&self) -> usize {
+        let attributes = self.attributes.iter();
+        let stated = attributes.map(|(name, value)| name.len() + longest_escaped(value));
+        longest_escaped(&self.href) + longest_escaped(&self.text) + stated.sum::<usize>()
+    }
+
     /// The value of an attribute; empty if it has none.
     pub(super) fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes
@@ -101,8 +108,7 @@ pub(super) fn read<'a>(
             Ok(())
         }))
         .append_element_content_handler(element!("meta", |element| {
-            state.borrow_mut().meta(element);
-            Ok(())
+            state.borrow_mut().meta(element)
         }))
         .append_element_content_handler(text!("title, h1", |chunk| {
             state.borrow_mut().title(chunk.as_str());
@@ -220,20 +226,30 @@ impl<'a> State<'a, '_> {
         }
     }
 
-    fn meta(&mut self, element: &Element<'_, '_>) {
+    fn meta(&mut self, element: &Element<'_, '_>) -> HandlerResult {
         let attribute = |name| element.attributes().iter().find(|a| a.name() == name);
         let (Some(name), Some(content)) = (attribute("name"), attribute("content")) else {
-            return;
+            return Ok(());
         };
         let content = self.value(content);
-        match name.value().trim().to_ascii_lowercase().as_str() {
-            "pypi:repository-version" => self.head.api_version = Some(content),
-            "pypi:tracks" => self.head.tracks.push(content),
-            "pypi:alternate-locations" => self.head.alternate_locations.push(content),
-            "pypi:project-status" => self.head.status = Some(content),
-            "pypi:project-status-reason" => self.head.status_reason = Some(content),
-            _ => {}
+        let places = match name.value().trim().to_ascii_lowercase().as_str() {
+            "pypi:tracks" => &mut self.head.tracks,
+            "pypi:alternate-locations" => &mut self.head.alternate_locations,
+            name => {
+                match name {
+                    "pypi:repository-version" => self.head.api_version = Some(content),
+                    "pypi:project-status" => self.head.status = Some(content),
+                    "pypi:project-status-reason" => self.head.status_reason = Some(content),
+                    _ => {}
+                }
+                return Ok(());
+            }
+        };
+        if places.len() == MAX_LOCATIONS {
+            return Err(format!("it names more than {MAX_LOCATIONS} other places").into());
         }
+        places.push(content);
+        Ok(())
     }
 
     fn title(&mut self, chunk: &str) {
@@ -345,6 +361,28 @@ mod tests {
             ["https://a.example.com/", "https://b.example.com/"]
         );
         assert!(signs.title.contains("links for x") && signs.password);
+    }
+
+    #[test]
+    fn hazard_x2_a_page_names_only_so_many_other_places() {
+        let page = |name: &str, count| format!("<meta name='{name}' content=x>").repeat(count);
+        for name in ["pypi:tracks", "pypi:alternate-locations"] {
+            let read = |count| {
+                let html = page(name, count);
+                read(&html, &Meter::default(), &mut |_| ()).map(|_| ())
+            };
+            assert!(read(MAX_LOCATIONS).is_ok());
+            let error = read(MAX_LOCATIONS + 1).unwrap_err();
+            assert!(error.0.contains("1000 other places"), "{error}");
+        }
+        assert!(
+            read(
+                &page("x", MAX_LOCATIONS + 1),
+                &Meter::default(),
+                &mut |_| ()
+            )
+            .is_ok()
+        );
     }
 
     #[test]

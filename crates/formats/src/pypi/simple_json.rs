@@ -13,7 +13,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::value::RawValue;
 
 use super::json_value::{CoreMetadata, Hashes, Text, check_depth, span_of, string_of, yanked};
-use super::page::Head;
+use super::page::{Head, MAX_LOCATIONS};
 use crate::{Malformed, Meter};
 
 /// One element of `files`.
@@ -167,9 +167,9 @@ impl<'a, L: List<'a>> Visitor<'a> for PageVisitor<'_, 'a, L> {
                     let meta: Meta<'a> = serde_json::from_str(value.get())
                         .map_err(|_| de::Error::custom("`meta` is not an object"))?;
                     head.api_version = meta.api_version.and_then(string_of);
-                    head.tracks = strings(meta.tracks);
+                    head.tracks = locations(meta.tracks)?;
                 }
-                "alternate-locations" => head.alternate_locations = strings(Some(value)),
+                "alternate-locations" => head.alternate_locations = locations(Some(value))?,
                 "project-status" => {
                     let status: Status<'a> = serde_json::from_str(value.get()).unwrap_or_default();
                     head.status = status.status.and_then(string_of);
@@ -204,11 +204,49 @@ struct Status<'a> {
     reason: Option<&'a RawValue>,
 }
 
-fn strings(raw: Option<&RawValue>) -> Vec<Cow<'_, str>> {
-    let texts: Vec<Text<'_>> = raw
-        .and_then(|raw| serde_json::from_str(raw.get()).ok())
-        .unwrap_or_default();
-    texts.into_iter().map(|Text(text)| text).collect()
+/// Addresses; what is no array of strings says nothing.
+fn locations<E: de::Error>(raw: Option<&RawValue>) -> Result<Vec<Cow<'_, str>>, E> {
+    let read = raw.and_then(|raw| serde_json::from_str::<Locations<'_>>(raw.get()).ok());
+    match read.unwrap_or_default() {
+        Locations { is_cut: true, .. } => Err(de::Error::custom(format_args!(
+            "it names more than {MAX_LOCATIONS} other places"
+        ))),
+        Locations { all, .. } => Ok(all),
+    }
+}
+
+/// The first of an array of strings.
+#[derive(Default)]
+struct Locations<'a> {
+    all: Vec<Cow<'a, str>>,
+    /// There are more.
+    is_cut: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Locations<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Locations<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of strings")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut each: A) -> Result<Self::Value, A::Error> {
+                let mut locations = Locations::default();
+                while let Some(Text(text)) = each.next_element()? {
+                    if locations.all.len() < MAX_LOCATIONS {
+                        locations.all.push(text);
+                    } else {
+                        locations.is_cut = true;
+                    }
+                }
+                Ok(locations)
+            }
+        }
+        deserializer.deserialize_seq(Each)
+    }
 }
 
 fn duplicate<E: de::Error>(field: &'static str) -> E {

@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use larder_core::sha256;
 use larder_testkit::{Behaviour, Origin, Resource};
 
-use super::support::packages::entry;
+use super::support::packages::{SIMPLE_JSON, entry};
 use super::support::{TestLarder, get};
 use super::{Bystander, Memory, SLOWER};
 
@@ -289,4 +289,95 @@ async fn hazard_r3_indexes_with_many_names_do_not_stop_others() {
         &["entries", "cannot be used"],
     )
     .await;
+}
+
+/// Whatever the format, larder unpacks a body that it is told is compressed.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_r4_bodies_that_were_compressed_unasked_do_not_stop_others() {
+    let (hostile, good) = (Origin::start().await, Origin::start().await);
+    let blanks = gzip(&vec![b' '; 16 << 20]);
+    // 4 GiB in 4 MiB, and what is small enough to be allowed.
+    let bomb = |head: &str, count: usize| {
+        let ends = [gzip(head.as_bytes()), gzip(b"}")];
+        Resource::new([&ends[0][..], &blanks.repeat(count), &ends[1]].concat())
+            .header("content-encoding", "gzip")
+    };
+    let page = |name: &str| {
+        format!("{{\"meta\":{{\"api-version\":\"1.0\"}},\"name\":\"{name}\",\"files\":[]")
+    };
+    let packument = |name: &str| format!("{{\"name\":\"{name}\",\"versions\":{{}}");
+    let image = "application/vnd.oci.image.index.v1+json";
+    for (name, count) in [("bomb", 256), ("large", 3)] {
+        hostile.put(
+            &format!("/simple/{name}/"),
+            bomb(&page(name), count).content_type(SIMPLE_JSON),
+        );
+        hostile.put(
+            &format!("/{name}"),
+            bomb(&packument(name), count).content_type("application/json"),
+        );
+        hostile.put(
+            &format!("/v2/library/{name}/manifests/latest"),
+            bomb("{\"manifests\":[]", count).content_type(image),
+        );
+    }
+    let larder = larder(&hostile, &good).await;
+    let said = ["unpack to more than"];
+    for name in ["bomb", "large"] {
+        for (repository, document) in [
+            ("pypi", format!("simple/{name}/")),
+            ("npm", name.to_owned()),
+            ("docker", format!("library/{name}/manifests/latest")),
+        ] {
+            let case = format!("{repository}, {name}");
+            ask(&larder, &case, repository, &document, &document, &said).await;
+        }
+    }
+}
+
+/// Names of other places, of which each takes three bytes and is written out in full.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_x2_a_page_of_many_other_places_does_not_stop_others() {
+    let (hostile, good) = (Origin::start().await, Origin::start().await);
+    let many = vec!["\"\""; 2_000_000].join(",");
+    let page = format!(
+        "{{\"meta\":{{\"api-version\":\"1.0\",\"tracks\":[{many}]}},\"name\":\"many\",\"files\":[]}}"
+    );
+    hostile.put(
+        "/simple/many/",
+        Resource::new(page).content_type(SIMPLE_JSON),
+    );
+    let larder = larder(&hostile, &good).await;
+    let said = ["other places"];
+    let page = "simple/many/";
+    ask(&larder, "pypi, tracks", "pypi", page, page, &said).await;
+}
+
+/// What took long to be found out once is known when the next package is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_x2_metadata_that_cannot_be_read_is_read_once() {
+    let (hostile, good) = (Origin::start().await, Origin::start().await);
+    rpm(&hostile, "spoilt", gzip(b"<metadata><package>"));
+    for name in ["b", "c", "d"] {
+        hostile.put(&format!("/spoilt/{name}.rpm"), Resource::new("a package"));
+    }
+    let larder = larder(&hostile, &good).await;
+    for path in ["repodata/repomd.xml", "repodata/primary.xml.gz", "a.rpm"] {
+        let answer = get(&larder.artifact("rpm", &format!("spoilt/{path}"))).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+    let readings = async || {
+        let name = "larder_repository_malformed_documents_total";
+        larder.metric(name, "\"rpm\"").await
+    };
+    let before = readings().await;
+    assert!(before >= 1.0, "{before}");
+    for name in ["b", "c", "d"] {
+        let answer = get(&larder.artifact("rpm", &format!("spoilt/{name}.rpm"))).await;
+        assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+    }
+    assert!(
+        (readings().await - before).abs() < f64::EPSILON,
+        "read again"
+    );
 }

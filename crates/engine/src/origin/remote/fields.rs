@@ -5,6 +5,7 @@ use larder_core::{ArtifactRecord, Content, SafeUrl, StoredHeaders, UnixMillis, f
 use larder_upstream::UpstreamResponse;
 use url::Url;
 
+use crate::document::coding;
 use crate::policy::folder;
 use crate::target::Target;
 
@@ -78,12 +79,19 @@ pub(super) fn stored_headers(wanted: &Target, headers: &HeaderMap) -> StoredHead
                 .join(", "),
         )
     };
-    let identity = |coding: &String| {
-        !coding.trim().is_empty() && !coding.trim().eq_ignore_ascii_case("identity")
+    // What is kept as it came keeps its label; what is unpacked is in the codings that there are.
+    let keeps_coding = wanted.format.profile().keeps_coding;
+    let coded = |label: String| {
+        if !keeps_coding {
+            return coding::applied(&label);
+        }
+        let says_something =
+            !label.trim().is_empty() && !label.trim().eq_ignore_ascii_case("identity");
+        says_something.then_some(label)
     };
     StoredHeaders {
         // Lines of one field are one list (RFC 9110 section 5.3); of what is one value the first counts.
-        content_encoding: joined("content-encoding", ALL).filter(identity),
+        content_encoding: joined("content-encoding", ALL).and_then(coded),
         content_type: joined("content-type", 1),
         // Well formed or not: to be served, and sent back, as it came.
         etag: joined("etag", 1).filter(|tag| !tag.is_empty()),

@@ -82,6 +82,11 @@ impl Remote {
             return self.landings.land_document(flight, wanted, arrived).await;
         }
         let (settled, change, replaces) = arrived;
+        let path = &wanted.spec.key_path;
+        if settled.source == Source::Remote && wanted.format.needs_what_it_names(path) {
+            // Whoever reads it asks at once for what it names.
+            wanted.entry.arrived();
+        }
         let Some(change) = change else {
             flight.finish(Ok(settled));
             self.transfers.flights.remove(&flight);

@@ -244,6 +244,57 @@ fn pages_of_too_many_entries_are_refused() {
     );
 }
 
+/// Each is written out in full in HTML, where a list of empty ones takes three bytes of JSON for each.
+#[test]
+fn hazard_x2_a_page_that_names_many_other_places_is_refused() {
+    let many = |count: usize| vec!["\"\""; count].join(",");
+    let tracks = |count| format!("{{\"meta\":{{\"tracks\":[{}]}},\"files\":[]}}", many(count));
+    let elsewhere = |count| format!("{{\"alternate-locations\":[{}],\"files\":[]}}", many(count));
+    for page in [&tracks as &dyn Fn(usize) -> String, &elsewhere] {
+        let html = Page::json("foo", page(1000)).text(HTML);
+        assert_eq!(html.matches("<meta name=\"pypi:").count(), 1001, "{html}");
+        for count in [1001, 2_000_000] {
+            let error = Page::json("foo", page(count)).check().unwrap_err().0;
+            assert!(error.contains("more than 1000 other places"), "{error}");
+        }
+    }
+    // Of another type they say nothing, as before.
+    let page = Page::json("foo", "{\"alternate-locations\":[1],\"files\":[]}");
+    assert!(page.check().is_ok());
+}
+
+/// A byte of a text can become six of a page, and a digest of metadata stands there twice.
+#[test]
+fn hazard_x4_texts_that_grow_when_they_are_written_have_a_budget() {
+    let quotes = "\u{1}".repeat(4 << 20);
+    let ampersands = "&".repeat(8 << 20);
+    let file = |members: &str| {
+        format!("{{\"files\":[{{\"filename\":\"foo-1.zip\",\"url\":\"foo-1.zip\",{members}}}]}}")
+    };
+    let reason = format!("{{\"files\":[],\"project-status\":{{\"reason\":\"{ampersands}\"}}}}");
+    for body in [
+        file(&format!(
+            "\"core-metadata\":{{\"sha256\":\"{ampersands}\"}}"
+        )),
+        file(&format!("\"yanked\":\"{ampersands}\"")),
+        reason,
+    ] {
+        let page = Page::json("foo", body);
+        assert!(page.check().is_ok());
+        let error = page.try_derive(HTML).unwrap_err().0;
+        assert!(error.contains("what clients would get of it"), "{error}");
+        assert!(page.try_derive(JSON).is_ok());
+    }
+    let anchor = format!("<a href=foo-1.zip data-yanked='{quotes}{quotes}'>foo-1.zip</a>");
+    let page = Page::html("foo", anchor);
+    let error = page.try_derive(JSON).unwrap_err().0;
+    assert!(error.contains("what clients would get of it"), "{error}");
+    // What grows little is served, however long it is.
+    let long = "y".repeat(8 << 20);
+    let page = Page::json("foo", file(&format!("\"yanked\":\"{long}\"")));
+    assert!(page.text(HTML).contains(&long));
+}
+
 #[test]
 fn there_are_no_other_forms() {
     assert!(
