@@ -9,10 +9,10 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::scalar::has_slash_escape;
-use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
+use super::scan::{Kind, Sink, Span, Style, check_depth};
 use super::shape::{
-    CREATED, DEPRECATED, NAME, Number, Shape, VERSION, is_endless, is_no_text, is_null, number,
-    truth,
+    CREATED, DEPRECATED, NAME, Number, OTHERWISE, Shape, VERSION, is_endless, is_no_text, is_null,
+    number, truth,
 };
 use super::{index, instant, json, lines, normal};
 use crate::Malformed;
@@ -63,6 +63,20 @@ impl Entry {
     pub(super) fn lines(&self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
+
+    /// Takes the value of a field.
+    fn set(&mut self, field: u8, value: Span, is_true: bool) {
+        let of = match field % OTHERWISE {
+            NAME => &mut self.name,
+            VERSION => &mut self.version,
+            CREATED => &mut self.created,
+            DEPRECATED => return self.is_deprecated = is_true,
+            _ => return,
+        };
+        if field < OTHERWISE || of.is_none() {
+            *of = Some(value);
+        }
+    }
 }
 
 /// Reads the chart versions of an index.
@@ -74,7 +88,7 @@ pub(super) fn of(body: &[u8]) -> Result<Entries<'_>, Malformed> {
     if text.trim_ascii_start().starts_with('{') {
         let mut writer = normal::Writer::of_json(text);
         if json::read(text, &mut writer)? {
-            return of_normal(writer.finish());
+            return of_normal(writer.finish(), true);
         }
     }
     let mut reader = Reader::new(text);
@@ -91,11 +105,12 @@ pub(super) fn of(body: &[u8]) -> Result<Entries<'_>, Malformed> {
     drop(reader);
     let mut writer = normal::Writer::of_yaml(text);
     super::events::read(text, &mut writer)?;
-    of_normal(writer.finish())
+    of_normal(writer.finish(), false)
 }
 
-fn of_normal((text, lost): (String, usize)) -> Result<Entries<'static>, Malformed> {
+fn of_normal((text, lost): (String, usize), is_json: bool) -> Result<Entries<'static>, Malformed> {
     let mut reader = Reader::new(&text);
+    reader.is_json = is_json;
     if !lines::read(&text, &mut reader)? || reader.is_unusual {
         return Err(Malformed(
             "index.yaml is written in a way that cannot be merged".to_owned(),
@@ -127,13 +142,15 @@ struct Open<'a> {
     /// In a mapping: what the value that comes next is to be, and the number of its key.
     awaited: Option<(u8, Shape)>,
     /// The numbers of the keys that were read.
-    fields: u32,
+    fields: u64,
     /// The keys of a mapping whose keys have no number.
     keys: HashSet<Same<'a>>,
 }
 
 struct Reader<'a> {
     text: &'a str,
+    /// In JSON Helm takes keys in their order, and the merged index is none.
+    is_json: bool,
     versions: Vec<Entry>,
     edits: Vec<Edit>,
     generated: Option<Span>,
@@ -147,6 +164,8 @@ struct Reader<'a> {
 
 /// The end, or the start, of a version where it is not known yet.
 const UNKNOWN: u32 = u32::MAX;
+/// The first byte of [`normal::ALIAS`].
+const ALIAS_BYTE: u8 = 0xee;
 /// The number of a key that has none.
 const NO_FIELD: u8 = u8::MAX;
 
@@ -154,6 +173,7 @@ impl<'a> Reader<'a> {
     fn new(text: &'a str) -> Self {
         Self {
             text,
+            is_json: false,
             versions: Vec::new(),
             edits: Vec::new(),
             generated: None,
@@ -242,7 +262,7 @@ impl<'a> Reader<'a> {
             self.decoded(span).unwrap_or(Cow::Borrowed(raw))
         };
         let awaited = if shape.has_fields() {
-            if let Some((field, value)) = shape.field(key.as_bytes()) {
+            if let Some((field, value)) = self.field(shape, &key) {
                 if fields & (1 << field) != 0 {
                     self.fault(|| format!("the key {} stands twice", shown(&key)));
                 }
@@ -284,6 +304,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// As [`Shape::field`]. In JSON there is one number for all spellings.
+    fn field(&self, shape: Shape, key: &str) -> Option<(u8, Shape)> {
+        let (field, value) = shape.field(key.as_bytes())?;
+        let is_one = self.is_json;
+        Some((if is_one { field % OTHERWISE } else { field }, value))
+    }
+
     fn check_escapes(&mut self, span: Span) {
         let raw = self.raw(span);
         if span.style == Style::Double && has_slash_escape(raw) {
@@ -320,18 +347,14 @@ impl<'a> Reader<'a> {
         let raw = self.text.get(span.range()).unwrap_or_default();
         let is_plain = span.style == Style::Plain;
         if parent == Shape::Entry {
-            match field {
-                NAME => entry.name = Some(span),
-                VERSION => entry.version = Some(span),
-                CREATED => entry.created = Some(span),
-                DEPRECATED => entry.is_deprecated = is_plain && truth(raw) == Some(true),
-                _ => {}
-            }
+            entry.set(field, span, is_plain && truth(raw) == Some(true));
         }
         // Without a line break at its end its text has none, whatever its header says; in another place it would get one.
         self.is_unusual |= span.style == Style::Block && span.end as usize == self.text.len();
         self.check_escapes(span);
-        if raw.contains(normal::ALIAS) && self.decoded(span).as_deref() == Some(normal::ALIAS) {
+        if memchr::memchr(ALIAS_BYTE, raw.as_bytes()).is_some()
+            && self.decoded(span).as_deref() == Some(normal::ALIAS)
+        {
             self.fault(|| {
                 "it is written with YAML aliases or !!binary, which larder does not follow"
                     .to_owned()
@@ -369,11 +392,7 @@ impl<'a> Reader<'a> {
 
 impl Sink for Reader<'_> {
     fn start(&mut self, kind: Kind) -> Result<(), Malformed> {
-        if self.open.len() >= MAX_DEPTH {
-            return Err(Malformed(format!(
-                "index.yaml is nested more than {MAX_DEPTH} levels deep"
-            )));
-        }
+        check_depth(self.open.len())?;
         let expected = match self.open.last_mut() {
             None => Shape::Root,
             Some(open) if open.is_mapping => {

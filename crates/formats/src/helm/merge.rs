@@ -4,7 +4,8 @@
 //! first. The result is in the block style that Helm writes, and depends on nothing but what is given.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 
 use larder_core::UnixMillis;
 
@@ -19,12 +20,54 @@ use crate::{Derived, Malformed, MergeFault, MergeMember, Merged};
 /// The column of a version's dash in the merged index.
 const COLUMN: usize = 2;
 
-/// A chart version that is in the merged index.
+/// A chart version that may be in the merged index.
 struct Pick<'a> {
-    name: Cow<'a, str>,
+    /// Its name's number.
+    name: u32,
+    /// Its member's.
+    member: u32,
     version: Cow<'a, str>,
-    member: usize,
     entry: &'a Entry,
+}
+
+/// The names of all charts, each once: entries are told apart and sorted by a number.
+#[derive(Default)]
+struct Names<'a> {
+    all: Vec<Cow<'a, str>>,
+    numbers: HashMap<Cow<'a, str>, u32>,
+    /// The number of the name that was asked for last: an index has a chart's versions next to each other.
+    last: u32,
+}
+
+impl<'a> Names<'a> {
+    fn number(&mut self, name: Cow<'a, str>) -> u32 {
+        if self.of(self.last) == name && !self.all.is_empty() {
+            return self.last;
+        }
+        let next = self.all.len() as u32;
+        self.last = *self.numbers.entry(name).or_insert_with_key(|name| {
+            self.all.push(name.clone());
+            next
+        });
+        self.last
+    }
+
+    fn of(&self, number: u32) -> &str {
+        self.all.get(number as usize).map_or("", |name| name)
+    }
+
+    /// For each number, how many names are before its own.
+    fn ranks(&self) -> Vec<u32> {
+        let mut sorted: Vec<u32> = (0..self.all.len() as u32).collect();
+        sorted.sort_unstable_by_key(|number| self.of(*number));
+        let mut ranks = vec![0; sorted.len()];
+        for (rank, number) in sorted.into_iter().enumerate() {
+            if let Some(of) = ranks.get_mut(number as usize) {
+                *of = rank as u32;
+            }
+        }
+        ranks
+    }
 }
 
 /// Merges the indexes of several repositories.
@@ -35,13 +78,19 @@ pub(super) fn merge(members: &[MergeMember<'_>]) -> Result<Merged, MergeFault> {
             entries::of(of.document.body).map_err(|malformed| MergeFault { member, malformed })?;
         read.push(entries);
     }
-    let mut remarks = Vec::new();
-    let mut picks = pick(members, &read, &mut remarks);
-    sort(&mut picks);
+    let (mut remarks, mut names) = (Vec::new(), Names::default());
+    let picks = pick(members, &read, &mut names, &mut remarks);
+    let order = choose(members, &read, &picks, &names);
     let mut out = String::with_capacity(members.iter().map(|m| m.document.body.len()).sum());
     out.push_str("apiVersion: v1\n");
-    write_entries(members, &read, &picks, &mut out)
-        .map_err(|(member, malformed)| MergeFault { member, malformed })?;
+    let chosen = order.iter().filter_map(|at| picks.get(*at as usize));
+    write_entries(
+        members,
+        &read,
+        chosen.map(|pick| (names.of(pick.name), pick)),
+        &mut out,
+    )
+    .map_err(|(member, malformed)| MergeFault { member, malformed })?;
     if let Some(generated) = generated(&read) {
         out.push_str("generated: ");
         quote_into(&generated, &mut out);
@@ -56,15 +105,14 @@ pub(super) fn merge(members: &[MergeMember<'_>]) -> Result<Merged, MergeFault> {
     })
 }
 
-/// Which versions are in the merged index, in the order of the members. What is left out because of what it is, is remarked on.
+/// The versions that may be in the merged index, in the order of the members. What is left out because of what it is, is remarked on.
 fn pick<'a>(
     members: &[MergeMember<'_>],
     read: &'a [Entries<'_>],
+    names: &mut Names<'a>,
     remarks: &mut Vec<(usize, String)>,
 ) -> Vec<Pick<'a>> {
-    let mut taken: HashSet<(Cow<'a, str>, Cow<'a, str>)> =
-        HashSet::with_capacity(read.iter().map(|entries| entries.versions.len()).sum());
-    let mut picks = Vec::with_capacity(taken.capacity());
+    let mut picks = Vec::with_capacity(read.iter().map(|entries| entries.versions.len()).sum());
     for (at, (member, entries)) in members.iter().zip(read).enumerate() {
         let mut refused = Refused {
             count: entries.lost,
@@ -78,29 +126,82 @@ fn pick<'a>(
                     continue;
                 }
             };
-            if member.is_anothers.is_some_and(|is| is(&name)) {
-                continue;
+            if member.is_anothers.is_none_or(|is| !is(&name)) {
+                picks.push(Pick {
+                    name: names.number(name),
+                    member: at as u32,
+                    version,
+                    entry,
+                });
             }
-            // A version that is held back is nobody else's to fill in for.
-            if !taken.insert((name.clone(), version.clone())) {
-                continue;
-            }
-            if member
-                .is_held
-                .is_some_and(|is_held| is_held(created(entries, entry)))
-            {
-                continue;
-            }
-            picks.push(Pick {
-                name,
-                version,
-                member: at,
-                entry,
-            });
         }
         remarks.extend(refused.remark().map(|remark| (at, remark)));
     }
     picks
+}
+
+/// The versions of one chart that no order tells apart (`1.0.0+a`, `1.0.0+b`), as far as they were met.
+#[derive(Default)]
+struct Equal<'v> {
+    first: &'v str,
+    others: HashSet<&'v str>,
+}
+
+impl<'v> Equal<'v> {
+    /// Whether this version, one of them or (unless it `goes_on`) the first of the next ones, is met for the first time.
+    fn is_first(&mut self, version: &'v str, goes_on: bool) -> bool {
+        if goes_on {
+            return version != self.first && self.others.insert(version);
+        }
+        self.first = version;
+        self.others.clear();
+        true
+    }
+}
+
+/// Which of the versions are in the merged index, in its order: charts by name, versions newest first, what is equal in the order of the
+/// members. Of those with one name and version the first stays, or none if that is held back: such a one is nobody else's to fill in for.
+fn choose(
+    members: &[MergeMember<'_>],
+    read: &[Entries<'_>],
+    picks: &[Pick<'_>],
+    names: &Names<'_>,
+) -> Vec<u32> {
+    let ranks = names.ranks();
+    let keys: Vec<(u32, Precedence<'_>)> = picks
+        .iter()
+        .map(|pick| {
+            let rank = ranks.get(pick.name as usize).copied().unwrap_or_default();
+            (rank, Precedence::of(&pick.version))
+        })
+        .collect();
+    let key = |at: u32| keys.get(at as usize);
+    let mut order: Vec<u32> = (0..picks.len() as u32).collect();
+    order.sort_by(|one, other| match (key(*one), key(*other)) {
+        (Some((name, version)), Some((other_name, other_version))) => name
+            .cmp(other_name)
+            .then_with(|| other_version.cmp(version)),
+        _ => Ordering::Equal,
+    });
+    let mut equal = Equal::default();
+    let mut before: Option<&(u32, Precedence<'_>)> = None;
+    order.retain(|at| {
+        let (Some(pick), Some(key)) = (picks.get(*at as usize), key(*at)) else {
+            return false;
+        };
+        let goes_on = before.is_some_and(|(name, version)| {
+            *name == key.0 && version.cmp(&key.1) == Ordering::Equal
+        });
+        before = Some(key);
+        let member = pick.member as usize;
+        let (Some(member), Some(entries)) = (members.get(member), read.get(member)) else {
+            return false;
+        };
+        let is_held =
+            |is_held: &dyn Fn(Option<UnixMillis>) -> bool| is_held(created(entries, pick.entry));
+        equal.is_first(&pick.version, goes_on) && !member.is_held.is_some_and(is_held)
+    });
+    order
 }
 
 fn text_of<'a>(entries: &'a Entries<'_>, span: Option<super::scan::Span>) -> Option<Cow<'a, str>> {
@@ -161,60 +262,39 @@ impl Refused {
     }
 }
 
-/// Charts by name, versions newest first, what is equal in the order of the members.
-fn sort(picks: &mut Vec<Pick<'_>>) {
-    let mut order: Vec<(Precedence<'_>, usize)> = picks
-        .iter()
-        .enumerate()
-        .map(|(at, pick)| (Precedence::of(&pick.version), at))
-        .collect();
-    order.sort_by(|(one, at), (other, other_at)| {
-        let name = |at: usize| picks.get(at).map_or("", |pick| &*pick.name);
-        name(*at)
-            .cmp(name(*other_at))
-            .then_with(|| other.cmp(one))
-            .then_with(|| at.cmp(other_at))
-    });
-    let order: Vec<usize> = order.into_iter().map(|(_, at)| at).collect();
-    let mut unsorted: Vec<Option<Pick<'_>>> = std::mem::take(picks).into_iter().map(Some).collect();
-    picks.extend(
-        order
-            .into_iter()
-            .filter_map(|at| unsorted.get_mut(at).and_then(Option::take)),
-    );
-}
-
-fn write_entries(
+/// Writes the versions, each with the name of its chart.
+fn write_entries<'p>(
     members: &[MergeMember<'_>],
     read: &[Entries<'_>],
-    picks: &[Pick<'_>],
+    picks: impl Iterator<Item = (&'p str, &'p Pick<'p>)>,
     out: &mut String,
 ) -> Result<(), (usize, Malformed)> {
-    if picks.is_empty() {
-        out.push_str("entries: {}\n");
-        return Ok(());
-    }
-    out.push_str("entries:\n");
     let resolvers: Vec<Resolver<'_>> = members
         .iter()
         .map(|member| Resolver::new(&member.document, member.links))
         .collect();
     let mut chart = None;
-    for pick in picks {
-        if chart != Some(&*pick.name) {
-            chart = Some(&*pick.name);
+    for (name, pick) in picks {
+        if chart.is_none() {
+            out.push_str("entries:\n");
+        }
+        if chart != Some(name) {
+            chart = Some(name);
             out.push_str("  ");
-            if is_plain_word(&pick.name) {
-                out.push_str(&pick.name);
+            if is_plain_word(name) {
+                out.push_str(name);
             } else {
-                quote_into(&pick.name, out);
+                quote_into(name, out);
             }
             out.push_str(":\n");
         }
-        if let (Some(entries), Some(resolver)) = (read.get(pick.member), resolvers.get(pick.member))
-        {
+        let member = pick.member as usize;
+        if let (Some(entries), Some(resolver)) = (read.get(member), resolvers.get(member)) {
             Copier::new(entries, pick.entry).copy(resolver, out);
         }
+    }
+    if chart.is_none() {
+        out.push_str("entries: {}\n");
     }
     for (at, member) in members.iter().enumerate() {
         member.links.end().map_err(|malformed| (at, malformed))?;
