@@ -6,78 +6,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ops::Range;
 
 use super::scalar::has_slash_escape;
 use super::scan::{Kind, Sink, Span, Style, check_depth};
-use super::shape::{
-    CREATED, DEPRECATED, NAME, Number, OTHERWISE, Shape, VERSION, is_endless, is_no_text, is_null,
-    number, truth,
-};
+use super::shape::{Number, OTHERWISE, Shape, is_endless, is_no_text, is_null, number, truth};
+use super::versions::{Edit, Entries, Entry, UNKNOWN, Unfit};
 use super::{index, instant, json, lines, normal};
 use crate::Malformed;
-
-/// The chart versions of one index.
-#[derive(Debug)]
-pub(super) struct Entries<'a> {
-    /// What all ranges are of: the document, or its normal form.
-    pub(super) text: Cow<'a, str>,
-    /// In document order.
-    pub(super) versions: Vec<Entry>,
-    /// What is written in other words, in document order.
-    pub(super) edits: Vec<Edit>,
-    /// `generated`.
-    pub(super) generated: Option<Span>,
-    /// Versions, or lists of them, that are not among these because they stand elsewhere (aliases).
-    pub(super) lost: usize,
-}
-
-/// One chart version.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: Option<Span>,
-    pub(super) version: Option<Span>,
-    pub(super) created: Option<Span>,
-    pub(super) is_deprecated: bool,
-    /// Its part of [`Entries::edits`].
-    pub(super) edits: Range<u32>,
-    /// Its lines, from the one with its dash to before what follows.
-    start: u32,
-    end: u32,
-    /// The column of its dash.
-    pub(super) column: u32,
-    /// Why Helm would refuse it, and with it the whole index.
-    pub(super) fault: Option<Box<str>>,
-}
-
-/// A scalar that is not copied as it stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Edit {
-    pub(super) span: Span,
-    /// A chart's URL; else a scalar that is put in quotes.
-    pub(super) is_link: bool,
-}
-
-impl Entry {
-    /// Its lines.
-    pub(super) fn lines(&self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    /// Takes the value of a field.
-    fn set(&mut self, field: u8, value: Span, is_true: bool) {
-        let of = match field % OTHERWISE {
-            NAME => &mut self.name,
-            VERSION => &mut self.version,
-            CREATED => &mut self.created,
-            DEPRECATED => return self.is_deprecated = is_true,
-            _ => return,
-        };
-        if field < OTHERWISE || of.is_none() {
-            *of = Some(value);
-        }
-    }
-}
 
 /// Reads the chart versions of an index.
 pub(super) fn of(body: &[u8]) -> Result<Entries<'_>, Malformed> {
@@ -162,8 +97,6 @@ struct Reader<'a> {
     is_unusual: bool,
 }
 
-/// The end, or the start, of a version where it is not known yet.
-const UNKNOWN: u32 = u32::MAX;
 /// The first byte of [`normal::ALIAS`].
 const ALIAS_BYTE: u8 = 0xee;
 /// The number of a key that has none.
@@ -201,7 +134,7 @@ impl<'a> Reader<'a> {
 
     fn fault(&mut self, what: impl FnOnce() -> String) {
         if let Some(entry) = &mut self.current {
-            entry.fault.get_or_insert_with(|| what().into());
+            entry.fault.get_or_insert_with(|| Box::new(Unfit(what())));
         }
     }
 
@@ -367,7 +300,7 @@ impl<'a> Reader<'a> {
             Shape::Text => {
                 let is_link = parent == Shape::Urls;
                 if is_link || (is_plain && is_no_text(raw)) {
-                    self.edits.push(Edit { span, is_link });
+                    self.edits.push(Edit::of(span, is_link));
                 }
                 true
             }
@@ -414,17 +347,7 @@ impl Sink for Reader<'_> {
         };
         if shape == Shape::Entry {
             let first = self.edits.len() as u32;
-            self.current = Some(Entry {
-                name: None,
-                version: None,
-                created: None,
-                is_deprecated: false,
-                edits: first..first,
-                start: UNKNOWN,
-                end: UNKNOWN,
-                column: 0,
-                fault: None,
-            });
+            self.current = Some(Entry::beginning(first));
         }
         self.open.push(Open {
             shape,
@@ -441,10 +364,9 @@ impl Sink for Reader<'_> {
             return;
         };
         if closed.shape == Shape::Entry
-            && let Some(mut entry) = self.current.take()
+            && let Some(entry) = self.current.take()
         {
             self.is_unusual |= entry.start == UNKNOWN;
-            entry.edits.end = self.edits.len() as u32;
             self.versions.push(entry);
             self.is_last_open = true;
         }

@@ -9,25 +9,30 @@ use std::collections::{HashMap, HashSet};
 
 use larder_core::UnixMillis;
 
-use super::entries::{self, Edit, Entries, Entry};
+use super::entries;
 use super::normal::{is_plain_word, quote_into};
 use super::rewrite::{Resolver, Written, instant};
 use super::scan::Style;
 use super::semver::Precedence;
 use super::shape::is_no_text;
+use super::versions::{Edit, Entries, Entry};
 use crate::{Derived, Malformed, MergeFault, MergeMember, Merged};
 
 /// The column of a version's dash in the merged index.
 const COLUMN: usize = 2;
 
-/// A chart version that may be in the merged index.
-struct Pick<'a> {
-    /// Its name's number.
+/// A chart version that may be in the merged index, by the numbers of its name, of its member and of itself there.
+#[derive(Clone, Copy)]
+struct Pick {
     name: u32,
-    /// Its member's.
     member: u32,
-    version: Cow<'a, str>,
-    entry: &'a Entry,
+    entry: u32,
+}
+
+impl Pick {
+    fn entry<'e>(self, entries: &'e Entries<'_>) -> Option<&'e Entry> {
+        entries.versions.get(self.entry as usize)
+    }
 }
 
 /// The names of all charts, each once: entries are told apart and sorted by a number.
@@ -79,18 +84,15 @@ pub(super) fn merge(members: &[MergeMember<'_>]) -> Result<Merged, MergeFault> {
         read.push(entries);
     }
     let (mut remarks, mut names) = (Vec::new(), Names::default());
-    let picks = pick(members, &read, &mut names, &mut remarks);
-    let order = choose(members, &read, &picks, &names);
+    let (picks, versions) = pick(members, &read, &mut names, &mut remarks);
+    let order = choose(members, &read, (&picks, &versions), &names);
+    drop(versions);
     let mut out = String::with_capacity(members.iter().map(|m| m.document.body.len()).sum());
     out.push_str("apiVersion: v1\n");
     let chosen = order.iter().filter_map(|at| picks.get(*at as usize));
-    write_entries(
-        members,
-        &read,
-        chosen.map(|pick| (names.of(pick.name), pick)),
-        &mut out,
-    )
-    .map_err(|(member, malformed)| MergeFault { member, malformed })?;
+    let chosen = chosen.map(|pick| (names.of(pick.name), *pick));
+    write_entries(members, &read, chosen, &mut out)
+        .map_err(|(member, malformed)| MergeFault { member, malformed })?;
     if let Some(generated) = generated(&read) {
         out.push_str("generated: ");
         quote_into(&generated, &mut out);
@@ -105,20 +107,22 @@ pub(super) fn merge(members: &[MergeMember<'_>]) -> Result<Merged, MergeFault> {
     })
 }
 
-/// The versions that may be in the merged index, in the order of the members. What is left out because of what it is, is remarked on.
+/// The versions that may be in the merged index, in the order of the members, and what each calls itself. What is left out because of what
+/// it is, is remarked on.
 fn pick<'a>(
     members: &[MergeMember<'_>],
     read: &'a [Entries<'_>],
     names: &mut Names<'a>,
     remarks: &mut Vec<(usize, String)>,
-) -> Vec<Pick<'a>> {
-    let mut picks = Vec::with_capacity(read.iter().map(|entries| entries.versions.len()).sum());
+) -> (Vec<Pick>, Vec<Cow<'a, str>>) {
+    let all = read.iter().map(|entries| entries.versions.len()).sum();
+    let (mut picks, mut versions) = (Vec::with_capacity(all), Vec::with_capacity(all));
     for (at, (member, entries)) in members.iter().zip(read).enumerate() {
         let mut refused = Refused {
             count: entries.lost,
             first: None,
         };
-        for entry in &entries.versions {
+        for (number, entry) in entries.versions.iter().enumerate() {
             let (name, version) = match named(entries, entry) {
                 Ok(named) => named,
                 Err(why) => {
@@ -130,14 +134,14 @@ fn pick<'a>(
                 picks.push(Pick {
                     name: names.number(name),
                     member: at as u32,
-                    version,
-                    entry,
+                    entry: number as u32,
                 });
+                versions.push(version);
             }
         }
         remarks.extend(refused.remark().map(|remark| (at, remark)));
     }
-    picks
+    (picks, versions)
 }
 
 /// The versions of one chart that no order tells apart (`1.0.0+a`, `1.0.0+b`), as far as they were met.
@@ -164,16 +168,15 @@ impl<'v> Equal<'v> {
 fn choose(
     members: &[MergeMember<'_>],
     read: &[Entries<'_>],
-    picks: &[Pick<'_>],
+    (picks, versions): (&[Pick], &[Cow<'_, str>]),
     names: &Names<'_>,
 ) -> Vec<u32> {
     let ranks = names.ranks();
+    let rank = |pick: &Pick| ranks.get(pick.name as usize).copied().unwrap_or_default();
     let keys: Vec<(u32, Precedence<'_>)> = picks
         .iter()
-        .map(|pick| {
-            let rank = ranks.get(pick.name as usize).copied().unwrap_or_default();
-            (rank, Precedence::of(&pick.version))
-        })
+        .zip(versions)
+        .map(|(pick, version)| (rank(pick), Precedence::of(version)))
         .collect();
     let key = |at: u32| keys.get(at as usize);
     let mut order: Vec<u32> = (0..picks.len() as u32).collect();
@@ -186,20 +189,23 @@ fn choose(
     let mut equal = Equal::default();
     let mut before: Option<&(u32, Precedence<'_>)> = None;
     order.retain(|at| {
-        let (Some(pick), Some(key)) = (picks.get(*at as usize), key(*at)) else {
+        let number = *at as usize;
+        let (Some(pick), Some(version), Some(key)) =
+            (picks.get(number), versions.get(number), key(*at))
+        else {
             return false;
         };
         let goes_on = before.is_some_and(|(name, version)| {
             *name == key.0 && version.cmp(&key.1) == Ordering::Equal
         });
         before = Some(key);
-        let member = pick.member as usize;
-        let (Some(member), Some(entries)) = (members.get(member), read.get(member)) else {
-            return false;
+        let is_held = || {
+            let member = pick.member as usize;
+            let is_held = members.get(member)?.is_held?;
+            let entries = read.get(member)?;
+            Some(is_held(created(entries, pick.entry(entries)?)))
         };
-        let is_held =
-            |is_held: &dyn Fn(Option<UnixMillis>) -> bool| is_held(created(entries, pick.entry));
-        equal.is_first(&pick.version, goes_on) && !member.is_held.is_some_and(is_held)
+        equal.is_first(version, goes_on) && !is_held().unwrap_or(false)
     });
     order
 }
@@ -217,7 +223,7 @@ fn named<'a>(
     entry: &'a Entry,
 ) -> Result<(Cow<'a, str>, Cow<'a, str>), &'a str> {
     if let Some(fault) = &entry.fault {
-        return Err(fault);
+        return Err(&fault.0);
     }
     let name = text_of(entries, entry.name).ok_or("it has no name")?;
     let version = text_of(entries, entry.version).ok_or("it has no version")?;
@@ -266,7 +272,7 @@ impl Refused {
 fn write_entries<'p>(
     members: &[MergeMember<'_>],
     read: &[Entries<'_>],
-    picks: impl Iterator<Item = (&'p str, &'p Pick<'p>)>,
+    picks: impl Iterator<Item = (&'p str, Pick)>,
     out: &mut String,
 ) -> Result<(), (usize, Malformed)> {
     let resolvers: Vec<Resolver<'_>> = members
@@ -289,8 +295,11 @@ fn write_entries<'p>(
             out.push_str(":\n");
         }
         let member = pick.member as usize;
-        if let (Some(entries), Some(resolver)) = (read.get(member), resolvers.get(member)) {
-            Copier::new(entries, pick.entry).copy(resolver, out);
+        if let (Some(entries), Some(resolver)) = (read.get(member), resolvers.get(member))
+            && let Some(entry) = pick.entry(entries)
+        {
+            let edits = entries.edits_of(pick.entry as usize);
+            Copier::new(entries, entry, edits).copy(resolver, out);
         }
     }
     if chart.is_none() {
@@ -314,13 +323,12 @@ struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    fn new(entries: &'a Entries<'_>, entry: &'a Entry) -> Self {
+    fn new(entries: &'a Entries<'_>, entry: &'a Entry, edits: &'a [Edit]) -> Self {
         let column = entry.column as usize;
-        let edits = entry.edits.start as usize..entry.edits.end as usize;
         Self {
             text: &entries.text,
             entry,
-            edits: entries.edits.get(edits).unwrap_or_default(),
+            edits,
             gains: COLUMN.saturating_sub(column),
             loses: column.saturating_sub(COLUMN),
             is_line_start: true,
@@ -331,11 +339,12 @@ impl<'a> Copier<'a> {
         let lines = self.entry.lines();
         let mut at = lines.start;
         for edit in self.edits {
-            let Some((range, value)) = edit.span.decode(self.text) else {
+            let span = edit.span();
+            let Some((range, value)) = span.decode(self.text) else {
                 resolver.cannot_read();
                 continue;
             };
-            let is_bare = edit.span.style == Style::Plain && is_no_text(&value);
+            let is_bare = span.style == Style::Plain && is_no_text(&value);
             let written = if edit.is_link {
                 resolver.written(&value)
             } else {
@@ -344,11 +353,11 @@ impl<'a> Copier<'a> {
             match written {
                 Some(Written::Path(path)) => {
                     self.piece(at..range.start, out);
-                    edit.span.encode_into(&[resolver.base(), &path], out);
+                    span.encode_into(&[resolver.base(), &path], out);
                 }
                 Some(Written::Elsewhere(url)) => {
                     self.piece(at..range.start, out);
-                    edit.span.encode_into(&[url.as_str()], out);
+                    span.encode_into(&[url.as_str()], out);
                 }
                 None if is_bare => {
                     self.piece(at..range.start, out);
