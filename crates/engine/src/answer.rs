@@ -106,7 +106,7 @@ pub struct HotTicket {
     pub(crate) others: Vec<Other>,
     /// When the copy stops being fresh; `None` = never.
     pub fresh_until: Option<UnixMillis>,
-    /// When it is to be found out anew whose the copy is; `None` = never. Clients are not told.
+    /// When it is to be found out anew whose the copy is, or what may be said of it; `None` = never. Clients are not told.
     pub(crate) whose_until: Option<UnixMillis>,
     /// `Age` counts from here.
     pub contacted_at: UnixMillis,

@@ -270,7 +270,7 @@ fn is_external(entry: &RepositoryState, path: &ArtifactPath) -> bool {
 }
 
 /// A path as a format is asked what it means.
-fn parts<'a>(
+pub(crate) fn parts<'a>(
     entry: &'a RepositoryState,
     request: &'a ArtifactRequest<'_>,
     path: &'a ArtifactPath,

@@ -1,8 +1,9 @@
 //! The versions of a chart with what people are told of them: dates, and which are deprecated.
 
-use super::entries::{self, Entries, Entry};
+use super::entries;
 use super::rewrite::{Resolver, instant};
 use super::scan::Span;
+use super::versions::{Edit, Entries, Entry};
 use super::{Helm, is_index};
 use crate::{Browsed, Document, DocumentFormat as _, Links, Malformed, PartOf, Release, Releases};
 
@@ -30,10 +31,11 @@ impl Browsed for Helm {
         let resolver = Resolver::new(document, links);
         let entries = entries::of(document.body)?;
         let mut found = Releases::default();
-        for entry in &entries.versions {
+        for (number, entry) in entries.versions.iter().enumerate() {
             links.meter().count()?;
             if text(&entries, entry.name).as_deref() == Some(name) {
-                for release in files(&entries, entry, &resolver) {
+                let edits = entries.edits_of(number);
+                for release in files(&entries, entry, edits, &resolver) {
                     links.meter().keep(release.weight())?;
                     found.releases.push(release);
                 }
@@ -50,7 +52,12 @@ fn text(entries: &Entries<'_>, span: Option<Span>) -> Option<String> {
 }
 
 /// The files of one version: what its links lead to, as far as larder carries them.
-fn files(entries: &Entries<'_>, entry: &Entry, resolver: &Resolver<'_>) -> Vec<Release> {
+fn files(
+    entries: &Entries<'_>,
+    entry: &Entry,
+    edits: &[Edit],
+    resolver: &Resolver<'_>,
+) -> Vec<Release> {
     let Some(version) = text(entries, entry.version) else {
         return Vec::new();
     };
@@ -61,11 +68,10 @@ fn files(entries: &Entries<'_>, entry: &Entry, resolver: &Resolver<'_>) -> Vec<R
         yanked: None,
         deprecated: entry.is_deprecated.then(String::new),
     };
-    let edits = entry.edits.start as usize..entry.edits.end as usize;
-    let links = entries.edits.get(edits).unwrap_or_default().iter();
-    let files: Vec<Release> = links
+    let files: Vec<Release> = edits
+        .iter()
         .filter(|edit| edit.is_link)
-        .filter_map(|edit| resolver.url_and_key(&text(entries, Some(edit.span))?))
+        .filter_map(|edit| resolver.url_and_key(&text(entries, Some(edit.span()))?))
         .map(|(_, path)| release(path))
         .collect();
     if files.is_empty() {

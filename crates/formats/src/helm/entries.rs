@@ -6,64 +6,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ops::Range;
 
 use super::scalar::has_slash_escape;
-use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
-use super::shape::{
-    CREATED, DEPRECATED, NAME, Number, Shape, VERSION, is_endless, is_no_text, is_null, number,
-    truth,
-};
+use super::scan::{Kind, Sink, Span, Style, check_depth};
+use super::shape::{Number, OTHERWISE, Shape, is_endless, is_no_text, is_null, number, truth};
+use super::versions::{Edit, Entries, Entry, UNKNOWN, Unfit};
 use super::{index, instant, json, lines, normal};
 use crate::Malformed;
-
-/// The chart versions of one index.
-#[derive(Debug)]
-pub(super) struct Entries<'a> {
-    /// What all ranges are of: the document, or its normal form.
-    pub(super) text: Cow<'a, str>,
-    /// In document order.
-    pub(super) versions: Vec<Entry>,
-    /// What is written in other words, in document order.
-    pub(super) edits: Vec<Edit>,
-    /// `generated`.
-    pub(super) generated: Option<Span>,
-    /// Versions, or lists of them, that are not among these because they stand elsewhere (aliases).
-    pub(super) lost: usize,
-}
-
-/// One chart version.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: Option<Span>,
-    pub(super) version: Option<Span>,
-    pub(super) created: Option<Span>,
-    pub(super) is_deprecated: bool,
-    /// Its part of [`Entries::edits`].
-    pub(super) edits: Range<u32>,
-    /// Its lines, from the one with its dash to before what follows.
-    start: u32,
-    end: u32,
-    /// The column of its dash.
-    pub(super) column: u32,
-    /// Why Helm would refuse it, and with it the whole index.
-    pub(super) fault: Option<Box<str>>,
-}
-
-/// A scalar that is not copied as it stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Edit {
-    pub(super) span: Span,
-    /// A chart's URL; else a scalar that is put in quotes.
-    pub(super) is_link: bool,
-}
-
-impl Entry {
-    /// Its lines.
-    pub(super) fn lines(&self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-}
 
 /// Reads the chart versions of an index.
 pub(super) fn of(body: &[u8]) -> Result<Entries<'_>, Malformed> {
@@ -74,7 +23,7 @@ pub(super) fn of(body: &[u8]) -> Result<Entries<'_>, Malformed> {
     if text.trim_ascii_start().starts_with('{') {
         let mut writer = normal::Writer::of_json(text);
         if json::read(text, &mut writer)? {
-            return of_normal(writer.finish());
+            return of_normal(writer.finish(), true);
         }
     }
     let mut reader = Reader::new(text);
@@ -91,11 +40,12 @@ pub(super) fn of(body: &[u8]) -> Result<Entries<'_>, Malformed> {
     drop(reader);
     let mut writer = normal::Writer::of_yaml(text);
     super::events::read(text, &mut writer)?;
-    of_normal(writer.finish())
+    of_normal(writer.finish(), false)
 }
 
-fn of_normal((text, lost): (String, usize)) -> Result<Entries<'static>, Malformed> {
+fn of_normal((text, lost): (String, usize), is_json: bool) -> Result<Entries<'static>, Malformed> {
     let mut reader = Reader::new(&text);
+    reader.is_json = is_json;
     if !lines::read(&text, &mut reader)? || reader.is_unusual {
         return Err(Malformed(
             "index.yaml is written in a way that cannot be merged".to_owned(),
@@ -127,13 +77,15 @@ struct Open<'a> {
     /// In a mapping: what the value that comes next is to be, and the number of its key.
     awaited: Option<(u8, Shape)>,
     /// The numbers of the keys that were read.
-    fields: u32,
+    fields: u64,
     /// The keys of a mapping whose keys have no number.
     keys: HashSet<Same<'a>>,
 }
 
 struct Reader<'a> {
     text: &'a str,
+    /// In JSON Helm takes keys in their order, and the merged index is none.
+    is_json: bool,
     versions: Vec<Entry>,
     edits: Vec<Edit>,
     generated: Option<Span>,
@@ -145,8 +97,8 @@ struct Reader<'a> {
     is_unusual: bool,
 }
 
-/// The end, or the start, of a version where it is not known yet.
-const UNKNOWN: u32 = u32::MAX;
+/// The first byte of [`normal::ALIAS`].
+const ALIAS_BYTE: u8 = 0xee;
 /// The number of a key that has none.
 const NO_FIELD: u8 = u8::MAX;
 
@@ -154,6 +106,7 @@ impl<'a> Reader<'a> {
     fn new(text: &'a str) -> Self {
         Self {
             text,
+            is_json: false,
             versions: Vec::new(),
             edits: Vec::new(),
             generated: None,
@@ -181,7 +134,7 @@ impl<'a> Reader<'a> {
 
     fn fault(&mut self, what: impl FnOnce() -> String) {
         if let Some(entry) = &mut self.current {
-            entry.fault.get_or_insert_with(|| what().into());
+            entry.fault.get_or_insert_with(|| Box::new(Unfit(what())));
         }
     }
 
@@ -242,7 +195,7 @@ impl<'a> Reader<'a> {
             self.decoded(span).unwrap_or(Cow::Borrowed(raw))
         };
         let awaited = if shape.has_fields() {
-            if let Some((field, value)) = shape.field(key.as_bytes()) {
+            if let Some((field, value)) = self.field(shape, &key) {
                 if fields & (1 << field) != 0 {
                     self.fault(|| format!("the key {} stands twice", shown(&key)));
                 }
@@ -284,6 +237,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// As [`Shape::field`]. In JSON there is one number for all spellings.
+    fn field(&self, shape: Shape, key: &str) -> Option<(u8, Shape)> {
+        let (field, value) = shape.field(key.as_bytes())?;
+        let is_one = self.is_json;
+        Some((if is_one { field % OTHERWISE } else { field }, value))
+    }
+
     fn check_escapes(&mut self, span: Span) {
         let raw = self.raw(span);
         if span.style == Style::Double && has_slash_escape(raw) {
@@ -320,18 +280,14 @@ impl<'a> Reader<'a> {
         let raw = self.text.get(span.range()).unwrap_or_default();
         let is_plain = span.style == Style::Plain;
         if parent == Shape::Entry {
-            match field {
-                NAME => entry.name = Some(span),
-                VERSION => entry.version = Some(span),
-                CREATED => entry.created = Some(span),
-                DEPRECATED => entry.is_deprecated = is_plain && truth(raw) == Some(true),
-                _ => {}
-            }
+            entry.set(field, span, is_plain && truth(raw) == Some(true));
         }
         // Without a line break at its end its text has none, whatever its header says; in another place it would get one.
         self.is_unusual |= span.style == Style::Block && span.end as usize == self.text.len();
         self.check_escapes(span);
-        if raw.contains(normal::ALIAS) && self.decoded(span).as_deref() == Some(normal::ALIAS) {
+        if memchr::memchr(ALIAS_BYTE, raw.as_bytes()).is_some()
+            && self.decoded(span).as_deref() == Some(normal::ALIAS)
+        {
             self.fault(|| {
                 "it is written with YAML aliases or !!binary, which larder does not follow"
                     .to_owned()
@@ -344,7 +300,7 @@ impl<'a> Reader<'a> {
             Shape::Text => {
                 let is_link = parent == Shape::Urls;
                 if is_link || (is_plain && is_no_text(raw)) {
-                    self.edits.push(Edit { span, is_link });
+                    self.edits.push(Edit::of(span, is_link));
                 }
                 true
             }
@@ -369,11 +325,7 @@ impl<'a> Reader<'a> {
 
 impl Sink for Reader<'_> {
     fn start(&mut self, kind: Kind) -> Result<(), Malformed> {
-        if self.open.len() >= MAX_DEPTH {
-            return Err(Malformed(format!(
-                "index.yaml is nested more than {MAX_DEPTH} levels deep"
-            )));
-        }
+        check_depth(self.open.len())?;
         let expected = match self.open.last_mut() {
             None => Shape::Root,
             Some(open) if open.is_mapping => {
@@ -395,17 +347,7 @@ impl Sink for Reader<'_> {
         };
         if shape == Shape::Entry {
             let first = self.edits.len() as u32;
-            self.current = Some(Entry {
-                name: None,
-                version: None,
-                created: None,
-                is_deprecated: false,
-                edits: first..first,
-                start: UNKNOWN,
-                end: UNKNOWN,
-                column: 0,
-                fault: None,
-            });
+            self.current = Some(Entry::beginning(first));
         }
         self.open.push(Open {
             shape,
@@ -422,10 +364,9 @@ impl Sink for Reader<'_> {
             return;
         };
         if closed.shape == Shape::Entry
-            && let Some(mut entry) = self.current.take()
+            && let Some(entry) = self.current.take()
         {
             self.is_unusual |= entry.start == UNKNOWN;
-            entry.edits.end = self.edits.len() as u32;
             self.versions.push(entry);
             self.is_last_open = true;
         }

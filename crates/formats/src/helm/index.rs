@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
+use super::scan::{Kind, Sink, Span, Style, check_depth};
 use super::{events, json, lines};
 use crate::{Document, Malformed, Meter};
 
@@ -254,11 +254,7 @@ impl<'a, 'm> Builder<'a, 'm> {
 
 impl Sink for Builder<'_, '_> {
     fn start(&mut self, kind: Kind) -> Result<(), Malformed> {
-        if self.open.len() >= MAX_DEPTH {
-            return Err(Malformed(format!(
-                "index.yaml is nested more than {MAX_DEPTH} levels deep"
-            )));
-        }
+        check_depth(self.open.len())?;
         let is_mapping = kind == Kind::Mapping;
         let (part, is_merged) = self.part(is_mapping);
         self.take_anchor(!matches!(part, Part::Root | Part::Other));

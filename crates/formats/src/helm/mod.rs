@@ -10,7 +10,7 @@
 //! | `names` | the names of all charts, those included of which nothing else can be read |
 //! | `instant` | what a point in time may look like |
 //! | `scalar` | what a scalar's text means, and how to write another in its place |
-//! | `entries`, `normal`, `shape`, `semver`, `merge` | the indexes of several repositories as one: each version's lines, and what Helm expects in them |
+//! | `versions`, `entries`, `normal`, `shape`, `semver`, `merge` | the indexes of several repositories as one: each version's lines, and what Helm expects in them |
 //! | `rewrite` | which URL leads where: derivation and claims |
 
 mod browsed;
@@ -28,6 +28,7 @@ mod scalar;
 mod scan;
 mod semver;
 mod shape;
+mod versions;
 
 use std::collections::HashSet;
 

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
+use super::scan::{Kind, Sink, Span, Style, check_depth};
 use super::shape::is_null;
 use super::{events, index, json, lines, normal};
 use crate::Malformed;
@@ -169,11 +169,7 @@ impl<'a> Names<'a> {
 
 impl Sink for Names<'_> {
     fn start(&mut self, kind: Kind) -> Result<(), Malformed> {
-        if self.open.len() >= MAX_DEPTH {
-            return Err(Malformed(format!(
-                "index.yaml is nested more than {MAX_DEPTH} levels deep"
-            )));
-        }
+        check_depth(self.open.len())?;
         self.has_something();
         let is_mapping = kind == Kind::Mapping;
         let (part, is_merged, chart) = self.part(is_mapping);

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use memchr::memchr3;
 
-use super::scan::{Kind, MAX_DEPTH, Sink, Span, Style};
+use super::scan::{Kind, Sink, Span, Style, check_depth};
 use super::shape::{Shape, is_no_text, is_null};
 use crate::Malformed;
 
@@ -182,11 +182,7 @@ impl<'a> Writer<'a> {
 
 impl Sink for Writer<'_> {
     fn start(&mut self, kind: Kind) -> Result<(), Malformed> {
-        if self.open.len() + self.skipped >= MAX_DEPTH {
-            return Err(Malformed(format!(
-                "index.yaml is nested more than {MAX_DEPTH} levels deep"
-            )));
-        }
+        check_depth(self.open.len() + self.skipped)?;
         if self.skipped > 0 {
             self.skipped += 1;
             return Ok(());

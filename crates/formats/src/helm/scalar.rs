@@ -113,21 +113,28 @@ fn end_of_line(line: &str) -> (&str, bool) {
     }
 }
 
-/// The one line of a block scalar whose value is that line: `>-` or `|-`, without a final line break.
+/// The one line of a block scalar whose value is that line: without a final line break, because its header says so (`>-`, `|2-`, `|- # …`)
+/// or because the document ends there.
 fn block_line(text: &str, range: Range<usize>) -> Option<(Range<usize>, Cow<'_, str>)> {
     let body = text.get(range.clone())?;
     let line = body.trim_ascii();
     let start = range.start + body.len() - body.trim_ascii_start().len();
-    let header = text
-        .get(..start)?
-        .trim_end_matches(' ')
-        .strip_suffix('\n')?
-        .rsplit('\n')
-        .next()?
-        .trim_ascii_end();
-    let strips = (header.ends_with(">-") || header.ends_with("|-")) && !header.contains('#');
+    let before = text.get(..start)?.trim_end_matches(' ');
+    let header = before.strip_suffix('\n')?.rsplit('\n').next()?;
+    let is_cut = range.end == text.len() && !text.trim_end_matches(' ').ends_with(['\n', '\r']);
+    let strips = block_indicators(header)?.contains('-') || is_cut;
     let single = !line.is_empty() && !line.contains(['\n', '\r']);
     (strips && single).then(|| (start..start + line.len(), Cow::Borrowed(line)))
+}
+
+/// What a block scalar's header says behind its `|` or `>`, in the line that it ends, with or without a comment.
+fn block_indicators(line: &str) -> Option<&str> {
+    let comment = [" #", "\t#"].into_iter().filter_map(|sign| line.find(sign));
+    let header = line.get(..comment.min().unwrap_or(line.len()))?;
+    let token = header.trim_ascii_end().rsplit(BLANKS).next()?;
+    let indicators = token.strip_prefix(['|', '>'])?;
+    let is_one = |c: char| matches!(c, '+' | '-' | '1'..='9');
+    indicators.chars().all(is_one).then_some(indicators)
 }
 
 /// Whether a text in double quotes has the escape `\/`, which JSON and YAML 1.2 know and Helm's reader of YAML refuses.
@@ -277,13 +284,24 @@ mod tests {
                 .map(|(range, _)| text[range].to_owned())
         };
         assert_eq!(value("- >-\n    x.tgz\n").as_deref(), Some("x.tgz"));
-        assert_eq!(value("|-  \n  x\n").as_deref(), Some("x"));
+        for text in [
+            "|-  \n  x\n",
+            "|- # a comment\n  x\n",
+            "- &a !!str |1-\n  x\n",
+            "a: >-2\t# |\r\n   x\r\n",
+            "|\n  x",
+            "|+\n  x",
+        ] {
+            assert_eq!(value(text).as_deref(), Some("x"), "{text:?}");
+        }
         for text in [
             "|\n  x\n",
             "|+\n  x\n",
+            "|1+\n  x\n",
             ">-\n  x\n  y\n",
             "|-\n\n  x\n",
             "| # >-\n  x\n",
+            "|\n  x\n  ",
         ] {
             assert_eq!(value(text), None, "{text:?}");
         }

@@ -7,7 +7,17 @@ use std::ops::Range;
 use crate::Malformed;
 
 /// Deepest nesting that is read (hazard R3); Helm's own indexes use seven levels.
-pub(super) const MAX_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 64;
+
+/// Whether there may be one more collection within so many open ones.
+pub(super) fn check_depth(open: usize) -> Result<(), Malformed> {
+    if open >= MAX_DEPTH {
+        return Err(Malformed(format!(
+            "index.yaml is nested more than {MAX_DEPTH} levels deep"
+        )));
+    }
+    Ok(())
+}
 
 /// How a scalar is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,17 +41,24 @@ pub(super) const NAME: u8 = 0;
 pub(super) const VERSION: u8 = 1;
 pub(super) const CREATED: u8 = 2;
 pub(super) const DEPRECATED: u8 = 21;
+/// What the number of a field is greater by where its key is spelt in another case. Helm takes keys in the order of their bytes and the
+/// last of one field, which is the usual one.
+pub(super) const OTHERWISE: u8 = 32;
 
 impl Shape {
     /// The number of a key in a mapping of this shape, and what its value is expected to be; `None` for a key that Helm does not know.
     /// Go's JSON reader does not tell upper from lower case.
     pub(super) fn field(self, key: &[u8]) -> Option<(u8, Self)> {
-        match self {
-            Self::Entry => entry(key).or_else(|| entry(&key.to_ascii_lowercase())),
-            Self::Maintainer => maintainer(key).or_else(|| maintainer(&key.to_ascii_lowercase())),
-            Self::Dependency => dependency(key).or_else(|| dependency(&key.to_ascii_lowercase())),
-            _ => None,
-        }
+        let known = match self {
+            Self::Entry => entry,
+            Self::Maintainer => maintainer,
+            Self::Dependency => dependency,
+            _ => return None,
+        };
+        known(key).or_else(|| {
+            let (field, shape) = known(&key.to_ascii_lowercase())?;
+            Some((field + OTHERWISE, shape))
+        })
     }
 
     /// What the value of a key of the index itself is expected to be; `None` for one that does not matter.
@@ -283,6 +290,10 @@ pub(super) fn is_no_text(text: &str) -> bool {
 }
 
 fn is_number(text: &str) -> bool {
+    // Most of what begins with a digit is a version.
+    if text.bytes().filter(|b| *b == b'.').count() > 1 && !text.contains(':') {
+        return false;
+    }
     let digits: String = text.chars().filter(|c| *c != '_').collect();
     let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(&digits);
     let lower = unsigned.to_ascii_lowercase();

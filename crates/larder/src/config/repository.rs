@@ -234,11 +234,20 @@ fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut R
         .chain(local_only)
         .filter(|key| section.node(key).is_some() && !is_shared(key))
     {
+        let more = match kind {
+            RepositoryKind::Virtual if key.starts_with("quarantine_") => {
+                "; it holds back what its members hold back: write the key at each of them"
+            }
+            RepositoryKind::Virtual if *key == "cache" => {
+                "; what it shows is kept as long as its members keep theirs"
+            }
+            _ => "",
+        };
         let kind = kind.as_str();
         report.warning(
             section.key_place(key),
             format!(
-                "`{}` has no effect: this is a {kind} repository",
+                "`{}` has no effect: this is a {kind} repository{more}",
                 section.path(key)
             ),
         );

@@ -1,9 +1,12 @@
 //! The address itself: conditions, codings, ranges, methods, pages, and the members' files below it.
 
-use larder_testkit::Origin;
+use std::time::{Duration, Instant};
+
+use larder_testkit::{Behaviour, Origin, Resource};
+use rustix::process::Signal;
 
 use crate::support::packages::entry;
-use crate::support::{TestLarder, client, get, raw, send};
+use crate::support::{Answer, PATIENCE, TestLarder, client, get, raw, send};
 use crate::{all, archive, index, of, put_charts, two, urls};
 
 /// The status of a request target that is sent as it stands.
@@ -26,7 +29,7 @@ async fn the_merged_index_is_an_artifact_like_any_other() {
     put_charts(&other, "/", "two", &[("redis", "20.1.0")]);
     let larder = TestLarder::start(&two(&one, &other, "", "")).await;
     let url = of(&larder, "all", "index.yaml");
-    let whole = index(&larder).await;
+    let whole = dated_index(&larder).await;
     larder.hit(&url).await;
     let tag = whole.header("etag").to_owned();
     for _ in 0..2 {
@@ -67,6 +70,60 @@ async fn the_merged_index_is_an_artifact_like_any_other() {
     );
     assert_eq!(hit.header("x-content-type-options"), "nosniff");
     assert_eq!(one.count("GET", "/index.yaml"), 1);
+}
+
+/// The merged index with its date, which is told when it can be no other's.
+async fn dated_index(larder: &TestLarder) -> Answer {
+    for _ in 0..100 {
+        let answer = index(larder).await;
+        if !answer.header("last-modified").is_empty() {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no date is told");
+}
+
+/// RFC 9110 section 8.8.2.2: a date is no validator of two bodies.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_merged_indexes_of_one_second_have_no_date_in_common() {
+    let (one, other) = (Origin::start().await, Origin::start().await);
+    let versions = ["1.0.0", "2.0.0", "3.0.0", "4.0.0"];
+    put_charts(&one, "/", "one", &[("vault", versions[0])]);
+    put_charts(&other, "/", "two", &[("redis", "20.1.0")]);
+    let config = |keys: &str| two(&one, &other, "cache: { mutable_ttl: 0 }", keys);
+    let mut larder = TestLarder::start(&config("")).await;
+    let url = of(&larder, "all", "index.yaml");
+    let mut told = Vec::new();
+    for version in versions {
+        put_charts(&one, "/", "one", &[("vault", version)]);
+        let answer = index(&larder).await;
+        assert!(answer.text().contains(version), "{version}");
+        told.push(["date", "last-modified"].map(|name| answer.header(name).to_owned()));
+    }
+    told.pop();
+    let last = dated_index(&larder).await;
+    let date = last.header("last-modified").to_owned();
+    for earlier in told.iter().flatten().filter(|told| !told.is_empty()) {
+        let range = [("Range", "bytes=0-9"), ("If-Range", earlier)];
+        assert_eq!(send("GET", &url, &range).await.status, 200, "{earlier}");
+        let since = [("If-Modified-Since", &**earlier)];
+        assert_eq!(send("GET", &url, &since).await.status, 200, "{earlier}");
+    }
+    let range = [("Range", "bytes=0-9"), ("If-Range", &*date)];
+    assert_eq!(send("GET", &url, &range).await.status, 206);
+    let since = [("If-Modified-Since", &*date)];
+    assert_eq!(send("GET", &url, &since).await.status, 304);
+    // Its links are other bytes, too.
+    larder.write_config(&config("member_urls: virtual"));
+    larder.signal(Signal::HUP);
+    let start = Instant::now();
+    while !index(&larder).await.text().contains("/_m/") {
+        assert!(start.elapsed() < PATIENCE, "not reloaded");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(send("GET", &url, &range).await.status, 200);
+    assert_eq!(send("GET", &url, &since).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,6 +228,93 @@ async fn a_file_is_served_from_the_first_member_that_names_it() {
     one.stop().await;
     let down = get(&of(&larder, "all", "redis-20.1.0.tgz")).await;
     assert_eq!(down.status, 502, "{}", down.text());
+}
+
+/// A link may have a query of its own, which is part of the file's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_a_query_is_that_of_the_member_whose_index_names_it_so() {
+    let (one, other) = (Origin::start().await, Origin::start().await);
+    let own = Origin::start().await;
+    put_charts(&one, "/", "one", &[("redis", "20.1.0")]);
+    put_charts(&own, "/", "own", &[("acme", "1.0.0")]);
+    let links =
+        ["vault-0.27.0.tgz", "download.tgz"].map(|file| other.url(&format!("/{file}?key=1")));
+    let index = format!(
+        "apiVersion: v1\nentries:\n  vault:\n  - name: vault\n    urls:\n    - {}\n    version: 0.27.0\n  \
+         acme:\n  - name: acme\n    urls:\n    - {}\n    version: 9.9.9\n",
+        links[0], links[1]
+    );
+    other.put("/index.yaml", Resource::new(index));
+    for (origin, body) in [(&one, "one's"), (&other, "two's")] {
+        for file in ["vault-0.27.0.tgz", "download.tgz"] {
+            origin.put(&format!("/{file}"), Resource::new(body));
+        }
+    }
+    let config = format!(
+        "remotes:\n{}{}{}{}",
+        entry("one", "helm", &one, ""),
+        entry("two", "helm", &other, ""),
+        entry("own", "helm", &own, "authoritative: true"),
+        all("all", &["one", "two", "own"], "member_urls: virtual")
+    );
+    let larder = TestLarder::start(&config).await;
+    for path in ["vault-0.27.0.tgz?key=1", "_m/two/vault-0.27.0.tgz?key=1"] {
+        let answer = get(&of(&larder, "all", path)).await;
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, "two's".to_owned()),
+            "{path}"
+        );
+    }
+    // What its index calls by the name of a chart of another's is nothing that it gives.
+    let anothers = get(&of(&larder, "all", "_m/two/download.tgz?key=1")).await;
+    assert_eq!(anothers.status, 404, "{}", anothers.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_do_not_answer_hold_a_file_up_as_long_as_one_does() {
+    let silent = [
+        Origin::start().await,
+        Origin::start().await,
+        Origin::start().await,
+    ];
+    let last = Origin::start().await;
+    put_charts(&last, "/", "last", &[("vault", "0.27.0")]);
+    let mut config = "remotes:\n".to_owned();
+    for (number, origin) in silent.iter().enumerate() {
+        origin.behave("/index.yaml", Behaviour::StallHead(Duration::from_secs(60)));
+        config += &entry(
+            &format!("m{number}"),
+            "helm",
+            origin,
+            "timeouts: { read: 3 }",
+        );
+    }
+    config += &entry("last", "helm", &last, "");
+    config += &all("all", &["m0", "m1", "m2", "last"], "");
+    let larder = TestLarder::start(&config).await;
+    let start = Instant::now();
+    let answer = get(&of(&larder, "all", "vault-0.27.0.tgz")).await;
+    assert_eq!(answer.text(), archive("vault", "0.27.0", "last"));
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+/// The root of a member is larder's own page (contract, section 3), and no file of the upstream's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_root_of_a_member_is_no_file() {
+    let (one, other) = (Origin::start().await, Origin::start().await);
+    put_charts(&one, "/", "one", &[("redis", "20.1.0")]);
+    one.put("/", Resource::new("<html>the upstream's own page</html>"));
+    let larder = TestLarder::start(&two(&one, &other, "", "member_urls: virtual")).await;
+    for path in ["_m/one/", "_m/one//", "_m/one/./"] {
+        let answer = get(&of(&larder, "all", path)).await;
+        assert_eq!(answer.status, 404, "{path}: {}", answer.text());
+    }
+    assert_eq!(one.count("GET", "/"), 0);
 }
 
 /// Every spelling of a path is that path: it is folded and decoded once, and then looked at.

@@ -47,7 +47,7 @@ impl Explainer {
         (path, name, raw): (&ArtifactPath, &str, &str),
     ) -> Result<Explanation, Fault> {
         let own = parse(owner, raw)?;
-        let standings = self.standings(owner, request, own.as_str(), true).await;
+        let standings = self.standings(owner, request, &own, true).await;
         let is_named = |(member, _): &(&Arc<RepositoryState>, Standing)| {
             member.repository.name.as_str() == name
         };
@@ -65,7 +65,7 @@ impl Explainer {
         &self,
         owner: &Arc<RepositoryState>,
         request: &ArtifactRequest<'_>,
-        path: &str,
+        path: &ArtifactPath,
         is_link: bool,
     ) -> Vec<Standing> {
         virtual_::standings(&self.virtuals, owner, request, path, is_link).await
@@ -79,7 +79,7 @@ impl Explainer {
         request: &ArtifactRequest<'_>,
         path: &ArtifactPath,
     ) -> Result<Explanation, Fault> {
-        let standings = self.standings(owner, request, path.as_str(), false).await;
+        let standings = self.standings(owner, request, path, false).await;
         let mut best: Option<(Explanation, Rank)> = None;
         for (member, standing) in members.iter().zip(&standings) {
             let (raw, because) = (request.raw_path, "");

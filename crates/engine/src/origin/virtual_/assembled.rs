@@ -16,6 +16,9 @@ use crate::policy::visibility::Visibility;
 /// What quarantine holds back is looked at anew this often.
 const HELD_STEP: Duration = Duration::from_mins(10);
 
+/// A date is told as `Last-Modified` this long after it only: by then the other replicas serve this body, too.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// A repository's epoch, as it was when something was made.
 pub(super) type Epoch = (Arc<AtomicU64>, u64);
 
@@ -26,6 +29,8 @@ pub(super) struct Assembled {
     parts: Vec<Part>,
     /// How they stand within each other, and whose names are their own.
     shape: String,
+    /// Of the virtual repository's own rules.
+    pub(super) rules_epoch: u64,
     /// What quarantine takes out of it.
     pub(super) visibility: Visibility,
     /// The members that are not, those included that another larder left out of what a member gave.
@@ -36,6 +41,8 @@ pub(super) struct Assembled {
     pub(super) contacted_at: UnixMillis,
     /// When larder began to serve this body.
     pub(super) served_since: UnixMillis,
+    /// The second that stands for that: no two bodies have the same, and no other was sent with it as its `Date`.
+    dated: UnixMillis,
     /// Of the virtual repository and of all members.
     pub(super) epochs: Vec<Epoch>,
     /// Of each member's document that is in it: whoever reads it uses them.
@@ -53,12 +60,11 @@ struct Part {
 }
 
 impl Assembled {
-    /// From what the members gave by `now`, as they stand in `root`. `before` is what the last merge was made of.
+    /// From what the members gave by `now`, as they stand in `root`.
     pub(super) fn new(
         given: &[Given],
         root: &Place,
         (epochs, uses): (Vec<Epoch>, Vec<Option<Arc<Use>>>),
-        before: Option<&Self>,
         now: UnixMillis,
     ) -> Self {
         let (mut parts, mut skipped) = (Vec::new(), Vec::new());
@@ -85,11 +91,6 @@ impl Assembled {
         }
         let visibility = visibility(given, now);
         let until = visibility.bound(until);
-        let served_since = before
-            .filter(|before| {
-                (&before.parts, &before.visibility, &before.shape) == (&parts, &visibility, &shape)
-            })
-            .map_or(now, |before| before.served_since);
         let status = forwarded.unwrap_or(CacheStatus {
             hit: true,
             ttl: until.map(|until| seconds(until, now)),
@@ -98,16 +99,47 @@ impl Assembled {
         Self {
             parts,
             shape,
+            rules_epoch: root.entry.repository.rules_epoch,
             visibility,
             skipped,
             fresh_until: until,
             contacted_at,
-            served_since,
+            served_since: now,
+            dated: second_after(now),
             epochs,
             uses,
             status,
             source,
         }
+    }
+
+    /// The same, served from `now` on in the place of `before`.
+    pub(super) fn following(mut self, before: Option<&Self>, now: UnixMillis) -> Self {
+        (self.served_since, self.dated) = match before {
+            Some(before) if before.has_body_of(&self) => (before.served_since, before.dated),
+            Some(before) => {
+                let next = before.dated.plus(Duration::from_secs(1));
+                (now, second_after(now).max(next))
+            }
+            None => (now, second_after(now)),
+        };
+        self
+    }
+
+    fn has_body_of(&self, other: &Self) -> bool {
+        self.rules_epoch == other.rules_epoch
+            && (&self.parts, &self.visibility, &self.shape)
+                == (&other.parts, &other.visibility, &other.shape)
+    }
+
+    /// From when on its date may be told.
+    pub(super) fn is_settled_at(&self) -> UnixMillis {
+        self.dated.plus(SETTLED)
+    }
+
+    /// `Last-Modified`; `None` as long as it may not be told.
+    pub(super) fn last_modified(&self, now: UnixMillis) -> Option<String> {
+        (self.is_settled_at() <= now).then(|| self.dated.to_http_date())
     }
 
     /// Whether it still holds: no member has another document, and none has expired.
@@ -186,6 +218,11 @@ impl Part {
             depends_on,
         })
     }
+}
+
+/// The first full second after a moment.
+fn second_after(moment: UnixMillis) -> UnixMillis {
+    UnixMillis((moment.0.div_euclid(1000) + 1).saturating_mul(1000))
 }
 
 fn seconds(until: UnixMillis, now: UnixMillis) -> i64 {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesOrdered;
 use http::Method;
 use larder_core::{ArtifactPath, Fault, FaultKind, INCOMPLETE, RepositoryKind, UnixMillis};
 
@@ -11,7 +13,7 @@ use super::assembled::Epoch;
 use super::given::{Contribution, Leaf, earlier};
 use super::members;
 use super::reading::{Reading, check_rules, denier, index_of_files, member_and_path};
-use super::whose::{Names, Whose, names_in, packages};
+use super::whose::{FileName, Names, Whose, names_in, packages};
 use crate::answer::{Answer, Other};
 use crate::claim::StoredClaim;
 use crate::document::load::DocumentSource;
@@ -26,8 +28,11 @@ impl Reading<'_> {
             .ok_or_else(|| self.nowhere("a member's path is written as it stands in the index"))?;
         let path = ArtifactPath::parse(raw, self.format.profile().path_rules)
             .map_err(|error| path_fault(error).in_repository(&self.owner.repository.name))?;
+        if path.as_str().is_empty() {
+            return Err(self.nowhere("a member's path names a file: its root is no file"));
+        }
         let (number, leaf) = self.member_with(name, path.as_str())?;
-        let until = self.unless_anothers(number, leaf, path.as_str()).await?;
+        let until = self.unless_anothers(number, leaf, &path).await?;
         self.from(leaf, raw, until).await
     }
 
@@ -52,23 +57,22 @@ impl Reading<'_> {
         &self,
         number: usize,
         leaf: &Leaf,
-        path: &str,
+        path: &ArtifactPath,
     ) -> Result<Option<UnixMillis>, Fault> {
         if !self.root.has_owners() {
             return Ok(None);
         }
         let (whose, until, failed) = self.whose().await?;
-        let facts = self.owner.facts(path);
-        let subject = facts.policy_path(path);
+        let file = FileName::of(self.owner, self.request, path);
         let (claim, its_until) = match self.index_of(leaf).await {
             Ok(index) => {
                 let until = index.holds_until(self.engine.now());
-                (self.claimed(&index, subject).await, until)
+                (self.claimed(&index, &file).await, until)
             }
             Err(_) => (None, Some(self.engine.now().plus(INCOMPLETE))),
         };
-        let packages = packages(self.owner, claim.as_ref(), subject);
-        match whose.objection(number, &packages, path) {
+        let packages = packages(self.owner, claim.as_ref(), file.subject);
+        match whose.objection(number, &packages, path.as_str()) {
             None => Ok(earlier(until, its_until)),
             Some(why) => Err(failed.unwrap_or_else(|| self.nowhere(&why))),
         }
@@ -76,22 +80,26 @@ impl Reading<'_> {
 
     /// A file: of the member whose index names it; of one that no index names, of the first member that has it.
     pub(super) async fn file(&self, path: &ArtifactPath) -> Result<Answer, Fault> {
-        let facts = self.owner.facts(path.as_str());
-        let subject = facts.policy_path(path.as_str());
+        let file = FileName::of(self.owner, self.request, path);
+        let subject = file.subject;
         let (whose, mut until, mut failed) = self.whose().await?;
         let asked = whose.givers(self.format.likely_name(subject), path.as_str());
         let mut unnamed = Vec::new();
-        for number in asked {
-            let Some(leaf) = self.leaves.get(number) else {
-                continue;
-            };
-            let Ok(index) = self.index_of(leaf).await else {
+        // All at once, so that those that do not answer take the time of one; but the first whose index names it gives it.
+        let of = |number: usize| Some((number, self.leaves.get(number)?));
+        let mut indexes: FuturesOrdered<_> = asked
+            .into_iter()
+            .filter_map(of)
+            .map(|(number, leaf)| async move { (number, leaf, self.index_of(leaf).await) })
+            .collect();
+        while let Some((number, leaf, index)) = indexes.next().await {
+            let Ok(index) = index else {
                 until = earlier(until, Some(self.engine.now().plus(INCOMPLETE)));
                 unnamed.push(leaf);
                 continue;
             };
             until = earlier(until, index.holds_until(self.engine.now()));
-            let Some(claim) = self.claimed(&index, subject).await else {
+            let Some(claim) = self.claimed(&index, &file).await else {
                 unnamed.push(leaf);
                 continue;
             };
@@ -168,11 +176,11 @@ impl Reading<'_> {
     }
 
     /// What a member's index says of a file.
-    async fn claimed(&self, index: &Contribution, path: &str) -> Option<StoredClaim> {
+    async fn claimed(&self, index: &Contribution, file: &FileName<'_>) -> Option<StoredClaim> {
         let documents = &self.engine.documents;
         // It may have come just now, and not be in the store yet.
         let table = documents.arrived_claims(&index.wanted, &index.settled);
-        table.await.ok()?.find(path)
+        file.claim_in(&*table.await.ok()?)
     }
 
     /// A member's answer. Whatever changes in any of the members may change whose it is; what was found out of that holds `until` then.

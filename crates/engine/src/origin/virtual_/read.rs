@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::{HeaderValue, Method, StatusCode};
 use larder_core::{
     ArtifactPath, ErrorCode, Fault, FaultKind, MemberUrls, Mount, RepositoryName, Source,
+    UnixMillis,
 };
-use larder_formats::{Form, LinkBase, Malformed, Operation, RequestParts};
+use larder_formats::{Form, LinkBase, Malformed, Operation};
 
 use super::assembled::Assembled;
 use super::given::{self, Given, Leaf};
@@ -22,7 +23,7 @@ use crate::document::derive::ForClient;
 use crate::document::derived::Sendable;
 use crate::document::marking::Marking;
 use crate::document::named::Named;
-use crate::policy::admission::path_fault;
+use crate::policy::admission::{parts, path_fault};
 use crate::policy::clearance::clear_non_artifact;
 use crate::repositories::RepositoryState;
 use crate::representation::{SKIPPED, vary};
@@ -66,18 +67,10 @@ pub(super) async fn serve(
     if path.as_str().starts_with(MEMBER) {
         return reading.of_member(&path).await;
     }
-    let parts = RequestParts {
-        repository,
-        method: request.method,
-        path: &path,
-        query: request.query,
-        headers: request.headers,
-        key: &owner.link_key,
-    };
     check_rules(owner, path.as_str())?;
     let is_external = format.profile().links_elsewhere && path.as_str().starts_with("_ext/");
     if !is_external
-        && let Operation::Read(read) = format.operation(&parts)
+        && let Operation::Read(read) = format.operation(&parts(owner, request, &path))
         && let Form::Derived(form) = read.form
     {
         return reading.merged(form, &path).await;
@@ -98,8 +91,7 @@ impl Reading<'_> {
         let base = registry.link_base(self.format, &self.request.mount);
         let marking = (!registry.link_bases_are_known(self.format))
             .then(|| Marking::of(&registry.link_key, self.request.mount.base));
-        let before = self.engine.assembled.get(&remembered);
-        if let Some(assembled) = before.as_ref().filter(|one| one.is_good(self.engine.now())) {
+        if let Some(assembled) = &self.holding(&remembered) {
             let named = self.named(assembled, form, &base);
             if let Some(document) = self.made_already(&named, marking.as_ref()).await {
                 count(&self.owner.counters.hits);
@@ -118,7 +110,7 @@ impl Reading<'_> {
         // One member whose document cannot be merged is left out, and the others are merged without it: at most once for each.
         for _ in 0..=self.leaves.len() {
             let root = self.standing(&mut given, path.as_str())?;
-            let assembled = self.assembled(&given, &root, before.as_deref());
+            let assembled = self.assembled(&given, &root);
             let named = self.named(&assembled, form, &base);
             let unusable = Arc::new(OnceLock::new());
             let made = self.merge(&given, &root, &named, marking.as_ref(), &unusable);
@@ -144,22 +136,35 @@ impl Reading<'_> {
             let documents = &self.engine.documents;
             let sendable = documents.sendable(&named, document, self.request.headers);
             let sendable = sendable.await;
-            let assembled = Arc::new(assembled);
-            self.engine
-                .assembled
-                .insert(remembered, Arc::clone(&assembled));
+            let assembled = self.remember(remembered, assembled);
             return Ok(self.answer(&assembled, &sendable, false));
         }
         Err(self.none_left(&given))
     }
 
-    fn assembled(&self, given: &[Given], root: &Place, before: Option<&Assembled>) -> Assembled {
+    fn assembled(&self, given: &[Given], root: &Place) -> Assembled {
         let uses = given.iter().map(|one| {
             let document = one.document.as_ref().ok()?;
             Some(self.engine.catalog.used(&document.wanted.key))
         });
         let depends_on = (self.epochs.clone(), uses.collect());
-        Assembled::new(given, root, depends_on, before, self.engine.now())
+        Assembled::new(given, root, depends_on, self.engine.now())
+    }
+
+    /// What the last merge was made of, if that still holds.
+    fn holding(&self, name: &str) -> Option<Arc<Assembled>> {
+        let last = self.engine.assembled.get(name)?;
+        let is_of_these_rules = last.rules_epoch == self.owner.repository.rules_epoch;
+        (is_of_these_rules && last.is_good(self.engine.now())).then_some(last)
+    }
+
+    /// What is served from now on, with its dates.
+    fn remember(&self, name: String, assembled: Assembled) -> Arc<Assembled> {
+        let all = &self.engine.assembled;
+        let assembled = assembled.following(all.get(&name).as_deref(), self.engine.now());
+        let assembled = Arc::new(assembled);
+        all.insert(name, Arc::clone(&assembled));
+        assembled
     }
 
     /// The base that stands in a merged document for those of all clients, and what that document is named by.
@@ -281,7 +286,7 @@ impl Reading<'_> {
         let now = self.engine.now();
         let by_host = self.engine.registry.links_depend_on_host(self.format);
         let mut representation = Representation {
-            last_modified: Some(assembled.served_since.to_http_date()),
+            last_modified: assembled.last_modified(now),
             served_since: Some(assembled.served_since),
             vary: vary(&[], true, by_host),
             ..Representation::default()
@@ -294,7 +299,7 @@ impl Reading<'_> {
         }
         let is_good = assembled.is_good(now);
         let hot = (is_good && sendable.lasts())
-            .then(|| ticket(assembled))
+            .then(|| ticket(assembled, now))
             .flatten();
         Answer {
             status: StatusCode::OK,
@@ -332,7 +337,7 @@ struct Told<'a> {
     key: &'static str,
 }
 
-fn ticket(assembled: &Assembled) -> Option<HotTicket> {
+fn ticket(assembled: &Assembled, now: UnixMillis) -> Option<HotTicket> {
     let (first, members) = assembled.epochs.split_first()?;
     let others = members.iter().zip(&assembled.uses);
     let others = others.map(|((epoch, value), used)| Other {
@@ -340,12 +345,14 @@ fn ticket(assembled: &Assembled) -> Option<HotTicket> {
         epoch_value: *value,
         used: used.clone(),
     });
+    let settled = assembled.is_settled_at();
     Some(HotTicket {
         epoch: Arc::clone(&first.0),
         epoch_value: first.1,
         others: others.collect(),
         fresh_until: assembled.fresh_until,
-        whose_until: None,
+        // An answer without its date is given until the date may be told.
+        whose_until: (now < settled).then_some(settled),
         contacted_at: assembled.contacted_at,
         for_anyone: true,
         held: None,

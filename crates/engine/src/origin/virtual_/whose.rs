@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use http::Method;
 use larder_core::{ArtifactPath, ArtifactRecord, Fault, RepositoryKind, shown};
+use larder_formats::Operation;
 
 use super::given::{Leaf, mount_of};
 use super::reading::{index_of_files, prune_unread, refusal};
 use super::state::Virtual;
 use super::tree::{Place, take_apart};
 use crate::claim::StoredClaim;
+use crate::document::claim_table::ClaimTable;
 use crate::document::load::DocumentSource;
 use crate::fault::malformed;
-use crate::policy::admission::consider;
+use crate::policy::admission::{consider, parts};
 use crate::repositories::RepositoryState;
 use crate::target::{ArtifactRequest, Target};
 
@@ -63,6 +65,36 @@ impl Whose {
                 )
             }
         })
+    }
+}
+
+/// What indexes call a file: its path, or that of what it belongs to, and the same with the query that goes to the upstream.
+pub(super) struct FileName<'p> {
+    pub(super) subject: &'p str,
+    with_query: Option<String>,
+}
+
+impl<'p> FileName<'p> {
+    pub(super) fn of(
+        owner: &RepositoryState,
+        request: &ArtifactRequest<'_>,
+        path: &'p ArtifactPath,
+    ) -> Self {
+        let subject = owner.facts(path.as_str()).policy_path(path.as_str());
+        let query = match owner.format.operation(&parts(owner, request, path)) {
+            Operation::Read(read) => read.source.query,
+            _ => None,
+        };
+        Self {
+            subject,
+            with_query: query.map(|query| format!("{subject}?{query}")),
+        }
+    }
+
+    /// What an index says of it. A query may be that of the repository's own address, which links do not have.
+    pub(super) fn claim_in(&self, table: &ClaimTable) -> Option<StoredClaim> {
+        let exact = self.with_query.as_deref().and_then(|name| table.find(name));
+        exact.or_else(|| table.find(self.subject))
     }
 }
 
@@ -117,14 +149,14 @@ pub(crate) async fn standings(
     engine: &Arc<Virtual>,
     owner: &Arc<RepositoryState>,
     request: &ArtifactRequest<'_>,
-    path: &str,
+    path: &ArtifactPath,
     is_link: bool,
 ) -> Vec<Standing> {
     let (mut root, leaves) = take_apart(&engine.registry.load(), owner);
     let index = index_of_files(owner);
     prune_unread(&mut root, &index);
-    let facts = owner.facts(path);
-    let subject = facts.policy_path(path);
+    let file = FileName::of(owner, request, path);
+    let (subject, path) = (file.subject, path.as_str());
     let (mut names, mut claims) = (HashMap::new(), Vec::new());
     for (number, leaf) in leaves.iter().enumerate() {
         let Some((wanted, record)) = held(engine, leaf, request, &index).await else {
@@ -132,7 +164,7 @@ pub(crate) async fn standings(
             continue;
         };
         let table = engine.documents.claim_table(&wanted, &record).await;
-        claims.push(table.ok().and_then(|table| table.find(subject)));
+        claims.push(table.ok().and_then(|table| file.claim_in(&table)));
         if leaf.owns_names
             && let Ok(source) = engine.documents.held_source(&wanted, &record).await
             && let Ok(known) = names_in(engine, &record, source).await

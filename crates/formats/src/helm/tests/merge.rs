@@ -435,6 +435,35 @@ fn what_helm_takes_is_in_the_merged_index() {
     }
 }
 
+/// Helm takes the keys of YAML in the order of their bytes, those of JSON as they stand, and the last of one field.
+#[test]
+fn of_a_key_in_two_spellings_the_usual_one_counts() {
+    let other = index(&[("a", &["0.5.0"])]);
+    for fields in [
+        "name: a\n    Name: b",
+        "NAME: b\n    name: a\n    Home: c\n    home: d",
+    ] {
+        let body = format!(
+            "apiVersion: v1\nentries:\n  key:\n  - Version: 0.1.0\n    {fields}\n    version: 1.0.0\n    urls: []\n"
+        );
+        let both = merged(&[member("two", &other), member("one", &body)]).unwrap();
+        assert_eq!(both.remarks, [], "{fields}");
+        let text = String::from_utf8(both.derived.body).unwrap();
+        assert_eq!(
+            names_and_versions(&text),
+            ["a 1.0.0", "a 0.5.0"],
+            "{fields}"
+        );
+        assert!(!text.contains("  b:"), "{text}");
+    }
+    let twice = "apiVersion: v1\nentries:\n  a:\n  - name: a\n    Name: b\n    Name: c\n    version: 1.0.0\n";
+    let json = r#"{"apiVersion": "v1", "entries": {"a": [{"name": "a", "Name": "b", "version": "1.0.0", "urls": []}]}}"#;
+    for body in [twice, json] {
+        let merged = merged(&[member("one", body)]).unwrap();
+        assert!(merged.remarks[0].1.contains("stands twice"), "{body}");
+    }
+}
+
 /// YAML 1.2 section 6.5: a line break within a text is a space, or none where it is escaped.
 #[test]
 fn texts_over_several_lines_have_the_value_that_they_have_on_one() {
@@ -467,6 +496,64 @@ entries:
     // Of what both have the first member's stays.
     let versions = ["1.0.0", "0.9.0"].map(|of| text.matches(&format!("version: {of}\n")).count());
     assert_eq!(versions, [0, 1], "{text}");
+}
+
+/// YAML 1.2 section 8.1.1: the header of a block scalar has two indicators in either order, and may have a comment.
+#[test]
+fn names_versions_and_links_may_be_blocks_with_any_header() {
+    for (header, spaces) in [
+        ("|- # c", 2),
+        (">-1", 1),
+        ("|1- # >", 1),
+        (">-\t# |+", 3),
+        ("|3-", 3),
+    ] {
+        let block = |column: usize, text: &str| {
+            format!("{header}\n{:width$}{text}", "", width = column + spaces)
+        };
+        let body = format!(
+            "apiVersion: v1\nentries:\n  key:\n  - name: {}\n    urls:\n    - {}\n    version: {}\n",
+            block(4, "a"),
+            block(4, "a.tgz"),
+            block(4, "1.0.0"),
+        );
+        for index in [
+            body.clone(),
+            body.replace("apiVersion: v1", "apiVersion: &x v1"),
+        ] {
+            let merged = merged(&[member("one", &index)]).unwrap();
+            assert_eq!(merged.remarks, [], "{index}");
+            let text = String::from_utf8(merged.derived.body).unwrap();
+            assert!(text.contains("https://l.example/one/a.tgz"), "{text}");
+            assert!(
+                derive(&index).contains(&format!("{LARDER}a.tgz")),
+                "{index}"
+            );
+            let names = names::of(index.as_bytes()).unwrap();
+            assert!(names.contains("a"), "{index}");
+        }
+    }
+}
+
+/// SemVer 2.0.0 section 10: build metadata has no precedence. The versions are several all the same, and each stands once.
+#[test]
+fn versions_of_one_precedence_are_told_apart_by_their_text() {
+    let builds: Vec<String> = (0..100).map(|build| format!("1.0.0+{build}")).collect();
+    let all: Vec<&str> = builds.iter().map(String::as_str).collect();
+    let (some, backwards) = (
+        all[30..].to_vec(),
+        all.iter().rev().copied().collect::<Vec<_>>(),
+    );
+    let one = index(&[("a", &some[..]), ("b", &["1.0.0+1", "1.0.0+1"])]);
+    let two = index(&[("b", &["1.0.0+2", "v1.0.0+1"]), ("a", &backwards[..])]);
+    let text = text(&[member("one", &one), member("two", &two)]);
+    let wanted = some
+        .iter()
+        .chain(&backwards[70..])
+        .map(|version| format!("a {version}"));
+    let others = ["1.0.0+1", "1.0.0+2", "v1.0.0+1"].map(|version| format!("b {version}"));
+    let wanted: Vec<String> = wanted.chain(others).collect();
+    assert_eq!(names_and_versions(&text), wanted);
 }
 
 /// YAML 1.2 section 6.1: a tab separates as a space does. Within texts it is a tab.
