@@ -1,7 +1,7 @@
 //! A connection that is closed while its client is still sending: what comes is read and thrown away for a while. Closed at once,
 //! the kernel would answer the client's bytes with a reset, and the client might lose the answer that told it to stop. So it is with a
-//! stream of HTTP/2: reset in the same moment, it takes the answer with it in curl 7.88 and Node.js 22, which then know of an error of
-//! the protocol only.
+//! stream of HTTP/2: reset in the same moment, it takes the answer with it in curl 7.88, which then knows of an error of the protocol
+//! only.
 
 use std::future::Future;
 use std::pin::Pin;

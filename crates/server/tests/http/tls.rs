@@ -265,8 +265,7 @@ async fn next_of(from: &mut TlsStream<TcpStream>, stream: u32) -> (u8, u8, Vec<u
     }
 }
 
-/// Reset in the same moment as it is answered, a stream takes the answer with it in clients that have not looked at it yet (curl 7.88,
-/// Node.js 22).
+/// Reset in the same moment as it is answered, a stream takes the answer with it in clients that have not looked at it yet (curl 7.88).
 #[tokio::test]
 async fn who_is_refused_in_the_midst_of_a_body_over_http2_gets_to_read_it() {
     const DATA: u8 = 0;
