@@ -58,7 +58,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_core::Stream;
 use larder_budget::{BudgetUse, Budgets};
 use larder_core::{Clock, Fault, PublicUrls, Repository, RepositoryName, Trail, UnixMillis};
@@ -96,7 +95,7 @@ pub use operate::{
     LeftAlone, MissingPath, OfferPage, OfferRequest, OfferedArtifact, Outage, Queries, RecentError,
     RecentErrors, RefusedGroup, Span, TrafficSource,
 };
-pub use origin::local::Written;
+pub use origin::local::{UploadPart, Written};
 pub use parts::EngineParts;
 pub use policy::clearance::Cleared;
 pub use policy::explain::{Explanation, Point, PointValue};
@@ -326,7 +325,7 @@ impl Engine {
         body: S,
     ) -> Result<Written, Fault>
     where
-        S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
+        S: Stream<Item = Result<UploadPart, Fault>> + Send + Unpin,
     {
         let entry = addressed::built(&self.registry, request.repository)?;
         self.local.write(&entry, request, length, body).await

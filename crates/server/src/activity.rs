@@ -193,11 +193,21 @@ impl Activity {
 }
 
 fn defect_of(number: u8) -> FramingDefect {
-    use FramingDefect::{BadLength, LengthAndEncoding, RepeatedEncoding, RepeatedLength, TooLong};
-    [RepeatedLength, LengthAndEncoding, RepeatedEncoding, TooLong]
-        .into_iter()
-        .find(|defect| *defect as u8 == number)
-        .unwrap_or(BadLength)
+    use FramingDefect::{
+        BadLength, BadTarget, Fragment, LengthAndEncoding, RepeatedEncoding, RepeatedLength,
+        TooLong,
+    };
+    [
+        RepeatedLength,
+        LengthAndEncoding,
+        RepeatedEncoding,
+        TooLong,
+        Fragment,
+        BadTarget,
+    ]
+    .into_iter()
+    .find(|defect| *defect as u8 == number)
+    .unwrap_or(BadLength)
 }
 
 /// Marks a request as running.

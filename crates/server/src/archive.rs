@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use larder_budget::{BudgetKind, Refused};
 use larder_core::{BlobDescriptor, Digest, DigestAlgorithm, ErrorCode, Fault, FaultKind};
-use larder_engine::{Archive, ArchiveRow, HeldCursor};
+use larder_engine::{Archive, ArchiveRow, HeldCursor, UploadPart};
 use serde_json::{Value, json};
 
 use crate::admin::{json_response, text};
@@ -213,7 +214,15 @@ async fn take_blob<B: Backend>(
     let place = budgets.lease_within(BudgetKind::Uploads, "", 1, patience);
     let place = place.await.map_err(busy)?;
     let stream = request_body::stream(body, limits, &place);
-    archive.take_blob(blob, stream).await?;
+    // Whose digest is known needs none behind it.
+    let bytes = stream.filter_map(|part| {
+        std::future::ready(match part {
+            Ok(UploadPart::Data(bytes)) => Some(Ok(bytes)),
+            Ok(UploadPart::Trailers(_)) => None,
+            Err(fault) => Some(Err(fault)),
+        })
+    });
+    archive.take_blob(blob, bytes).await?;
     Ok(text(StatusCode::NO_CONTENT, "text/plain", ""))
 }
 

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_core::Stream;
 use larder_budget::BudgetUse;
 use larder_core::{ErrorCode, Fault, FaultKind, PackageType, Repository, UnixMillis};
@@ -14,7 +13,7 @@ use larder_engine::{
     Explanation, FlightReport, FlushReport, FlushRequest, Garbage, Health, HeldPage, HeldRequest,
     HeldSize, HeldSummary, History, HotTicket, JobReport, JobRequest, JobsPage, MirrorReport,
     OfferPage, OfferRequest, Outage, Queries, RecentError, RecentErrors, RefusedGroup, ScrubReport,
-    Span, StoreReport, TrafficSource, UpstreamReport, Written,
+    Span, StoreReport, TrafficSource, UploadPart, UpstreamReport, Written,
 };
 use larder_engine::{
     ArtifactView, FolderPage, FolderRequest, ImageRequest, ImageView, PackageRequest, PackageView,
@@ -24,7 +23,7 @@ use larder_formats::ErrorBody;
 use tokio::sync::watch;
 
 /// The body of an upload while it arrives. A fault ends it, and the upload.
-pub type UploadBody<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send + 'a>>;
+pub type UploadBody<'a> = Pin<Box<dyn Stream<Item = Result<UploadPart, Fault>> + Send + 'a>>;
 
 /// The pipeline, as the server sees it.
 pub trait Backend: Send + Sync + 'static {

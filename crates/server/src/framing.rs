@@ -2,7 +2,13 @@
 //!
 //! hyper folds equal `Content-Length` lines into one and drops `Content-Length` beside `Transfer-Encoding`. Both are legal
 //! readings, and both are what request smuggling is made of (hazard S11), so larder wants to know and to refuse. This scanner
-//! follows the byte stream from head to head and knows only the lines that decide where a request ends.
+//! follows the byte stream from head to head and knows only the lines that decide where a request ends, and the one that says what
+//! is asked for.
+//!
+//! Some of what is refused makes hyper end the connection with an answer of its own, which has no words. The scanner writes over
+//! it what hyper takes, so that the service can say what is wrong; the head is refused whatever is read in it.
+
+use crate::hidden::{self, LONGEST_BODY, value_of};
 
 /// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +23,10 @@ pub(crate) enum FramingDefect {
     BadLength,
     /// One beyond [`LONGEST_BODY`].
     TooLong,
+    /// A `#` in the target of a request that changes something.
+    Fragment,
+    /// What no URI holds, in the target.
+    BadTarget,
 }
 
 impl FramingDefect {
@@ -27,15 +37,15 @@ impl FramingDefect {
             Self::RepeatedEncoding => "the request has more than one Transfer-Encoding",
             Self::BadLength => "the request's Content-Length is not a number",
             Self::TooLong => "the request's Content-Length is beyond what any file can have",
+            Self::Fragment => {
+                "the request target has a '#', and what is behind it would not be read: percent-encode it as %23"
+            }
+            Self::BadTarget => {
+                "the request target holds what is to be percent-encoded: a space, a quote, '<', '>', '`' or bytes that are not UTF-8"
+            }
         }
     }
 }
-
-/// No file system has longer files, and offsets end there (`off_t`).
-pub(crate) const LONGEST_BODY: u64 = i64::MAX as u64;
-
-/// Digits of a number that is certainly not longer.
-const SHORT: usize = 18;
 
 /// A line that is longer is not of interest, or not legal.
 const LINE_KEPT: usize = 64;
@@ -51,8 +61,6 @@ pub(crate) struct HeadScanner {
     length: Option<u64>,
     encoding: bool,
     defect: Option<FramingDefect>,
-    /// How far the last bytes were looked at, up to the end of the line with the defect.
-    looked_at: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -64,44 +72,45 @@ enum State {
     Head,
     /// Within a body of which so many bytes are to come.
     Body(u64),
+    /// Within a line whose number is too long already.
+    Overlong,
     /// Within or after a chunked body: the server closes the connection after such a request, nothing further is read.
     Opaque,
 }
 
 impl HeadScanner {
-    /// Takes the next bytes. `Some((n, defect))`: the head of the connection's request number `n`, counted from 0, is to be refused.
-    pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Option<(u64, FramingDefect)> {
-        let fed = bytes.len();
+    /// Takes the next bytes, and writes over what hyper would not pass on. `Some((n, defect))`: the head of the connection's request
+    /// number `n`, counted from 0, is to be refused.
+    pub(crate) fn feed(&mut self, mut bytes: &mut [u8]) -> Option<(u64, FramingDefect)> {
         while !bytes.is_empty() {
             match self.state {
                 State::Opaque => return None,
                 State::Body(left) => {
                     let step = left.min(bytes.len() as u64);
-                    bytes = &bytes[step as usize..];
+                    bytes = &mut bytes[step as usize..];
                     self.state = if step == left {
                         State::Between
                     } else {
                         State::Body(left - step)
                     };
                 }
+                State::Overlong => {
+                    let end = memchr::memchr(b'\n', bytes);
+                    let length = end.unwrap_or(bytes.len());
+                    hidden::rest_of_a_length(&mut bytes[..length]);
+                    if end.is_some() {
+                        self.state = State::Opaque;
+                    }
+                    return None;
+                }
                 State::Between | State::Head => {
                     let Some(end) = memchr::memchr(b'\n', bytes) else {
-                        self.keep(bytes);
-                        return None;
+                        return self.part_of_a_line(bytes);
                     };
-                    let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+                    let (line, rest) = bytes.split_at_mut(end + 1);
                     bytes = rest;
-                    if self.carry.is_empty() {
-                        self.line(&line[..line.len().min(LINE_KEPT)]);
-                    } else {
-                        self.keep(line);
-                        let whole = std::mem::take(&mut self.carry);
-                        self.line(&whole);
-                    }
-                    if let Some(defect) = self.defect {
-                        self.state = State::Opaque;
-                        self.looked_at = fed - bytes.len();
-                        return Some((self.heads, defect));
+                    if let Some(found) = self.whole_line(&mut line[..end]) {
+                        return Some(found);
                     }
                 }
             }
@@ -109,15 +118,56 @@ impl HeadScanner {
         None
     }
 
-    /// Puts a length that can be counted to in the place of the one that was found to be too long in `read`, which is what was fed last:
-    /// hyper would end the connection itself, and the service is to say what is wrong.
-    pub(crate) fn shorten_length(&self, read: &mut [u8]) {
-        let looked_at = &mut read[..self.looked_at];
-        let line = looked_at.trim_ascii_end().len();
-        let digits = looked_at[..line].iter_mut().rev();
-        let digits = digits.take_while(|byte| byte.is_ascii_digit());
-        for (place, digit) in digits.enumerate() {
-            *digit = if place < SHORT { b'9' } else { b'0' };
+    /// A line, or the rest of one that a read has cut, without its line feed.
+    fn whole_line(&mut self, line: &mut [u8]) -> Option<(u64, FramingDefect)> {
+        use FramingDefect::{BadLength, RepeatedLength, TooLong};
+        self.request_line(line, true);
+        let before = std::mem::take(&mut self.carry);
+        if before.is_empty() {
+            self.line(&line[..line.len().min(LINE_KEPT)]);
+        } else {
+            self.carry = before.clone();
+            self.keep(line);
+            let whole = std::mem::take(&mut self.carry);
+            self.line(&whole);
+        }
+        let defect = self.defect?;
+        self.state = State::Opaque;
+        if matches!(defect, BadLength | RepeatedLength | TooLong) {
+            hidden::length(line, &before);
+        }
+        Some((self.heads, defect))
+    }
+
+    /// The beginning of a line, or more of it.
+    fn part_of_a_line(&mut self, part: &mut [u8]) -> Option<(u64, FramingDefect)> {
+        self.request_line(part, false);
+        let before = self.carry.clone();
+        self.keep(part);
+        if self.defect.is_some() {
+            self.state = State::Opaque;
+        } else if self.state == State::Head && hidden::is_too_long(&self.carry) {
+            self.defect = Some(FramingDefect::TooLong);
+            self.state = State::Overlong;
+            hidden::length(part, &before);
+        }
+        self.defect.map(|defect| (self.heads, defect))
+    }
+
+    /// A part of a request line: hyper drops what is behind a `#`, and would write to another file than the client means; what it does not
+    /// take is looked for in lines that have come in one piece.
+    fn request_line(&mut self, part: &mut [u8], ends: bool) {
+        if self.state != State::Between {
+            return;
+        }
+        let begins_with = |method: &[u8]| {
+            let line = self.carry.iter().chain(&*part);
+            line.take(method.len()).eq(method)
+        };
+        if memchr::memchr(b'#', part).is_some() && !begins_with(b"GET ") && !begins_with(b"HEAD ") {
+            self.defect = Some(FramingDefect::Fragment);
+        } else if ends && self.carry.is_empty() && hidden::target(part) {
+            self.defect = Some(FramingDefect::BadTarget);
         }
     }
 
@@ -176,24 +226,27 @@ impl HeadScanner {
     }
 }
 
-/// The value of a header line, if it is the header of that lower-case name. A line cut at [`LINE_KEPT`] keeps its name.
-fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
-    let (found, rest) = line.split_at_checked(name.len())?;
-    let value = rest.strip_prefix(b":")?;
-    found.eq_ignore_ascii_case(name).then_some(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn scan(text: &str) -> Option<(u64, FramingDefect)> {
-        let whole = HeadScanner::default().feed(text.as_bytes());
+        let whole = HeadScanner::default().feed(&mut text.as_bytes().to_vec());
         // However the bytes are cut into reads, the verdict is the same.
         let mut scanner = HeadScanner::default();
-        let bytewise = text.bytes().find_map(|byte| scanner.feed(&[byte]));
+        let bytewise = text.bytes().find_map(|byte| scanner.feed(&mut [byte]));
         assert_eq!(whole, bytewise, "{text:?}");
         whole
+    }
+
+    /// What is left of `text` where it is read in two parts, and what is found.
+    fn read_in_two(text: &str, cut: usize) -> (String, Option<(u64, FramingDefect)>) {
+        let mut scanner = HeadScanner::default();
+        let mut bytes = text.as_bytes().to_vec();
+        let (first, second) = bytes.split_at_mut(cut);
+        let found = scanner.feed(first);
+        let found = found.or(scanner.feed(second));
+        (String::from_utf8(bytes).unwrap(), found)
     }
 
     #[test]
@@ -251,16 +304,68 @@ mod tests {
                 Some((0, FramingDefect::TooLong)),
                 "{value}"
             );
-            // What came before on the same connection stays as it is.
+            // Wherever a read ends, what hyper is given is a length that it can count to, or none; what came before on the same
+            // connection stays as it is.
             let before = of("20") + "Content-Length: 1234";
-            let mut read = (before.clone() + &of(value)).into_bytes();
-            let mut scanner = HeadScanner::default();
-            assert_eq!(scanner.feed(&read), Some((1, FramingDefect::TooLong)));
-            scanner.shorten_length(&mut read);
-            let read = String::from_utf8(read).unwrap();
-            let (left, shortened) = read.split_at(before.len());
-            assert_eq!((left, scan(shortened)), (&*before, None), "{read}");
+            let text = before.clone() + &of(value);
+            for cut in 0..text.len() {
+                let (read, found) = read_in_two(&text, cut);
+                assert_eq!(found, Some((1, FramingDefect::TooLong)), "{cut}");
+                let (left, head) = read.split_at(before.len());
+                assert_eq!((left, scan(head)), (&*before, None), "{cut}: {read}");
+            }
         }
+    }
+
+    /// So that the service says what is wrong, and not hyper without words.
+    #[test]
+    fn lengths_that_hyper_cannot_read_are_hidden_from_it() {
+        let of = |lines: &str| format!("PUT / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
+        for (lines, defect, left) in [
+            (
+                "Content-Length: abc",
+                FramingDefect::BadLength,
+                "Xontent-Length: abc",
+            ),
+            (
+                "content-length:",
+                FramingDefect::BadLength,
+                "Xontent-length:",
+            ),
+            (
+                "Content-Length: 3\r\nContent-Length: 4",
+                FramingDefect::RepeatedLength,
+                "Content-Length: 3\r\nXontent-Length: 4",
+            ),
+        ] {
+            let mut read = of(lines).into_bytes();
+            let found = HeadScanner::default().feed(&mut read);
+            assert_eq!(found, Some((0, defect)), "{lines}");
+            assert_eq!(String::from_utf8(read).unwrap(), of(left));
+        }
+        let text = of("Content-Length: 3, 3");
+        let cut = text.find(", 3").unwrap();
+        let (read, found) = read_in_two(&text, cut);
+        assert_eq!(found, Some((0, FramingDefect::BadLength)));
+        assert_eq!(read, of("Content-Length: 3   "));
+    }
+
+    /// hyper drops what is behind it: `a#1` and `a#2` would be written to one file.
+    #[test]
+    fn a_number_sign_is_refused_where_something_is_changed() {
+        let of = |line: &str| format!("{line} HTTP/1.1\r\nHost: a\r\nX-Note: #1\r\n\r\n");
+        for line in ["PUT /a#1", "DELETE /a#", "POST /?a#b", "HEADS /#"] {
+            assert_eq!(
+                scan(&of(line)),
+                Some((0, FramingDefect::Fragment)),
+                "{line}"
+            );
+        }
+        for line in ["GET /a#1", "HEAD /a#1", "PUT /a%231"] {
+            assert_eq!(scan(&of(line)), None, "{line}");
+        }
+        let second = of("GET /a") + &of("PUT /a#1");
+        assert_eq!(scan(&second), Some((1, FramingDefect::Fragment)));
     }
 
     #[test]

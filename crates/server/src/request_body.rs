@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use larder_budget::{BudgetKind, Budgets, Lease, Refused};
 use larder_core::{ErrorCode, Fault, FaultKind};
+use larder_engine::UploadPart;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::UploadBody;
@@ -146,17 +146,19 @@ pub(crate) fn stream<'b>(
         loop {
             match timeout_at(progress.deadline(), body.frame()).await {
                 Ok(None) => return None,
-                Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => {
-                        progress.received(data.len() as u64);
-                        return Some((Ok(data), Some((body, progress))));
-                    }
-                    Err(frame) => {
-                        if let Err(fault) = check_trailers(frame.trailers_ref()) {
-                            return Some((Err(fault), None));
+                Ok(Some(Ok(frame))) => {
+                    let part = match frame.into_data() {
+                        Ok(data) => {
+                            progress.received(data.len() as u64);
+                            UploadPart::Data(data)
                         }
-                    }
-                },
+                        Err(frame) => match frame.into_trailers() {
+                            Ok(fields) => UploadPart::Trailers(fields),
+                            Err(_) => continue,
+                        },
+                    };
+                    return Some((Ok(part), Some((body, progress))));
+                }
                 Ok(Some(Err(_))) => return Some((Err(broken_off()), None)),
                 Err(_) => {
                     if let Err(fault) = progress.judge(place.is_wanted()) {
@@ -167,23 +169,6 @@ pub(crate) fn stream<'b>(
         }
     });
     Box::pin(frames)
-}
-
-/// What is stated of a body is enforced, and a digest that comes behind it (RFC 9530 section 2) would be passed over in silence.
-fn check_trailers(trailers: Option<&HeaderMap>) -> Result<(), Fault> {
-    let states_digest = |name: &&HeaderName| {
-        let name = name.as_str();
-        name.ends_with("digest") || name == "content-md5" || name.starts_with("x-checksum-")
-    };
-    let mut fields = trailers.into_iter().flat_map(HeaderMap::keys);
-    let Some(field) = fields.find(states_digest) else {
-        return Ok(());
-    };
-    let message = format!(
-        "{field} in the trailer section is not enforced, and nothing was kept: send it in the head, or leave it out"
-    );
-    let fault = Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message);
-    Err(fault.by_rule(field.as_str()))
 }
 
 /// What an upload has to bring in [`WANTED_WINDOW`] while others wait for a place, in bytes.

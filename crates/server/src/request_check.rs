@@ -6,7 +6,8 @@ use http::{HeaderMap, Method, Request, Version};
 use larder_core::{ErrorCode, Fault, FaultKind};
 
 use crate::forwarded::is_host;
-use crate::framing::{FramingDefect, LONGEST_BODY};
+use crate::framing::FramingDefect;
+use crate::hidden::LONGEST_BODY;
 
 /// Longest request target, in bytes (contract, section 1).
 const MAX_TARGET: usize = 8 << 10;

@@ -34,6 +34,7 @@ use crate::body::ResponseBody;
 use crate::dispatch::{audience_at, dispatch, fail_at};
 use crate::exchange::{Exchange, Handled};
 use crate::forwarded::{self, Client, Direct};
+use crate::lingering::leave_unread;
 use crate::metrics::RequestKind;
 use crate::origin_guard::{is_browser, principal_of, refuse_rebound};
 use crate::problem;
@@ -77,7 +78,7 @@ impl<B: Backend> hyper::service::Service<Request<Incoming>> for Service<B> {
                     && is_browser(request.headers())
                     && let Err(fault) = refuse_rebound(host, &self.shared.live.load())
                 {
-                    return Answering::Ready(Some(self.refuse(&request, &fault)));
+                    return Answering::Ready(Some(self.refuse(request, &fault)));
                 }
                 if self.connection.seat.is_ordinary()
                     && !self.shared.has_seen(request.headers())
@@ -87,7 +88,7 @@ impl<B: Backend> hyper::service::Service<Request<Incoming>> for Service<B> {
                 }
                 host.to_owned()
             }
-            Err(fault) => return Answering::Ready(Some(self.refuse(&request, &fault))),
+            Err(fault) => return Answering::Ready(Some(self.refuse(request, &fault))),
         };
         let service = self.clone();
         Answering::Waiting(Box::pin(async move { service.answer(request, host).await }))
@@ -243,7 +244,7 @@ impl<B: Backend> Service<B> {
     }
 
     /// A request that fails the first checks: nothing else has looked at it, nothing else of this connection is read.
-    fn refuse(&self, request: &Request<Incoming>, fault: &Fault) -> Response<ResponseBody> {
+    fn refuse(&self, request: Request<Incoming>, fault: &Fault) -> Response<ResponseBody> {
         let id = RequestId::next();
         let mut response =
             problem::response(&*self.backend, fault, audience_at(request.uri().path()));
@@ -266,7 +267,9 @@ impl<B: Backend> Service<B> {
         line.log(&response, &self.shared.metrics, || self.backend.now());
         self.close(&mut response, request.version());
         name(&mut response, id);
-        if *request.method() == Method::HEAD {
+        let (head, body) = request.into_parts();
+        leave_unread(head.version, body);
+        if head.method == Method::HEAD {
             without_body(response)
         } else {
             response
@@ -309,6 +312,7 @@ impl<B: Backend> Service<B> {
         } else {
             confirm_keep_alive(&head.headers, &mut response);
         }
+        leave_unread(head.version, body);
         if head.method == Method::HEAD {
             response = without_body(response);
         }

@@ -1,4 +1,4 @@
-//! The socket as hyper sees it: passes bytes through (but for a length that hyper cannot count to) and notes in [`Activity`] what the
+//! The socket as hyper sees it: passes bytes through (but for what hyper would refuse without words) and notes in [`Activity`] what the
 //! time-outs need to know.
 
 use std::io::{self, IoSlice};
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::activity::Activity;
 use crate::corked::Corked;
-use crate::framing::{FramingDefect, HeadScanner};
+use crate::framing::HeadScanner;
 use crate::lingering::Lingering;
 
 /// Gives the socket beneath a transport, for its options.
@@ -93,16 +93,15 @@ impl<T: AsyncRead + Transport + Unpin> AsyncRead for Watched<T> {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.transport).poll_read(cx, buffer);
         let this = &mut *self;
-        if let (Poll::Ready(Ok(())), Some(bytes @ [_, ..])) = (&poll, buffer.filled().get(before..))
+        if matches!(poll, Poll::Ready(Ok(())))
+            && let Some(bytes) = buffer.filled_mut().get_mut(before..)
+            && !bytes.is_empty()
         {
             this.activity.bytes_read();
             if let Some(scanner) = &mut this.scanner
                 && let Some((number, defect)) = scanner.feed(bytes)
             {
                 this.activity.set_defect(number, defect);
-                if defect == FramingDefect::TooLong {
-                    scanner.shorten_length(&mut buffer.filled_mut()[before..]);
-                }
             }
         }
         poll

@@ -182,6 +182,13 @@ async fn long_folders_come_in_pages() {
     ] {
         let answer = get(&larder.artifact("files", path)).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        if status == 404 {
+            assert!(
+                answer.text().contains("no folder nope/"),
+                "{}",
+                answer.text()
+            );
+        }
     }
 }
 

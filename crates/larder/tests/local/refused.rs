@@ -28,11 +28,13 @@ fn digest(algorithm: DigestAlgorithm, bytes: &[u8]) -> Digest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_w5_stated_digests_are_enforced() {
-    use DigestAlgorithm::{Md5, Sha1, Sha256, Sha512};
+    use DigestAlgorithm::{Md5, Sha1, Sha256, Sha384, Sha512};
     let larder = start().await;
     let of = |algorithm, bytes: &[u8]| digest(algorithm, bytes);
-    let fields: [Field; 10] = [
+    let fields: [Field; 12] = [
         ("X-Checksum-Sha256", |of| of(Sha256).to_hex()),
+        ("X-Checksum-SHA-256", |of| of(Sha256).to_hex()),
+        ("X-Checksum-Sha384", |of| of(Sha384).to_hex()),
         ("X-Checksum-Sha1", |of| of(Sha1).to_hex()),
         ("X-Checksum-Md5", |of| of(Md5).to_hex().to_uppercase()),
         ("Content-MD5", |of| of(Md5).to_base64()),
@@ -129,7 +131,7 @@ async fn sizes_and_quotas() {
     assert_eq!(get(&at("b")).await.body, vec![4; 500]);
 }
 
-/// Nothing is passed over in silence: neither a name without a digest, nor a digest that comes behind the bytes.
+/// Nothing is passed over in silence: neither a name without a digest, nor one that comes behind the bytes and that nobody knew of.
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_w5_digests_that_cannot_be_enforced_are_refused() {
     let larder = start().await;
@@ -143,15 +145,55 @@ async fn hazard_w5_digests_that_cannot_be_enforced_are_refused() {
             "{json}"
         );
     }
-    for field in ["Repr-Digest: sha-256=:AAAA:", "X-Checksum-Sha1: 00"] {
-        let fields = "Transfer-Encoding: chunked\r\nConnection: close\r\n";
-        let body = format!("5\r\nbytes\r\n0\r\n{field}\r\n\r\n");
-        let answer = rest(begin(&larder, "a", fields, &body).await).await;
+    let sha1 = digest(DigestAlgorithm::Sha1, b"bytes").to_hex();
+    for (field, said) in [
+        ("Repr-Digest: sha-256=:AAAA:", "malformed"),
+        (&*format!("X-Checksum-Sha1: {sha1}"), "`Trailer`"),
+    ] {
+        let answer = put_with_trailer(&larder, "a", "", field).await;
         assert_eq!(raw_status(&answer), 400, "{field}: {answer}");
-        assert!(answer.contains("trailer"), "{answer}");
+        assert!(answer.contains(said), "{answer}");
     }
     assert_eq!(get(&url).await.status, 404);
     assert_eq!(stored(&larder).len(), 0, "{:?}", stored(&larder));
+}
+
+/// Uploads `bytes` in a chunk, with a field behind it.
+async fn put_with_trailer(larder: &TestLarder, path: &str, head: &str, field: &str) -> String {
+    let fields = format!("Transfer-Encoding: chunked\r\nConnection: close\r\n{head}");
+    let body = format!("5\r\nbytes\r\n0\r\n{field}\r\n\r\n");
+    rest(begin(larder, path, &fields, &body).await).await
+}
+
+/// RFC 9530 section 2: a digest may come in the trailer section, where who sends it knows it only at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn digests_behind_the_body_are_enforced() {
+    let larder = start().await;
+    for (path, announced, algorithm) in [
+        ("sha-256", "", DigestAlgorithm::Sha256),
+        (
+            "sha-512",
+            "Trailer: Repr-Digest\r\n",
+            DigestAlgorithm::Sha512,
+        ),
+        (
+            "md5",
+            "Trailer: X-Note, repr-digest\r\n",
+            DigestAlgorithm::Md5,
+        ),
+    ] {
+        let field = |bytes: &[u8]| {
+            let digest = digest(algorithm, bytes).to_base64();
+            format!("Repr-Digest: {path}=:{digest}:")
+        };
+        let wrong = put_with_trailer(&larder, path, announced, &field(b"other")).await;
+        assert_eq!(raw_status(&wrong), 400, "{path}: {wrong}");
+        assert!(wrong.contains("checksum_mismatch"), "{wrong}");
+        assert_eq!(get(&larder.artifact("files", path)).await.status, 404);
+        let right = put_with_trailer(&larder, path, announced, &field(b"bytes")).await;
+        assert_eq!(raw_status(&right), 201, "{path}: {right}");
+        assert_eq!(get(&larder.artifact("files", path)).await.text(), "bytes");
+    }
 }
 
 /// What may be kept is what may be kept now, not when the upload began.

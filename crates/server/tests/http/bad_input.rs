@@ -152,6 +152,77 @@ async fn a_target_over_eight_kilobytes_is_414() {
     .await;
 }
 
+/// The HTTP library would end these with an answer of its own, which has no words.
+#[tokio::test]
+async fn heads_that_the_library_cannot_read_are_refused_in_words() {
+    let server = Server::start().await;
+    let get =
+        |target: &str| format!("GET /api/v1/remote/files/{target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let put =
+        |lines: &str| format!("PUT /api/v1/remote/files/x HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
+    for (request, said) in [
+        (get("a b"), "percent-encoded"),
+        (get("<b>"), "percent-encoded"),
+        (get("a`b"), "percent-encoded"),
+        (get("a?q=\"b\""), "percent-encoded"),
+        (put("Content-Length: abc"), "not a number"),
+        (put("Content-Length:"), "not a number"),
+        (put("Content-Length: -1"), "not a number"),
+        (
+            put("Content-Length: 3\r\nContent-Length: 4"),
+            "more than one",
+        ),
+    ] {
+        let answer = server.raw(request.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{request:?}");
+        assert!(answer.text().contains(said), "{request:?}: {answer:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{request:?}");
+    }
+    let latin = b"GET /api/v1/remote/files/\xe9 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = server.raw(latin).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("UTF-8"), "{answer:?}");
+    assert_eq!(server.questions(), 0);
+}
+
+/// Behind a `#` nothing is read: the file of another name would be written.
+#[tokio::test]
+async fn a_change_behind_a_number_sign_is_refused() {
+    let server = Server::start().await;
+    for method in ["PUT", "DELETE"] {
+        let head = format!(
+            "{method} /api/v1/remote/files/C#/a.zip HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+        );
+        let answer = server.raw(head.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{method}");
+        assert!(answer.text().contains("%23"), "{answer:?}");
+    }
+    assert_eq!(server.questions(), 0);
+}
+
+/// However the network cuts it, it is the service that says it.
+#[tokio::test]
+async fn a_length_that_is_too_long_is_refused_in_words_wherever_it_is_cut() {
+    let server = Server::start().await;
+    let length = "184467440737095516160";
+    for cut in [0, 1, 17, 18, 19, 20] {
+        let (first, second) = length.split_at(cut);
+        let mut client = server.connect().await;
+        let head =
+            format!("PUT /api/v1/remote/files/x HTTP/1.1\r\nHost: a\r\nContent-Length: {first}");
+        client.send(head.as_bytes()).await;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        client.send(format!("{second}\r\n\r\n").as_bytes()).await;
+        let answer = client.answer(false).await;
+        assert_eq!(answer.status, 413, "{cut}: {answer:?}");
+        assert!(
+            answer.text().contains("Content-Length"),
+            "{cut}: {answer:?}"
+        );
+        client.expect_close().await;
+    }
+}
+
 #[tokio::test]
 async fn hosts_that_are_none_or_several_are_refused() {
     let server = Server::start().await;

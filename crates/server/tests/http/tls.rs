@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder_server::{ServerSettings, TlsFiles, bind};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -228,4 +229,78 @@ async fn files_that_are_missing_or_do_not_fit_stop_the_start() {
         key: files.cert.clone(),
     };
     assert!(start(swapped).await.is_err());
+}
+
+/// One frame (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A request whose head is not the end of it, with literals that need no table.
+fn begun(method: &str, path: &str, stream: u32) -> Vec<u8> {
+    let mut block = vec![0x87];
+    for (index, value) in [(2_u8, method), (4, path), (1, "localhost")] {
+        block.extend([index, value.len() as u8]);
+        block.extend(value.as_bytes());
+    }
+    frame(1, 4, stream, &block)
+}
+
+/// Kind, flags and payload of the next frame of a stream; windows do not matter here.
+async fn next_of(from: &mut TlsStream<TcpStream>, stream: u32) -> (u8, u8, Vec<u8>) {
+    loop {
+        let mut head = [0; 9];
+        from.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        from.read_exact(&mut payload).await.unwrap();
+        if head[5..] == stream.to_be_bytes() && head[3] != 8 {
+            return (head[3], head[4], payload);
+        }
+    }
+}
+
+/// Reset in the same moment as it is answered, a stream takes the answer with it in clients that have not looked at it yet (curl 7.88).
+#[tokio::test]
+async fn who_is_refused_in_the_midst_of_a_body_over_http2_gets_to_read_it() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RESET: u8 = 3;
+    let folder = tempfile::tempdir().unwrap();
+    let (server, root) = secure(folder.path()).await;
+    let mut client = connect(&server, &root, b"h2").await.unwrap();
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    sent.extend(frame(4, 0, 0, &[]));
+    // What a handler refuses, and what is refused before one is asked.
+    for (method, stream) in [("PUT", 1), ("GET", 3)] {
+        sent.extend(begun(method, "/nowhere", stream));
+        sent.extend(frame(DATA, 0, stream, &[b'x'; 10_000]));
+        client.write_all(&sent).await.unwrap();
+        client.flush().await.unwrap();
+        sent.clear();
+        assert_eq!(next_of(&mut client, stream).await.0, HEADERS, "{method}");
+        let (kind, flags, body) = next_of(&mut client, stream).await;
+        assert_eq!((kind, flags), (DATA, 1), "the end of the answer");
+        assert!(!body.is_empty(), "{method}");
+        let answered = std::time::Instant::now();
+        let (kind, _, code) = next_of(&mut client, stream).await;
+        // NO_ERROR (RFC 9113 section 8.1).
+        assert_eq!((kind, &*code), (RESET, &[0, 0, 0, 0][..]), "{method}");
+        let after = answered.elapsed().as_millis();
+        assert!((500..5_000).contains(&after), "{method}: {after} ms");
+    }
+    // Who ends the body need not be told.
+    let mut sent = begun("PUT", "/nowhere", 5);
+    sent.extend(frame(DATA, 1, 5, b"x"));
+    client.write_all(&sent).await.unwrap();
+    client.flush().await.unwrap();
+    assert_eq!(next_of(&mut client, 5).await.0, HEADERS);
+    assert_eq!(next_of(&mut client, 5).await.0, DATA);
+    let more = tokio::time::timeout(Duration::from_millis(1_500), next_of(&mut client, 5)).await;
+    assert!(more.is_err(), "{more:?}");
 }

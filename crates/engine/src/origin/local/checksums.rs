@@ -1,17 +1,36 @@
 //! The digests that a request states of its body: `Repr-Digest` and `Content-Digest` (RFC 9530), `Digest` (RFC 3230), `Content-MD5`
-//! (RFC 1864) and `X-Checksum-*`. What is stated is enforced; algorithms that are not known are passed over, as those documents want.
+//! (RFC 1864) and `X-Checksum-*`, in the head or behind the body. What is stated is enforced; algorithms that are not known are passed
+//! over, as those documents want.
 
 use http::HeaderMap;
+use http::header::TRAILER;
 use larder_core::{
     Digest, DigestAlgorithm, ErrorCode, Fault, FaultKind, InvalidDigest, field_text,
 };
 
-/// Fields whose value is the digest in hexadecimal digits.
-const IN_HEX: [(&str, DigestAlgorithm); 4] = [
+/// Fields whose value is the digest in hexadecimal digits, with and without the dash that the algorithms' own names have.
+const IN_HEX: [(&str, DigestAlgorithm); 9] = [
     ("x-checksum-md5", DigestAlgorithm::Md5),
     ("x-checksum-sha1", DigestAlgorithm::Sha1),
+    ("x-checksum-sha-1", DigestAlgorithm::Sha1),
     ("x-checksum-sha256", DigestAlgorithm::Sha256),
+    ("x-checksum-sha-256", DigestAlgorithm::Sha256),
+    ("x-checksum-sha384", DigestAlgorithm::Sha384),
+    ("x-checksum-sha-384", DigestAlgorithm::Sha384),
     ("x-checksum-sha512", DigestAlgorithm::Sha512),
+    ("x-checksum-sha-512", DigestAlgorithm::Sha512),
+];
+
+/// Fields whose value names the algorithm.
+const IN_WORDS: [&str; 3] = ["repr-digest", "content-digest", "digest"];
+
+/// What such a field can state.
+const KNOWN: [DigestAlgorithm; 5] = [
+    DigestAlgorithm::Md5,
+    DigestAlgorithm::Sha1,
+    DigestAlgorithm::Sha256,
+    DigestAlgorithm::Sha384,
+    DigestAlgorithm::Sha512,
 ];
 
 /// A digest with the field that states it.
@@ -21,9 +40,13 @@ struct Stated {
     digest: Digest,
 }
 
-/// All that a request states of its body.
+/// All that a request states of its body, in its head or behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Checksums(Vec<Stated>);
+pub(super) struct Checksums {
+    stated: Vec<Stated>,
+    /// By which algorithms `Trailer` announces more.
+    announced: Vec<DigestAlgorithm>,
+}
 
 impl Checksums {
     /// Reads the fields. A digest of a known algorithm that is malformed is a fault: it cannot be enforced.
@@ -66,26 +89,27 @@ impl Checksums {
                 }
             }
         }
-        Ok(Self(all))
+        Ok(Self {
+            stated: all,
+            announced: announced(headers),
+        })
     }
 
     /// The algorithms beside SHA-256 that are needed to compare.
     pub(super) fn algorithms(&self) -> Vec<DigestAlgorithm> {
-        self.0
-            .iter()
-            .map(|stated| stated.digest.algorithm())
-            .collect()
+        let stated = self.stated.iter().map(|stated| stated.digest.algorithm());
+        stated.chain(self.announced.iter().copied()).collect()
     }
 
     /// The SHA-256 that is stated.
     pub(super) fn sha256(&self) -> Option<&Digest> {
-        let mut digests = self.0.iter().map(|stated| &stated.digest);
+        let mut digests = self.stated.iter().map(|stated| &stated.digest);
         digests.find(|digest| digest.algorithm() == DigestAlgorithm::Sha256)
     }
 
     /// Compares with the digests of the bytes that came.
     pub(super) fn compare(&self, actual: &[Digest]) -> Result<(), Fault> {
-        let wrong = self.0.iter().find_map(|stated| {
+        let wrong = self.stated.iter().find_map(|stated| {
             let of_kind = |digest: &&Digest| digest.algorithm() == stated.digest.algorithm();
             let found = actual.iter().find(of_kind);
             (found != Some(&stated.digest)).then_some((stated, found))
@@ -93,7 +117,9 @@ impl Checksums {
         let Some((stated, found)) = wrong else {
             return Ok(());
         };
-        let found = found.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let Some(found) = found else {
+            return Err(unannounced(stated));
+        };
         let message = format!(
             "the body has the digest {found}, and {} says {}: nothing was kept; send the file again",
             stated.field, stated.digest
@@ -104,6 +130,35 @@ impl Checksums {
                 .briefly(format!("the body is not what {} says", stated.field)),
         )
     }
+}
+
+/// By which algorithms digests may come behind the body, as `Trailer` says: they are computed while it comes.
+fn announced(headers: &HeaderMap) -> Vec<DigestAlgorithm> {
+    let mut all = Vec::new();
+    for line in headers.get_all(TRAILER) {
+        for name in field_text(line).split(',').map(str::trim) {
+            let is = |field: &&str| field.eq_ignore_ascii_case(name);
+            if IN_WORDS.iter().any(is) {
+                all.extend(KNOWN);
+            } else if is(&"content-md5") {
+                all.push(DigestAlgorithm::Md5);
+            } else if let Some((_, algorithm)) = IN_HEX.iter().find(|(field, _)| is(field)) {
+                all.push(*algorithm);
+            }
+        }
+    }
+    all
+}
+
+/// The body has gone by, and nobody knew that this digest would be asked for.
+fn unannounced(stated: &Stated) -> Fault {
+    let message = format!(
+        "{} behind the body states a {}, which the head has not announced: nothing was kept; name the field in `Trailer`, or send it in \
+         the head",
+        stated.field,
+        stated.digest.algorithm().as_str()
+    );
+    Fault::new(FaultKind::BadRequest, ErrorCode::BadRequest, message).by_rule(stated.field)
 }
 
 /// The names of RFC 9530 and of RFC 3230.
@@ -160,9 +215,9 @@ mod tests {
     }
 
     /// The representation `{"hello": "world"}` with a line feed, and its digests, from RFC 9530 appendix B; SHA-1,
-    /// SHA-512 and MD5 by openssl.
+    /// SHA-384, SHA-512 and MD5 by openssl.
     const BODY: &[u8] = b"{\"hello\": \"world\"}\n";
-    const RIGHT: [(&str, &str); 13] = [
+    const RIGHT: [(&str, &str); 15] = [
         (
             "repr-digest",
             "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:",
@@ -208,6 +263,14 @@ mod tests {
             "x-checksum-sha1",
             "cb24c04e8b86279d12dd1e225a8b73deaaba3fd6",
         ),
+        (
+            "x-checksum-sha-1",
+            "cb24c04e8b86279d12dd1e225a8b73deaaba3fd6",
+        ),
+        (
+            "x-checksum-sha384",
+            "cdbe448ec9c130a4407325e3018f356f67cc736e0aceb0f2f76865924d699941e3aa7b45d6f0655a893e6a64839d4b1d",
+        ),
         ("content-md5", "UFIauregE76D7gDe0/n0JA=="),
         ("digest", "SHA=yyTATouGJ50S3R4iWotz3qq6P9Y="),
     ];
@@ -222,7 +285,7 @@ mod tests {
     fn every_form_is_read_and_compared() {
         for (field, value) in &RIGHT {
             let stated = Checksums::of(&headers(&[(field, value)])).unwrap();
-            assert_eq!(stated.0.len(), 1, "{field}: {value}");
+            assert_eq!(stated.stated.len(), 1, "{field}: {value}");
             assert_eq!(stated.compare(&actual(&stated)), Ok(()), "{field}: {value}");
         }
     }
@@ -241,6 +304,37 @@ mod tests {
                 Some("content-md5")
             )
         );
+    }
+
+    #[test]
+    fn digests_behind_the_body_are_compared_by_what_was_announced() {
+        let sha256 = "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:";
+        let md5 = "md5=:UFIauregE76D7gDe0/n0JA==:";
+        let sha1 = "cb24c04e8b86279d12dd1e225a8b73deaaba3fd6";
+        let wrong = "md5=:1B2M2Y8AsgTpgAmY7PhCfg==:";
+        for (trailer, field, value, code) in [
+            ("", "repr-digest", sha256, None),
+            ("Repr-Digest", "repr-digest", md5, None),
+            ("Expires, x-checksum-SHA1", "x-checksum-sha1", sha1, None),
+            (
+                "Repr-Digest",
+                "repr-digest",
+                wrong,
+                Some(ErrorCode::ChecksumMismatch),
+            ),
+            ("", "repr-digest", md5, Some(ErrorCode::BadRequest)),
+            (
+                "x-checksum-sha1",
+                "repr-digest",
+                md5,
+                Some(ErrorCode::BadRequest),
+            ),
+        ] {
+            let head = Checksums::of(&headers(&[("trailer", trailer)])).unwrap();
+            let behind = Checksums::of(&headers(&[(field, value)])).unwrap();
+            let fault = behind.compare(&actual(&head)).err();
+            assert_eq!(fault.map(|fault| fault.code), code, "{trailer}: {value}");
+        }
     }
 
     #[test]

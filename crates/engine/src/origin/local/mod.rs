@@ -22,7 +22,6 @@ mod upload;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_core::Stream;
 use larder_core::{ErrorCode, Fault, FaultKind};
 use larder_storage::{BlobInfo, LocalFile};
@@ -30,7 +29,7 @@ use larder_storage::{BlobInfo, LocalFile};
 pub(crate) use place::Local;
 pub(crate) use read::read;
 pub(crate) use restore::Restored;
-pub use upload::Written;
+pub use upload::{UploadPart, Written};
 
 use crate::repositories::RepositoryState;
 use crate::target::ArtifactRequest;
@@ -61,7 +60,7 @@ impl Local {
         body: S,
     ) -> Result<Written, Fault>
     where
-        S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
+        S: Stream<Item = Result<UploadPart, Fault>> + Send + Unpin,
     {
         let place = Place::admit(entry, request.raw_path)?;
         upload::write(self, &place, request.headers, length, body).await

@@ -72,10 +72,15 @@ impl<'a> Place<'a> {
         Fault::new(kind, code, message).in_repository(self.repository())
     }
 
-    /// There is no such file.
+    /// There is no such file, or no such folder.
     pub(super) fn absent(&self) -> Fault {
+        let (what, other) = if self.is_folder() {
+            ("folder", "a file is asked for without a slash")
+        } else {
+            ("file", "a folder is asked for with a slash")
+        };
         let message = format!(
-            "the local repository {} has no file {}; a folder is asked for with a slash at its end",
+            "the local repository {} has no {what} {}; {other} at its end",
             self.repository(),
             shown(self.path.as_str())
         );

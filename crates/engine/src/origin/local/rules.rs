@@ -152,10 +152,9 @@ impl UploadRules {
 
     /// How many bytes are read at most: with one more, [`too_much`](Self::too_much) has a fault.
     pub(super) fn most(&self, state: &LocalState) -> u64 {
-        let room = self
-            .settings
-            .quota
-            .map(|quota| quota.saturating_sub(state.usage.bytes.saturating_sub(state.size)));
+        let others = state.usage.bytes.saturating_sub(state.size);
+        let room = self.settings.quota;
+        let room = room.map(|quota| quota.saturating_sub(others).max(state.size));
         let bounds = [self.settings.max_size, room];
         bounds.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
@@ -207,13 +206,11 @@ impl UploadRules {
         )
     }
 
+    /// What brings no more than it replaces may come in also where there is more than the quota already.
     fn check_quota(&self, state: &LocalState, size: u64) -> Result<(), Fault> {
         let others = state.usage.bytes.saturating_sub(state.size);
-        let Some(quota) = self
-            .settings
-            .quota
-            .filter(|quota| others.saturating_add(size) > *quota)
-        else {
+        let exceeds = |quota: &u64| size > state.size && others.saturating_add(size) > *quota;
+        let Some(quota) = self.settings.quota.filter(exceeds) else {
             return Ok(());
         };
         let message = format!(
@@ -462,5 +459,26 @@ mod tests {
         );
         let unbounded = rules(LocalSettings::default(), &[]);
         assert_eq!(unbounded.most(&state), u64::MAX);
+        // Where a quota has been lowered, what does not grow is taken, the same bytes again first of all.
+        let lowered = rules(
+            LocalSettings {
+                quota: Some(50),
+                ..LocalSettings::default()
+            },
+            &[],
+        );
+        assert_eq!(lowered.most(&state), 3);
+        assert_eq!(code(&lowered.decide(&state, &file(b"abc"))), "keep");
+        let nothing = LocalState {
+            exists: false,
+            size: 0,
+            file: None,
+            ..holding(b"abc")
+        };
+        assert_eq!(
+            code(&lowered.decide(&nothing, &file(b"a"))),
+            "quota_exceeded"
+        );
+        assert_eq!(code(&lowered.decide(&nothing, &file(b""))), "change");
     }
 }

@@ -39,6 +39,15 @@ const LONGEST_FIELD: usize = 1024;
 /// What curl and browsers say of a body that they were told nothing of.
 const FORM: &str = "application/x-www-form-urlencoded";
 
+/// A part of the body of an upload.
+#[derive(Debug)]
+pub enum UploadPart {
+    /// The next of its bytes.
+    Data(Bytes),
+    /// The fields behind them (RFC 9110 section 6.5).
+    Trailers(HeaderMap),
+}
+
 /// An upload that is on stable storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -63,7 +72,7 @@ pub(super) async fn write<S>(
     body: S,
 ) -> Result<Written, Fault>
 where
-    S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
+    S: Stream<Item = Result<UploadPart, Fault>> + Send + Unpin,
 {
     place.file_only()?;
     if headers.contains_key(CONTENT_RANGE) {
@@ -147,12 +156,19 @@ impl Intake<'_> {
     /// The whole body, hashed and compared with what the request states of it.
     async fn receive<S>(&self, mut spool: Spool, mut body: S) -> Result<SealedSpool, Fault>
     where
-        S: Stream<Item = Result<Bytes, Fault>> + Send + Unpin,
+        S: Stream<Item = Result<UploadPart, Fault>> + Send + Unpin,
     {
         let mut most = self.rules.most(self.state);
         let mut hasher = Hasher::new(&self.checksums.algorithms());
-        while let Some(bytes) = body.next().await {
-            let bytes = bytes?;
+        let mut behind = Checksums::default();
+        while let Some(part) = body.next().await {
+            let bytes = match part? {
+                UploadPart::Data(bytes) => bytes,
+                UploadPart::Trailers(fields) => {
+                    behind = Checksums::of(&fields)?;
+                    continue;
+                }
+            };
             let size = spool.len().saturating_add(bytes.len() as u64);
             if size > most {
                 // Since the upload began others may have made room.
@@ -167,6 +183,7 @@ impl Intake<'_> {
         }
         let digests = hasher.finish();
         self.checksums.compare(&digests)?;
+        behind.compare(&digests)?;
         let Some(digest) = digests.into_iter().next() else {
             return Err(internal("a body has no digest"));
         };
