@@ -74,11 +74,14 @@ impl<'a> Place<'a> {
 
     /// There is no such file.
     pub(super) fn absent(&self) -> Fault {
-        let message = format!(
-            "the local repository {} has no file {}; a folder is asked for with a slash at its end",
-            self.repository(),
-            shown(self.path.as_str())
-        );
+        let (repository, path) = (self.repository(), shown(self.path.as_str()));
+        let message = if self.is_folder() {
+            format!("the local repository {repository} has no folder {path}")
+        } else {
+            format!(
+                "the local repository {repository} has no file {path}; a folder is asked for with a slash at its end"
+            )
+        };
         self.fault(FaultKind::NotFound, ErrorCode::NotFound, message)
     }
 
