@@ -80,10 +80,29 @@ def chart(case):
         expect(other_port.count("9000") == 4, "container, annotation, address to listen on and advertised address")
         said = template(f"{MANY},listen=0.0.0.0:80\\,[::]:81", fails=True)
         expect("one port" in said, f"two ports:\n{said}")
-        for nothing in ("config=null", "config.s3=null", "config.remotes.npm=null"):
-            template(f"{MANY},{nothing}")
-        curated = template(f"{MANY},config.remotes.npm=null,config.remotes.pypi=null,config.remotes.own.type=local")
-        expect("npm:" not in curated and "own:" in curated, "repositories that are left out")
+        # Repositories that are given are all there are; null leaves one out, of the chart's own as well.
+        for settings, names in (
+            ("config=null", {"npm", "pypi"}),
+            ("config.s3=null", {"npm", "pypi"}),
+            ("config.remotes=null", {"npm", "pypi"}),
+            ("config.remotes.npm=null", {"pypi"}),
+            ("config.remotes.own.type=local", {"own"}),
+            ("config.remotes.npm=null,config.remotes.pypi=null,config.remotes.own.type=local", {"own"}),
+            ("config.remotes.npm.package=npm,config.remotes.npm.negative_ttl=5", {"npm"}),
+            ("config.config_dir=/more", set()),
+        ):
+            got = repositories_of(template(f"{MANY},{settings}"))
+            expect(got == names, f"{settings}: {got}")
+        # Links lead to a name that clients have: nobody has that of an example.
+        for settings, address in (
+            ("mode=embedded", None),
+            ("config.public_url=https://larder.example.net/x", "https://larder.example.net/x"),
+            ("ingress.enabled=true,ingress.host=larder.example.net", "http://larder.example.net"),
+            ("ingress.enabled=true,ingress.host=larder.example.net,ingress.tlsSecret=t", "https://larder.example.net"),
+            ("ingress.enabled=true,config.public_url=https://larder.example.org", "https://larder.example.org"),
+        ):
+            found = [line.split(": ", 1)[1] for line in template(settings).splitlines() if line.startswith("    public_url:")]
+            expect(found == ([address] if address else []), f"{settings}: {found}")
         ipv6 = template(f"{MANY},listen=[::]:8000")
         expect('value: "[::]:8000"' in ipv6, "an address of IPv6 to listen on")
 
@@ -97,6 +116,23 @@ def chart(case):
         expect("database.host" in said, f"the missing key is not named:\n{said}")
         said = template("mode=cluster", fails=True)
         expect("embedded or backends" in said, f"the allowed modes are not named:\n{said}")
+
+
+def repositories_of(rendered):
+    """The names below `remotes` of the configuration."""
+    lines = iter(rendered.splitlines())
+    for line in lines:
+        if line == "    remotes: {}":
+            return set()
+        if line == "    remotes:":
+            break
+    names = set()
+    for line in lines:
+        if not line.startswith("      "):
+            return names
+        if not line.startswith("       "):
+            names.add(line.strip(" :"))
+    return names
 
 
 def tier_of(rendered):

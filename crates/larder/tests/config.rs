@@ -467,6 +467,15 @@ fn quarantine_and_cache_of_a_virtual_repository_are_told_to_have_no_effect() {
         assert!(idle.contains(&want), "{want}\nin\n{idle}");
         assert!(!busy.contains("has no effect"), "{busy}");
     }
+    // Once each, and without advice that does not help.
+    let days = said("type: virtual, members: [h], verify: warn")
+        .lines()
+        .filter(|line| line.contains(".quarantine_days`") || line.contains(".verify`"))
+        .count();
+    assert_eq!(days, 2);
+    let days = "remotes:\n  h: {package: helm, base_url: 'http://h.example'}\n  v: {type: virtual, package: helm, members: [h], quarantine_days: 3}\n";
+    let said = lines(&loaded(days).warnings);
+    assert!(!said.contains("add `quarantine_new: true`"), "{said}");
 }
 
 #[test]
@@ -568,6 +577,11 @@ fn what_comes_later_is_warned_of() {
 /// Whoever describes a server and forgets to name it is told that larder keeps what it keeps in files.
 #[test]
 fn a_backend_without_an_address_is_told_to_have_no_effect() {
+    let secure = lines(&loaded("s3: {secure: maybe}\nremotes: {}\n").warnings);
+    assert!(
+        secure.contains("f.yaml:1: warning: `s3.secure` has no effect without an endpoint"),
+        "{secure}"
+    );
     let settings = loaded("database: {user: u, password: p}\ns3: {bucket: b}\nremotes: {}\n");
     let said = lines(&settings.warnings);
     for want in [
@@ -626,6 +640,14 @@ fn the_keys_of_local_repositories() {
         );
     }
     assert!(!said.contains("max_size"), "{said}");
+    let idle = loaded("remotes:\n  a:\n    type: local\n    cache: {immutable_ttl: 60}\n");
+    let said = lines(&idle.warnings);
+    assert!(
+        said.contains(
+            "f.yaml:4: warning: `remotes.a.cache` has no effect: this is a local repository"
+        ),
+        "{said}"
+    );
     let wrong = refused("remotes:\n  a: {type: local, quota: lots, allow_overwrite: maybe}\n");
     assert!(
         wrong.contains("`remotes.a.quota` must be a number of bytes")
@@ -773,6 +795,57 @@ fn hazard_s17_config_view_and_messages_show_no_secret() {
         said.contains("user name or password") && !said.contains("canary"),
         "{said}"
     );
+}
+
+/// Who takes one setting for another writes whole addresses where names are wanted.
+#[test]
+fn hazard_s17_no_message_repeats_what_stands_before_an_at_sign() {
+    for text in [
+        "listen: 'u:canary@h.example:80'\n".to_owned(),
+        "trusted_proxies: ['http://u:canary@h.example:3128']\n".to_owned(),
+        "advertise: 'u:canary@h.example'\n".to_owned(),
+        one("link_hosts: ['https://u:canary@h.example']"),
+        one("token_hosts: ['u:canary@h.example']\n    package: docker"),
+        one("allow_private: ['http://u:c@canary@h.example']"),
+        one("hostnames: ['u:canary@h.example']"),
+    ] {
+        let said = refused(&text);
+        assert!(
+            said.contains("h.example") && !said.contains("canary"),
+            "{text}{said}"
+        );
+    }
+}
+
+/// The first error is all that `/health` shows of a reload that failed.
+#[test]
+fn a_misspelt_base_url_is_one_error() {
+    for key in ["base_ulr", "baseurl", "Base-URL"] {
+        let said = refused(&format!("remotes:\n  a:\n    {key}: https://example.com\n"));
+        assert!(
+            said.contains("f.yaml:3: unknown key") && !said.contains("missing"),
+            "{said}"
+        );
+    }
+}
+
+/// What it shows of a repository that keeps no copies is loaded again without a warning.
+#[test]
+fn the_view_shows_what_has_an_effect() {
+    let text = "\
+remotes:
+  files: {type: local}
+  h: {package: helm, base_url: 'https://h.example'}
+  v: {type: virtual, package: helm, members: [h]}
+";
+    let view = loaded(text).config_view;
+    assert_eq!(view["remotes"]["h"]["cache"]["mutable_ttl"], 3600);
+    for name in ["files", "v"] {
+        assert!(view["remotes"][name]["cache"].is_null(), "{name}");
+    }
+    let again = loaded(&view.to_string());
+    assert_eq!(lines(&again.warnings), "");
+    assert_eq!(again.config_view, view);
 }
 
 #[test]

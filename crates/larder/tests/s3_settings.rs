@@ -105,6 +105,34 @@ fn the_file_says_the_rest_and_the_environment_wins() {
     assert_eq!(store.keys, None, "the platform's own");
 }
 
+/// What a file of variables with line ends of Windows gives. Requests are signed with it: larder ended in a panic at its first one.
+#[test]
+fn keys_and_regions_that_no_request_can_be_signed_with_are_refused() {
+    for (name, text) in [
+        ("MINIO_ACCESS_KEY", "access\r"),
+        ("MINIO_SECRET_KEY", "canary-secret\r"),
+        ("AWS_REGION", "eu\nwest"),
+    ] {
+        let mut variables = ALL.to_vec();
+        variables.retain(|(known, _)| *known != name);
+        variables.push((name, text));
+        let said = loaded(&variables, "").unwrap_err();
+        assert!(
+            said.contains(name)
+                && said.contains("control character")
+                && !said.contains("canary")
+                && !said.contains('\r'),
+            "{said:?}"
+        );
+    }
+    for key in ["access_key: \"a\\tb\", secret_key: s", "region: \"a\\rb\""] {
+        let file = format!("s3: {{endpoint: 'minio:9000', bucket: b, {key}}}\n");
+        let said = loaded(&[], &file).unwrap_err();
+        let place = format!("f.yaml:2: `s3.{}`", key.split(':').next().unwrap());
+        assert!(said.contains(&place), "{said}");
+    }
+}
+
 #[test]
 fn authorities_that_nobody_asks_are_warned_of() {
     let warned = |variables: &[(&str, &str)], file: &str| {

@@ -1,7 +1,7 @@
 //! Who the client is and which address it used, when proxies may stand between (hazard S18): `X-Forwarded-*` counts only if the
 //! peer is a configured proxy, and is read from the right, where the nearest proxy has written.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -107,11 +107,28 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(socket).or_else(bracketed)
 }
 
-/// Whether a text can be the host of a URL: it goes into documents, so nothing else may pass.
+/// Whether a text can be the host of a URL, with a port or without: it goes into documents, so nothing else may pass (RFC 3986 section
+/// 3.2.2; the form of IPvFuture has no addresses).
 pub(crate) fn is_host(text: &str) -> bool {
-    let legal =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    !text.is_empty() && text.len() <= 255 && text.bytes().all(legal)
+    let is_name = |host: &str| {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        !host.is_empty() && host.bytes().all(legal)
+    };
+    // An empty port is the usual one.
+    let is_port = |port: &str| {
+        port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
+    };
+    let is_one = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').is_some_and(|(address, rest)| {
+            address.parse::<Ipv6Addr>().is_ok()
+                && rest.strip_prefix(':').map_or(rest.is_empty(), is_port)
+        }),
+        None => {
+            let (host, port) = text.split_once(':').unwrap_or((text, ""));
+            is_name(host) && is_port(port)
+        }
+    };
+    is_one && text.len() <= 255
 }
 
 #[cfg(test)]
@@ -201,6 +218,33 @@ mod tests {
     fn hazard_s18_a_host_that_is_none_is_ignored() {
         for host in ["larder.example/x", "a b", "user@larder.example", "x\"y", ""] {
             assert!(!is_host(host));
+        }
+        // A link with one of these is none.
+        for host in [
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[1.2.3.4]",
+            "[larder.example]",
+            "x]",
+            "127.0.0.1:80:80",
+            "larder.example:65536",
+            "larder.example:80a",
+            "larder.example:+80",
+            ":80",
+        ] {
+            assert!(!is_host(host), "{host}");
+        }
+        for host in [
+            "larder.example",
+            "larder_1:8000",
+            "127.0.0.1:65535",
+            "[::1]",
+            "[2001:db8::1]:443",
+            "[::ffff:10.0.0.1]",
+            "larder.example.:",
+        ] {
+            assert!(is_host(host), "{host}");
         }
         let headers = [
             ("x-forwarded-host", "evil.example/<script>"),

@@ -110,6 +110,24 @@ async fn a_user_with_few_rights_will_do() {
     assert!(!standing.ok && !standing.detail.unwrap().contains("wrong"));
 }
 
+/// It waits for the end of what it takes for a command: the time that is up would be all that is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_tls_that_is_asked_with_tls_is_said_to_be_one() {
+    let server = RedisServer::start();
+    for scheme in ["rediss", "rediss-cluster"] {
+        let asked = client(&format!("{scheme}://127.0.0.1:{}", server.port()));
+        let begun = Instant::now();
+        loop {
+            let detail = asked.standing().detail.unwrap_or_default();
+            if detail.contains("does not speak TLS") {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{detail}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clusters_over_one_server_do_not_meet() {
     let server = RedisServer::start();

@@ -28,6 +28,9 @@ const WRITING: Duration = Duration::from_secs(5);
 const GONE: Duration = Duration::from_secs(10);
 /// Clocks that differ by more are an alarm.
 const SKEW_MS: u64 = 5_000;
+/// What two words one after the other say of a clock differs by less, if it is the clock. Words that have waited, because this process
+/// or that one was stopped, or the machine slept, differ by the time that lies between them.
+const STEADY_MS: u64 = 1_000;
 /// Replicas that are remembered, and the longest thing that one says, in bytes: anybody who can write to Redis can say something.
 const MOST: usize = 256;
 const LONGEST: usize = 1_024;
@@ -67,6 +70,8 @@ impl ReplicaReport {
 #[derive(Debug)]
 struct Heard {
     report: ReplicaReport,
+    /// What the last word alone would make of the clock, in milliseconds.
+    last_skew: u64,
     when: Instant,
     /// What the log has spoken of: another configuration, another time.
     told: (bool, bool),
@@ -175,8 +180,8 @@ impl Roster {
         let Ok(word) = serde_json::from_slice::<Word>(message) else {
             return;
         };
-        let skew_ms = self.clock.now().0.abs_diff(word.at);
-        self.note(word, skew_ms, Instant::now());
+        let skew = Skew::Heard(self.clock.now().0.abs_diff(word.at));
+        self.note(word, skew, Instant::now());
     }
 
     /// Hears what others have written. One whose configuration has changed has been reloaded.
@@ -188,7 +193,7 @@ impl Roster {
             let when = Instant::now();
             let when = when.checked_sub(beat.age).unwrap_or(when);
             let is_other = word.config != lock(&self.own).config;
-            let before = self.note(word, beat.ahead_ms.unsigned_abs(), when);
+            let before = self.note(word, Skew::Compared(beat.ahead_ms.unsigned_abs()), when);
             if before == Noted::Changed && is_other && !self.is_published.load(Ordering::Relaxed) {
                 self.reloads.send_modify(|count| *count += 1);
             }
@@ -196,7 +201,7 @@ impl Roster {
     }
 
     /// Takes down what a replica was heard to say at a time; whether its configuration is another than before.
-    fn note(&self, word: Word, skew_ms: u64, when: Instant) -> Noted {
+    fn note(&self, word: Word, skew: Skew, when: Instant) -> Noted {
         let (own, own_config) = {
             let own = lock(&self.own);
             (own.replica.clone(), own.config.clone())
@@ -204,12 +209,6 @@ impl Roster {
         if word.replica == own {
             return Noted::Same;
         }
-        let report = ReplicaReport {
-            address: word.address,
-            version: word.version,
-            config: word.config,
-            skew_ms,
-        };
         let mut heard = lock(&self.heard);
         let before = heard.get(&word.replica);
         if before.is_some_and(|before| before.when > when) {
@@ -223,6 +222,12 @@ impl Roster {
             }
         }
         let before = heard.get(&word.replica);
+        let report = ReplicaReport {
+            address: word.address,
+            version: word.version,
+            config: word.config,
+            skew_ms: skew.believed(before),
+        };
         let is_changed = before.is_some_and(|before| before.report.config != report.config);
         let before = before.map_or((false, false), |heard| heard.told);
         let told = (report.config != own_config, report.is_skewed());
@@ -233,13 +238,47 @@ impl Roster {
         if told.1 && !before.1 {
             tracing::warn!(%replica, skew_ms = report.skew_ms, "the clock of another replica differs from this one's by more than five seconds");
         }
-        heard.insert(word.replica, Heard { report, when, told });
+        let heard_now = Heard {
+            report,
+            last_skew: skew.ms(),
+            when,
+            told,
+        };
+        heard.insert(word.replica, heard_now);
         drop(heard);
         self.note_seen();
         if is_changed {
             Noted::Changed
         } else {
             Noted::Same
+        }
+    }
+}
+
+/// By how much the clocks of two replicas differ, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+enum Skew {
+    /// Through the clock of the database, however long the word has been there.
+    Compared(u64),
+    /// What a word of another one said when it arrived.
+    Heard(u64),
+}
+
+impl Skew {
+    const fn ms(self) -> u64 {
+        match self {
+            Self::Compared(ms) | Self::Heard(ms) => ms,
+        }
+    }
+
+    /// What is to be believed after a word. One that is heard may only have been late, so an alarm takes two that agree.
+    fn believed(self, before: Option<&Heard>) -> u64 {
+        match self {
+            Self::Heard(ms) if ms > SKEW_MS => match before {
+                Some(before) if before.last_skew.abs_diff(ms) <= STEADY_MS => ms,
+                _ => before.map_or(0, |before| before.report.skew_ms),
+            },
+            Self::Heard(ms) | Self::Compared(ms) => ms,
         }
     }
 }
@@ -406,6 +445,34 @@ mod tests {
         roster.read(vec![beat("newest", 0, 0)]);
         assert_eq!(*reloads.borrow(), 1);
         assert_eq!(roster.others()[0].config, "newest");
+    }
+
+    /// A process that was stopped for half a minute hears at once what it has missed.
+    #[tokio::test(start_paused = true)]
+    async fn words_that_have_waited_are_no_alarm_and_a_clock_that_is_wrong_is() {
+        let shared: Arc<dyn Shared> = Arc::new(Unshared::new());
+        let roster = start(&shared, "a", 100_000);
+        let hear = |at: i64| {
+            let word = Word {
+                replica: "b".to_owned(),
+                at,
+                ..roster.word()
+            };
+            roster.hear(&serde_json::to_vec(&word).unwrap());
+            let others = roster.others();
+            (others[0].skew_ms, others[0].is_skewed())
+        };
+        assert_eq!(hear(100_000), (0, false));
+        for late in [70_000, 72_000, 74_000, 94_000] {
+            assert_eq!(hear(late), (0, false), "{late}");
+        }
+        assert_eq!(hear(99_000), (1_000, false));
+        // It is a minute behind.
+        assert_eq!(hear(40_000), (1_000, false));
+        assert_eq!(hear(40_700), (59_300, true));
+        // One word of it was late.
+        assert_eq!(hear(37_000), (59_300, true));
+        assert_eq!(hear(100_100), (100, false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,9 +66,12 @@ impl Hosted for Generic {
         if !(head.path.is_empty() || head.path.ends_with('/')) {
             return Ok(());
         }
+        let path = match head.path {
+            "" => "the root".into(),
+            path => shown(path),
+        };
         let message = format!(
-            "{} is a folder of repository {}: it is there as long as files are in it; name a file below it, without a slash at the end",
-            shown(&format!("/{}", head.path)),
+            "{path} of repository {} is a folder, and folders are there as long as files are in them; name a file, without a slash at the end",
             head.repository
         );
         Err(Refusal {

@@ -5,7 +5,7 @@ use larder_core::{ErrorCode, Fault, FaultKind};
 use crate::ErrorBody;
 
 /// The words that a fault may carry itself, each with the specification's code.
-const CODES: [(ErrorCode, &str); 12] = [
+const CODES: [(ErrorCode, &str); 13] = [
     (ErrorCode::BlobUnknown, "BLOB_UNKNOWN"),
     (ErrorCode::DigestInvalid, "DIGEST_INVALID"),
     (ErrorCode::DigestMismatch, "DIGEST_INVALID"),
@@ -15,6 +15,8 @@ const CODES: [(ErrorCode, &str); 12] = [
     (ErrorCode::ManifestUnknown, "MANIFEST_UNKNOWN"),
     (ErrorCode::NameInvalid, "NAME_INVALID"),
     (ErrorCode::NameUnknown, "NAME_UNKNOWN"),
+    // Asking again does not help.
+    (ErrorCode::Offline, "UNSUPPORTED"),
     (ErrorCode::UnknownRepository, "NAME_UNKNOWN"),
     (ErrorCode::UpstreamLogin, "UNAUTHORIZED"),
     (ErrorCode::UpstreamUnauthorized, "UNAUTHORIZED"),
@@ -47,8 +49,15 @@ fn by_kind(kind: FaultKind) -> &'static str {
         FaultKind::Unauthorized | FaultKind::Upstream(401) => "UNAUTHORIZED",
         FaultKind::Forbidden | FaultKind::Upstream(403 | 451) => "DENIED",
         FaultKind::NotFound | FaultKind::Upstream(404 | 410) => "NAME_UNKNOWN",
-        FaultKind::Upstream(429) => "TOOMANYREQUESTS",
+        FaultKind::TooManyRequests | FaultKind::Upstream(429) => "TOOMANYREQUESTS",
         FaultKind::TooLarge => "SIZE_INVALID",
+        // The specification has codes for what clients do wrong. These two are the reference implementation's for what servers fail at,
+        // and clients ask again after them, as they do not after UNSUPPORTED.
+        FaultKind::Unavailable | FaultKind::Upstream(503) => "UNAVAILABLE",
+        FaultKind::BadGateway
+        | FaultKind::GatewayTimeout
+        | FaultKind::Internal
+        | FaultKind::Upstream(500..=599) => "UNKNOWN",
         _ => "UNSUPPORTED",
     }
 }
@@ -137,6 +146,33 @@ mod tests {
             (
                 FaultKind::BadGateway,
                 ErrorCode::UpstreamUnreachable,
+                "UNKNOWN",
+            ),
+            (
+                FaultKind::GatewayTimeout,
+                ErrorCode::UpstreamTimeout,
+                "UNKNOWN",
+            ),
+            (
+                FaultKind::Upstream(500),
+                ErrorCode::UpstreamStatus,
+                "UNKNOWN",
+            ),
+            (
+                FaultKind::Upstream(503),
+                ErrorCode::UpstreamStatus,
+                "UNAVAILABLE",
+            ),
+            (FaultKind::Unavailable, ErrorCode::Busy, "UNAVAILABLE"),
+            (FaultKind::BadGateway, ErrorCode::Offline, "UNSUPPORTED"),
+            (
+                FaultKind::TooManyRequests,
+                ErrorCode::TooManyAttempts,
+                "TOOMANYREQUESTS",
+            ),
+            (
+                FaultKind::NotImplemented,
+                ErrorCode::NotImplemented,
                 "UNSUPPORTED",
             ),
             (

@@ -78,6 +78,13 @@ impl<'a> Section<'a> {
         Self { name, entries }
     }
 
+    /// Whether one of its keys that are not in `known` is `key` with a slip of the pen.
+    pub(super) fn misspells(&self, key: &str, known: &[&str]) -> bool {
+        let keys = self.entries.iter().map(|entry| entry.key.as_str());
+        keys.filter(|own| !known.contains(own))
+            .any(|own| hints::nearest(own, known.iter().copied()) == Some(key))
+    }
+
     /// The top level, whose unknown keys may be repositories that stand too high.
     pub(super) fn top(entries: &'a [Entry], report: &mut Report) -> Self {
         for entry in entries

@@ -55,7 +55,7 @@ pub(super) fn repository(entry: &Entry, for_all: ForAll<'_>, report: &mut Report
     let package = package_type(&section, report);
     let access = access(&section, report);
     let cache = cache_policy(&section, report);
-    let quarantine = quarantine(&section, report);
+    let quarantine = quarantine(&section, kind, report);
     let presign = presign(&section, package, report);
     let description = section
         .text("description", report)
@@ -75,7 +75,9 @@ pub(super) fn repository(entry: &Entry, for_all: ForAll<'_>, report: &mut Report
     if package == PackageType::Npm && access.immutable.is_some() && access.mutable.is_none() {
         tell_no_packuments(entry, report);
     }
-    tell_idle_checks(&section, &cache, package, report);
+    if matches!(kind, Kind::Remote(_)) {
+        tell_idle_checks(&section, &cache, package, report);
+    }
     let mut repository = Repository {
         name: name?,
         kind,
@@ -216,22 +218,17 @@ fn warn_of_idle_keys(section: &Section<'_>, kind: RepositoryKind, report: &mut R
     } else {
         schema::REMOTE_ONLY
     };
-    let others: &[&str] = match kind {
-        RepositoryKind::Local => schema::VIRTUAL_ONLY,
-        RepositoryKind::Virtual => schema::NOT_VIRTUAL,
-        RepositoryKind::Remote => &[],
-    };
-    let local_only: &[&str] = if kind == RepositoryKind::Local {
-        &[]
-    } else {
-        schema::LOCAL_ONLY
+    let (others, more): (&[&str], &[&str]) = match kind {
+        RepositoryKind::Local => (schema::VIRTUAL_ONLY, schema::NOT_LOCAL),
+        RepositoryKind::Virtual => (schema::NOT_VIRTUAL, schema::LOCAL_ONLY),
+        RepositoryKind::Remote => (&[], schema::LOCAL_ONLY),
     };
     // The one key that both have: of a remote it bounds what is kept, here what is taken.
     let is_shared = |key: &str| kind == RepositoryKind::Local && key == "max_size";
     for key in idle
         .iter()
         .chain(others)
-        .chain(local_only)
+        .chain(more)
         .filter(|key| section.node(key).is_some() && !is_shared(key))
     {
         let more = match kind {
@@ -413,10 +410,16 @@ fn missing_statuses(section: &Section<'_>, report: &mut Report) -> Vec<u16> {
     statuses
 }
 
-fn quarantine(section: &Section<'_>, report: &mut Report) -> QuarantinePolicy {
+fn quarantine(
+    section: &Section<'_>,
+    kind: Option<RepositoryKind>,
+    report: &mut Report,
+) -> QuarantinePolicy {
     let on = section.truth("quarantine_new", report);
     let days = section.number("quarantine_days", 0, 36_500, report);
-    if on.is_none() && days.is_some_and(|days| days > 0) {
+    // A virtual one is told that none of this is for it.
+    let is_asked = kind != Some(RepositoryKind::Virtual);
+    if is_asked && on.is_none() && days.is_some_and(|days| days > 0) {
         let advice = "add `quarantine_new: true` to hold new artifacts back";
         report.warning(
             section.key_place("quarantine_days"),

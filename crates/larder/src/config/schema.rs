@@ -155,6 +155,9 @@ pub(super) const NOT_VIRTUAL: &[&str] = &[
     "quarantine_exclude",
 ];
 
+/// Keys of a repository that have no meaning for a local one: nothing of it expires.
+pub(super) const NOT_LOCAL: &[&str] = &["cache"];
+
 /// Keys of a repository that have a meaning for a local one only.
 pub(super) const LOCAL_ONLY: &[&str] = &["allow_overwrite", "quota"];
 

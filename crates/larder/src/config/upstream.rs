@@ -207,7 +207,9 @@ fn base_urls(
     let Some(texts) = section.one_or_more("base_url", report) else {
         let public =
             defaults::public_registry(package).filter(|_| section.node("base_url").is_none());
-        if section.node("base_url").is_none() && public.is_none() {
+        // Of one that is there and misspelt, all has been said.
+        let is_misspelt = || section.misspells("base_url", schema::REPOSITORY);
+        if section.node("base_url").is_none() && public.is_none() && !is_misspelt() {
             let package = package.as_str();
             report.error(
                 place,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use larder_core::AllowPrivate;
+use larder_core::{AllowPrivate, REDACTED};
 use url::Url;
 
 /// An upstream root or the public URL: http or https, no user-info, no query, no fragment. Gets its final slash.
@@ -18,7 +18,7 @@ pub(super) fn root_url(text: &str) -> Result<Url, String> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(
-            "must not carry a user name or password: use the keys `username` and `password`"
+            "must not carry a user name or password: those for an upstream are its keys `username` and `password`"
                 .to_owned(),
         );
     }
@@ -65,6 +65,14 @@ pub(super) fn proxy_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// A value as a message shows it. What stands before an `@` may be a password, also where no URL is wanted.
+pub(super) fn shown(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, rest)) => format!("{:?}", format!("{REDACTED}@{rest}")),
+        None => format!("{text:?}"),
+    }
+}
+
 /// `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`, or `:8000` for every address.
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
@@ -74,7 +82,10 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
         _ => text.to_owned(),
     };
     numeric.parse().map_err(|_| {
-        format!("{text:?} is not an address and port such as 127.0.0.1:8000 or [::1]:8000")
+        format!(
+            "{} is not an address and port such as 127.0.0.1:8000 or [::1]:8000",
+            shown(text)
+        )
     })
 }
 
@@ -92,7 +103,10 @@ pub(super) fn private_address(text: &str) -> Result<AllowPrivate, String> {
     }
     let socket = text.parse::<SocketAddr>().map(AllowPrivate::Socket);
     socket.map_err(|_| {
-        format!("{text:?} is not an address, a network (10.0.0.0/8) or an address with port (10.1.2.3:8080); names are not taken")
+        format!(
+            "{} is not an address, a network (10.0.0.0/8) or an address with port (10.1.2.3:8080); names are not taken",
+            shown(text)
+        )
     })
 }
 
@@ -100,7 +114,8 @@ pub(super) fn private_address(text: &str) -> Result<AllowPrivate, String> {
 pub(super) fn host_name(text: &str) -> Result<String, String> {
     let bad = || {
         format!(
-            "{text:?} is not a host name such as npm.example.com (no scheme, no port, no path, no address)"
+            "{} is not a host name such as npm.example.com (no scheme, no port, no path, no address)",
+            shown(text)
         )
     };
     let name = text.to_ascii_lowercase();
@@ -131,7 +146,8 @@ pub(super) fn host_name(text: &str) -> Result<String, String> {
 pub(super) fn link_host(text: &str) -> Result<String, String> {
     let bad = || {
         format!(
-            "{text:?} is not a host such as cdn.example.com or cdn.example.com:8443 (no scheme, no path)"
+            "{} is not a host such as cdn.example.com or cdn.example.com:8443 (no scheme, no path)",
+            shown(text)
         )
     };
     if text.contains(['/', '@', '?', '#', '\\', '*']) || text.is_empty() {

@@ -176,17 +176,17 @@ fn complete(shown: Json, repository: &Repository) -> Json {
     if let Some(local) = repository.local() {
         fill("allow_overwrite", json!(local.allow_overwrite));
     }
-    let cache = &repository.cache;
-    if repository.upstream().is_some()
-        && let Json::Object(stale) = shown.entry("stale").or_insert_with(|| json!({}))
-    {
-        stale.insert("wait".to_owned(), json!(cache.stale_wait.as_secs()));
+    if repository.upstream().is_some() {
+        let cache = &repository.cache;
+        if let Json::Object(stale) = shown.entry("stale").or_insert_with(|| json!({})) {
+            stale.insert("wait".to_owned(), json!(cache.stale_wait.as_secs()));
+        }
+        let immutable_ttl = cache.immutable_ttl.map_or(0, |ttl| ttl.as_secs());
+        shown.insert(
+            "cache".to_owned(),
+            json!({"immutable_ttl": immutable_ttl, "mutable_ttl": cache.mutable_ttl.as_secs()}),
+        );
     }
-    let immutable_ttl = cache.immutable_ttl.map_or(0, |ttl| ttl.as_secs());
-    shown.insert(
-        "cache".to_owned(),
-        json!({"immutable_ttl": immutable_ttl, "mutable_ttl": cache.mutable_ttl.as_secs()}),
-    );
     Json::Object(shown)
 }
 

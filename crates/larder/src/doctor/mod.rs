@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use larder::config::{Diagnostic, Settings, Severity, Sources, load};
 use larder::remote_commands::{self, Asked};
-use larder_storage::RedisShared;
+use larder_storage::{RedisShared, Shared as _};
 use serde_json::json;
 
 use crate::prepare::{self, Part};
@@ -167,10 +167,12 @@ async fn redis(settings: &Settings) -> Option<Finding> {
     let address = settings.cluster.redis.as_ref()?;
     let redis = RedisShared::connect(address.clone(), "doctor");
     (!redis.until_connected(REDIS).await).then(|| {
+        let why = redis.standing().detail;
+        let why = why.unwrap_or_else(|| format!("no answer within {} s", REDIS.as_secs()));
         Finding::new(
             "backend",
             "redis.url (REDIS_URL)",
-            format!("Redis at {address} does not answer within {} s", REDIS.as_secs()),
+            format!("Redis at {address} cannot be used: {why}"),
             "start it, and see that address, account and ca_file are right; until then replicas share nothing (docs/operate/replicas.md)",
         )
     })

@@ -117,6 +117,12 @@ async fn six_planted_faults_are_six_findings() {
         let is_key = place.starts_with("remotes.");
         assert!(!is_key || one[0].1.contains("larder.yaml:"), "{one:?}");
     }
+    // Not only that there is no answer, but why.
+    let backend = found.iter().find(|(kind, _, _)| kind == "backend");
+    assert!(
+        backend.is_some_and(|(_, _, what)| what.contains("refused")),
+        "{found:#?}"
+    );
     assert_eq!(code, Some(1));
     assert!(!format!("{found:?}").contains("canary"));
     assert_eq!(

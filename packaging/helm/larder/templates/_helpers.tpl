@@ -44,6 +44,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if eq .Values.mode "backends" }}yes{{- else if ne .Values.mode "embedded" }}{{ fail (printf "mode is %q; it is embedded or backends" .Values.mode) }}{{- end }}
 {{- end }}
 
+{{- /* Defaults stand here and not among the values: Helm would add them to the repositories that are given. null leaves one out. */}}
+{{- define "larder.remotes" -}}
+{{- $given := (.Values.config | default dict).remotes | default dict }}
+{{- $remotes := dict }}
+{{- range $name, $repository := $given }}
+{{- if not (kindIs "invalid" $repository) }}
+{{- $_ := set $remotes $name $repository }}
+{{- end }}
+{{- end }}
+{{- if not (or $remotes (.Values.config | default dict).config_dir) }}
+{{- range $name := list "npm" "pypi" }}
+{{- if not (hasKey $given $name) }}
+{{- $_ := set $remotes $name (dict "package" $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toYaml $remotes }}
+{{- end }}
+
 {{- define "larder.scheme" -}}
 {{- if (.Values.config | default dict).tls }}https{{ else }}http{{ end }}
 {{- end }}

@@ -12,6 +12,7 @@ use crate::config::fields::Section;
 use crate::config::file::beside;
 use crate::config::schema;
 use crate::config::secret_files;
+use crate::config::urls::shown;
 
 /// A shorter one could be guessed.
 const SHORTEST_SECRET: usize = 16;
@@ -129,7 +130,7 @@ fn advertise(top: &Section<'_>, sources: &Sources, report: &mut Report) -> Optio
     match address(text) {
         Ok(address) => Some(address),
         Err(why) => {
-            report.error(place, format!("{name}: {text:?} {why}"));
+            report.error(place, format!("{name}: {} {why}", shown(text)));
             None
         }
     }

@@ -14,7 +14,7 @@ use crate::config::fields::Section;
 use crate::config::file::beside;
 use crate::config::schema;
 use crate::config::secret_files;
-use crate::config::urls::{listen_address, network, root_url};
+use crate::config::urls::{listen_address, network, root_url, shown};
 
 /// A setting that may be given more than once, each item with its name in messages: of the flag, else of the variable (separated by
 /// commas), else of the file.
@@ -156,7 +156,8 @@ pub(super) fn trusted_proxies(top: &Section<'_>, report: &mut Report) -> Vec<IpN
             None => report.error(
                 place,
                 format!(
-                    "`trusted_proxies`: {text:?} is not an address or a network such as 10.0.0.0/8"
+                    "`trusted_proxies`: {} is not an address or a network such as 10.0.0.0/8",
+                    shown(text)
                 ),
             ),
         }

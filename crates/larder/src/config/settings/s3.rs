@@ -70,7 +70,11 @@ pub(super) fn s3(
     let region = look("", "region");
     let public = look("", "public_endpoint");
     let Some(endpoint) = endpoint else {
-        tell_no_endpoint(&section, [bucket, access, secret, region, public], report);
+        tell_no_endpoint(
+            &section,
+            [bucket, access, secret, secure, region, public],
+            report,
+        );
         return None;
     };
     let (endpoint, scheme) = host(&endpoint, report)?;
@@ -88,6 +92,11 @@ pub(super) fn s3(
         .or_else(|| defaults::aws_region(&endpoint).map(str::to_owned))
         .or_else(|| environment.get("AWS_REGION").map(str::to_owned))
         .unwrap_or_else(|| "us-east-1".to_owned());
+    if holds_control(&region) {
+        let message = "`s3.region` or AWS_REGION holds a control character";
+        report.error(section.key_place("region"), message);
+        return None;
+    }
     let path_style = section.truth("path_style", report);
     let keys = keys(access, secret, report)?;
     let store = S3Settings {
@@ -124,7 +133,7 @@ fn lease(section: &Section<'_>, report: &mut Report) -> Duration {
 }
 
 /// Whoever sets one of these means a store, and gets files.
-fn tell_no_endpoint(section: &Section<'_>, said: [Option<Given>; 5], report: &mut Report) {
+fn tell_no_endpoint(section: &Section<'_>, said: [Option<Given>; 6], report: &mut Report) {
     // An empty `endpoint` says that there is to be none.
     let is_left_empty = section.key_place("endpoint").is_some();
     let first = said.into_iter().flatten().next();
@@ -217,6 +226,15 @@ type Keys = Option<(Secret<String>, Secret<String>)>;
 
 /// Both keys, or none: then the platform has credentials.
 fn keys(access: Option<Given>, secret: Option<Given>, report: &mut Report) -> Option<Keys> {
+    let unusable = |given: &&Given| holds_control(&given.text);
+    if let Some(one) = [&access, &secret].into_iter().flatten().find(unusable) {
+        let message = format!(
+            "{} holds a control character, such as the end of a line",
+            one.name
+        );
+        report.error(one.place.as_ref(), message);
+        return None;
+    }
     match (access, secret) {
         (Some(access), Some(secret)) => {
             Some(Some((Secret::new(access.text), Secret::new(secret.text))))
@@ -231,6 +249,11 @@ fn keys(access: Option<Given>, secret: Option<Given>, report: &mut Report) -> Op
             None
         }
     }
+}
+
+/// What requests are signed with stands in their heads, which have room for none of these.
+fn holds_control(text: &str) -> bool {
+    text.contains(char::is_control)
 }
 
 fn platform(environment: &Environment) -> Vec<(String, String)> {

@@ -14,7 +14,7 @@ use redis::{
 use super::wire::Wire;
 
 /// How long connecting to one server may take.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 const NEGATIVE: &str = "names a database below 0";
 /// Addresses that one URL may name.
 const MOST_NODES: usize = 64;
@@ -165,6 +165,16 @@ impl RedisAddress {
         Ok(Wire::Cluster(
             builder.build()?.get_async_connection().await?,
         ))
+    }
+
+    /// The first server that is connected to.
+    pub(super) fn first(&self) -> Option<&ConnectionAddr> {
+        match &self.form {
+            Form::One(info) => Some(info.addr()),
+            Form::Sentinels { nodes, .. } | Form::Cluster(nodes) => {
+                nodes.first().map(ConnectionInfo::addr)
+            }
+        }
     }
 
     /// Servers that can be listened to, in the order in which they are to be tried. Every node of a cluster hears everything.

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::address::RedisAddress;
+use super::plaintext::answers_without_tls;
 use super::wire::Wire;
 use crate::shared::PATIENCE;
 
@@ -19,6 +20,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often an idle connection is tried.
 const PROBE: Duration = Duration::from_secs(1);
+/// What the driver says of a server that says nothing; a cluster's error has it in its text alone.
+const TIMED_OUT: &str = "timed out";
 /// So many calls in a row that were not answered in time are the end of a connection: one may be the fault of a busy machine.
 const SILENCES: u32 = 2;
 
@@ -242,10 +245,19 @@ impl Link {
             let _: redis::Value = ping.query_async(&mut wire).await?;
             Ok::<_, RedisError>(wire)
         };
-        match timeout(CONNECT, attempt).await {
-            Ok(Ok(wire)) => Ok(wire),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no connection within {} s", CONNECT.as_secs())),
+        let why = match timeout(CONNECT, attempt).await {
+            Ok(Ok(wire)) => return Ok(wire),
+            Ok(Err(error)) if !error.to_string().contains(TIMED_OUT) => {
+                return Err(error.to_string());
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no connection within {} s", CONNECT.as_secs()),
+        };
+        match self.address.first() {
+            Some(server) if answers_without_tls(server).await => Err(format!(
+                "{why}: the server does not speak TLS; write redis for rediss in the URL, or let the server speak TLS"
+            )),
+            _ => Err(why),
         }
     }
 

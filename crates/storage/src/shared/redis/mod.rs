@@ -2,6 +2,7 @@
 
 mod address;
 mod link;
+mod plaintext;
 mod scripts;
 mod subscriber;
 mod wire;
