@@ -151,6 +151,12 @@ impl Assembled {
                 .all(|(epoch, value)| epoch.load(std::sync::atomic::Ordering::Acquire) == *value)
     }
 
+    /// It is asked for at `now`.
+    pub(super) fn touch(&self, now: UnixMillis) {
+        let uses = self.uses.iter().flatten();
+        uses.for_each(|used| used.touch(now));
+    }
+
     /// For whoever asks while it holds: nobody was asked.
     pub(super) fn status_of_hit(&self, now: UnixMillis) -> CacheStatus {
         CacheStatus {

@@ -95,12 +95,6 @@ impl Reading<'_> {
             let named = self.named(assembled, form, &base);
             if let Some(document) = self.made_already(&named, marking.as_ref()).await {
                 count(&self.owner.counters.hits);
-                let now = self.engine.now();
-                assembled
-                    .uses
-                    .iter()
-                    .flatten()
-                    .for_each(|used| used.touch(now));
                 let documents = &self.engine.documents;
                 let sendable = documents.sendable(&named, document, self.request.headers);
                 return Ok(self.answer(assembled, &sendable.await, true));
@@ -284,6 +278,7 @@ impl Reading<'_> {
 
     fn answer(&self, assembled: &Assembled, sendable: &Sendable, is_hit: bool) -> Answer {
         let now = self.engine.now();
+        assembled.touch(now);
         let by_host = self.engine.registry.links_depend_on_host(self.format);
         let mut representation = Representation {
             last_modified: assembled.last_modified(now),
