@@ -89,6 +89,19 @@ async function accessible(page, mode, runOnly) {
   for (const [id, nodes] of grave) problem(`${mode} ${shown(page.url())}`, `axe ${id}: ${nodes}`);
 }
 
+// Long texts leave the room of those beside them, and paper, on which nobody scrolls, has all of a page.
+async function legible(page, where) {
+  await page.setViewportSize({ width: 1280, height: 800 });
+  const squeezed = await page.evaluate(() => [...document.querySelectorAll("dl.facts dd")].filter((value) => value.clientWidth < 100).length);
+  if (squeezed > 0) problem(where, `${squeezed} values have no room beside their names`);
+  await page.emulateMedia({ media: "print", colorScheme: "light" });
+  await page.setViewportSize({ width: 720, height: 1_000 });
+  const cut = await page.evaluate(() => [...document.querySelectorAll(".scroll, pre")].filter((part) => part.scrollWidth > part.clientWidth + 1)
+    .map((part) => part.getAttribute("aria-label")));
+  if (cut.length > 0) problem(`on paper ${where}`, `cut: ${cut.join(", ")}`);
+  await page.emulateMedia({ media: "screen" });
+}
+
 const timing = (response) => Number(/dur=([\d.]+)/.exec(response.headers()["server-timing"] ?? "")?.[1] ?? -1);
 
 // One page with scripts, light and wide, then dark and narrow. Gives its links.
@@ -110,6 +123,7 @@ async function visit(page, url) {
   const [wide, seen] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
   if (wide > seen) problem(`dark 360 ${where}`, `scrolls sideways: ${wide} px in ${seen}`);
   await accessible(page, "dark 360", { type: "rule", values: SEEN });
+  await legible(page, where);
   for (const what of await page.evaluate(() => window.larderPolicy ?? [])) problem(where, `policy: ${what}`);
   return page.evaluate(() => [...document.querySelectorAll("a[href]:not([download])")].map((link) => link.href));
 }
@@ -200,6 +214,49 @@ async function byKeyboard(browser) {
   return state;
 }
 
+// More pages than a browser has connections to a host are all kept up to date, and none waits for another.
+async function severalTabs(browser, state) {
+  const seen = await context(browser, { width: 1280, state });
+  const tabs = [];
+  for (let count = 0; count < 8; count += 1) {
+    const page = await watched(seen, "several tabs");
+    await page.goto(`${task.base}/ui/`, { waitUntil: "load", timeout: 15_000 });
+    tabs.push(page);
+  }
+  const live = (page) => page.waitForFunction(() => document.getElementById("live-state").textContent === "Live.", undefined, { timeout: 15_000 });
+  await Promise.all(tabs.map(live));
+  // Whichever of them has the stream: the others go on.
+  for (const page of tabs.splice(0, 6)) await page.close();
+  const counted = () => Promise.all(tabs.map((page) => page.locator("[data-live=requests]").textContent()));
+  const before = await counted();
+  await tabs[0].request.get(`${task.base}/api/v1/remote/files/readme.txt`);
+  await Promise.all(tabs.map((page, at) => page.waitForFunction((old) => document.querySelector("[data-live=requests]").textContent !== old, before[at],
+    { timeout: 15_000 })));
+  found.steps.push("several tabs");
+  await seen.close();
+}
+
+// With the browser's clipboard, and where it has none for pages: by plain HTTP from another machine.
+async function copying(browser, state) {
+  for (const isSecure of [true, false]) {
+    const seen = await context(browser, { width: 1280, state });
+    if (isSecure) await seen.grantPermissions(["clipboard-read", "clipboard-write"]);
+    else await seen.addInitScript(() => Object.defineProperty(navigator, "clipboard", { value: undefined }));
+    const page = await watched(seen, "copying");
+    await page.goto(`${task.base}/ui/repositories/pypi`, WAIT);
+    const wanted = await page.locator("#set-up-1").textContent();
+    await page.locator("button[data-copy=set-up-1]").click();
+    await page.locator("main > [role=status]", { hasText: "Copied" }).waitFor();
+    await page.goto(`${task.base}/ui/search`, WAIT);
+    await page.locator("#q").focus();
+    await page.keyboard.press("Control+V");
+    const pasted = await page.inputValue("#q");
+    if (pasted !== wanted) problem("copying", `${pasted} in place of ${wanted}`);
+    await seen.close();
+  }
+  found.steps.push("copied");
+}
+
 async function screenshots(browser, state) {
   fs.mkdirSync(task.screenshots, { recursive: true });
   const modes = { light: { width: 1280, state }, dark: { width: 360, dark: true, state } };
@@ -258,7 +315,11 @@ async function timed(browser, state) {
   const browser = await chromium.launch({ executablePath: task.chromium, headless: true, args: FLAGS });
   const state = await byKeyboard(browser);
   if (task.timed) await timed(browser, state);
-  if (task.seeds) await crawl(browser, state);
+  if (task.seeds) {
+    await severalTabs(browser, state);
+    await copying(browser, state);
+    await crawl(browser, state);
+  }
   if (task.pictures) await screenshots(browser, state);
   await browser.close();
   console.log(JSON.stringify(found));
