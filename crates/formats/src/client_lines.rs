@@ -45,7 +45,7 @@ pub fn client_lines(base: &str, repository: &Repository) -> Vec<ClientLines> {
         PackageType::Docker => docker(&place, repository),
         PackageType::Rpm => rpm(&place),
         PackageType::Alpine => alpine(&place),
-        PackageType::Generic => generic(&place),
+        PackageType::Generic => generic(&place, repository.kind()),
     }
 }
 
@@ -287,9 +287,9 @@ fn alpine(place: &Place<'_>) -> Vec<ClientLines> {
     ]
 }
 
-fn generic(place: &Place<'_>) -> Vec<ClientLines> {
+fn generic(place: &Place<'_>, kind: RepositoryKind) -> Vec<ClientLines> {
     let root = &place.root;
-    vec![
+    let mut all = vec![
         lines("curl", SHELL, format!("curl -fLO {root}/PATH")),
         lines("wget", SHELL, format!("wget {root}/PATH")),
         lines(
@@ -297,12 +297,17 @@ fn generic(place: &Place<'_>) -> Vec<ClientLines> {
             "/etc/apt/sources.list.d/larder.list",
             format!("deb [signed-by=KEYRING] {root} SUITE COMPONENT"),
         ),
-    ]
+    ];
+    if kind == RepositoryKind::Local {
+        let sent = format!("curl -fT FILE -H 'Authorization: Bearer TOKEN' {root}/PATH");
+        all.push(lines("curl, to upload", SHELL, sent));
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
-    use larder_core::{Kind, VirtualSettings};
+    use larder_core::{Kind, LocalSettings, VirtualSettings};
 
     use super::*;
     use crate::testing::remote;
@@ -397,6 +402,24 @@ mod tests {
         assert!(
             !text_of("https://larder.example.com", PackageType::Npm, "yarn 4")
                 .contains("unsafeHttp")
+        );
+    }
+
+    #[test]
+    fn only_where_files_are_uploaded_is_said_how() {
+        let mut repository = remote("main", PackageType::Generic, "https://files.example.com/");
+        let uploads = |repository: &Repository| {
+            let told = client_lines("https://larder.example.com", repository).into_iter();
+            let told = told.filter(|lines| lines.client == "curl, to upload");
+            told.map(|lines| lines.text).collect::<Vec<_>>()
+        };
+        assert_eq!(uploads(&repository), [""; 0]);
+        repository.kind = Kind::Local(LocalSettings::default());
+        assert_eq!(
+            uploads(&repository),
+            [
+                "curl -fT FILE -H 'Authorization: Bearer TOKEN' https://larder.example.com/api/v1/remote/main/PATH"
+            ]
         );
     }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use larder::config::{Changes, Diagnostic, Settings, Severity, Sources, watch};
+use larder::config::{
+    Changes, Diagnostic, Settings, Severity, Sources, waiting_for_restart, watch,
+};
 use larder_core::{Clock as _, SystemClock};
 use larder_engine::Engine;
-use larder_server::{ReloadReport, ServerHandle};
+use larder_server::{LiveSettings, ReloadReport, ServerHandle};
 use larder_upstream::HttpUpstream;
 
 use crate::cluster::{self, Member};
@@ -23,10 +25,11 @@ pub(crate) struct Reloading {
 
 /// Runs until it is dropped.
 pub(crate) async fn reload_on_change(sources: Sources, first: Settings, reloading: Reloading) {
-    let mut current = first.clone();
+    let (mut current, started_with) = (first.clone(), first.clone());
     let apply = move |loaded: Result<Settings, Vec<Diagnostic>>| match loaded {
         Ok(settings) => {
-            reloading.put_in_force(&current, &settings);
+            let waiting = waiting_for_restart(&started_with, &settings);
+            reloading.put_in_force(&current, &settings, &waiting);
             current = settings;
         }
         Err(found) => reloading.refuse(&found),
@@ -37,7 +40,8 @@ pub(crate) async fn reload_on_change(sources: Sources, first: Settings, reloadin
 }
 
 impl Reloading {
-    fn put_in_force(&self, current: &Settings, settings: &Settings) {
+    /// `waiting`: keys that are put in force by the next start only.
+    fn put_in_force(&self, current: &Settings, settings: &Settings, waiting: &[&str]) {
         let changes = Changes::between(current, settings);
         self.upstream.reload();
         self.engine.replace_repositories(
@@ -45,7 +49,10 @@ impl Reloading {
             &settings.not_built,
             settings.public_urls.clone(),
         );
-        self.handle.replace_live(live_settings(settings));
+        self.handle.replace_live(LiveSettings {
+            config_waiting: waiting.iter().map(|key| (*key).to_owned()).collect(),
+            ..live_settings(settings)
+        });
         self.drain.set(settings.drain);
         self.engine.configured_as(&cluster::digest(settings));
         if let Some(member) = &self.member {

@@ -265,6 +265,7 @@ pub(crate) fn live_settings(settings: &Settings) -> LiveSettings {
         docker_registries: settings.docker_registries.clone(),
         host_names: host_names(settings),
         config_view: settings.config_view.clone(),
+        config_waiting: Vec::new(),
         config_lines: Arc::clone(&settings.config_lines),
         config_warnings: Arc::new(warnings(settings)),
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use larder_core::{ErrorCode, Fault, FaultKind, RepositoryKind, shown};
 use larder_engine::{CacheType, FlushRequest};
 use serde_json::{Value, json};
@@ -16,10 +16,13 @@ use crate::body::ResponseBody;
 use crate::exchange::{Exchange, Handled};
 use crate::openapi::OPENAPI;
 use crate::problem::{self, Audience};
+use crate::respond::insert;
 use crate::routes::Endpoint;
 use crate::{health_page, metrics_page, unknown};
 
 const JSON: &str = "application/json";
+/// Keys of `/config` that take effect only at the next start.
+const WAITING: HeaderName = HeaderName::from_static("x-larder-waiting-for-restart");
 
 pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endpoint) -> Handled {
     let result = match endpoint {
@@ -28,10 +31,7 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endp
         Endpoint::Ready => Ok(health_page::ready(exchange).await),
         // Asks nobody: a slow store must not get the process killed (hazard A4).
         Endpoint::Live => Ok(json_response(StatusCode::OK, &json!({"status": "ok"}))),
-        Endpoint::Config => Ok(json_response(
-            StatusCode::OK,
-            &exchange.shared.live.load().config_view,
-        )),
+        Endpoint::Config => Ok(config(exchange)),
         Endpoint::Root => Ok(root(exchange)),
         Endpoint::Metrics => metrics_page::serve(exchange).await,
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
@@ -43,6 +43,17 @@ pub(crate) async fn serve<B: Backend>(exchange: &Exchange<'_, B>, endpoint: Endp
         problem::response(&**exchange.backend, &fault, Audience::Repository(None))
     });
     Handled::other(response)
+}
+
+/// The configuration as loaded. Which of its keys are not in force yet stands beside it: the document itself is one that loads.
+fn config<B>(exchange: &Exchange<'_, B>) -> Response<ResponseBody> {
+    let live = exchange.shared.live.load();
+    let mut response = json_response(StatusCode::OK, &live.config_view);
+    if !live.config_waiting.is_empty() {
+        let keys = live.config_waiting.join(", ");
+        insert(response.headers_mut(), WAITING, keys);
+    }
+    response
 }
 
 async fn flush<B: Backend>(exchange: &Exchange<'_, B>) -> Result<Response<ResponseBody>, Fault> {

@@ -118,15 +118,14 @@ pub(crate) fn is_host(text: &str) -> bool {
     let is_port = |port: &str| {
         port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
     };
-    let is_one = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').is_some_and(|(address, rest)| {
+    let is_one = if let Some(rest) = text.strip_prefix('[') {
+        rest.split_once(']').is_some_and(|(address, rest)| {
             address.parse::<Ipv6Addr>().is_ok()
                 && rest.strip_prefix(':').map_or(rest.is_empty(), is_port)
-        }),
-        None => {
-            let (host, port) = text.split_once(':').unwrap_or((text, ""));
-            is_name(host) && is_port(port)
-        }
+        })
+    } else {
+        let (host, port) = text.split_once(':').unwrap_or((text, ""));
+        is_name(host) && is_port(port)
     };
     is_one && text.len() <= 255
 }

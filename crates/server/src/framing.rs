@@ -126,7 +126,7 @@ impl HeadScanner {
         if before.is_empty() {
             self.line(&line[..line.len().min(LINE_KEPT)]);
         } else {
-            self.carry = before.clone();
+            self.carry.clone_from(&before);
             self.keep(line);
             let whole = std::mem::take(&mut self.carry);
             self.line(&whole);

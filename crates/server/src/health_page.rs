@@ -15,6 +15,7 @@ use crate::admin::json_response;
 use crate::backend::Backend;
 use crate::body::ResponseBody;
 use crate::exchange::Exchange;
+use crate::settings::LiveSettings;
 use crate::state::Shared;
 use crate::tls::Certificate;
 
@@ -47,7 +48,7 @@ pub(crate) async fn health<B: Backend>(exchange: &Exchange<'_, B>) -> Response<R
         "backends": backends,
         "upstreams": upstreams,
         "disk": backend.disk().map(disk_json),
-        "reload": shared.reload.load().as_deref().map(reload_json),
+        "reload": shared.reload.load().as_deref().map(|reload| reload_json(reload, &shared.live.load())),
         "certificate": certificate_json(shared, backend.now()),
         "refusals": shared.metrics.refused().report(),
     });
@@ -164,8 +165,14 @@ fn disk_json(disk: DiskSpace) -> Value {
     json!({"free_bytes": disk.free, "total_bytes": disk.total, "reserve_bytes": disk.reserve, "keeping": disk.is_keeping()})
 }
 
-fn reload_json(reload: &ReloadReport) -> Value {
-    json!({"at": time(reload.at), "ok": reload.error.is_none(), "error": reload.error, "changed": reload.changed})
+fn reload_json(reload: &ReloadReport, live: &LiveSettings) -> Value {
+    json!({
+        "at": time(reload.at),
+        "ok": reload.error.is_none(),
+        "error": reload.error,
+        "changed": reload.changed,
+        "waiting_for_restart": live.config_waiting,
+    })
 }
 
 fn certificate_json(shared: &Shared, now: UnixMillis) -> Option<Value> {

@@ -52,6 +52,8 @@ pub struct LiveSettings {
     pub host_names: BTreeSet<String>,
     /// The loaded configuration as `GET /config` shows it: every secret already replaced.
     pub config_view: serde_json::Value,
+    /// Top-level keys that it has other values for than those in force, because they take effect only at a start.
+    pub config_waiting: Vec<String>,
     /// Where each key of a repository stands (`file:line`, by `remotes.NAME.KEY`), as far as it is written down: for
     /// `GET /api/v1/explain`.
     pub config_lines: Arc<BTreeMap<String, String>>,

@@ -21,6 +21,6 @@ mod values;
 
 pub use files::{StaticFile, static_file};
 pub use headers::HEADERS;
-pub use page::{Entry, Frame, Page, RenderError, Section, Sign};
+pub use page::{Entry, Frame, Page, RenderError, SHORT, Section, Sign};
 pub use sparkline::sparkline;
-pub use values::{Bytes, Count, Markup, Moment, Saved, Share, Span};
+pub use values::{Beginning, Bytes, Count, Markup, Moment, Saved, Share, Span};

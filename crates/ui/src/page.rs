@@ -3,6 +3,8 @@
 use larder_core::UnixMillis;
 use serde::Serialize;
 
+use crate::values::Beginning;
+
 /// Why a page could not be written.
 pub use askama::Error as RenderError;
 
@@ -79,6 +81,9 @@ pub enum Sign {
     Closed,
 }
 
+/// Bytes that are shown of a text of which a page may have hundreds.
+pub const SHORT: usize = 160;
+
 /// What surrounds a page, and what all pages need to know of the visit.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -122,6 +127,16 @@ impl Frame {
     pub fn explain(&self, repository: &str, path: &str) -> String {
         let asked = self.query(&format!("{repository}/{}", self.path(path)));
         format!("{}/ui/explain?url={asked}", self.root)
+    }
+
+    /// The beginning of a text of which a page may have hundreds.
+    pub fn short<'t>(&self, text: &'t str) -> Beginning<'t> {
+        Beginning { text, most: SHORT }
+    }
+
+    /// The beginning of a text of which a page has a few.
+    pub fn long<'t>(&self, text: &'t str) -> Beginning<'t> {
+        Beginning { text, most: 2_000 }
     }
 
     /// `text` as part of the query of an address.

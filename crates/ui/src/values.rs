@@ -151,6 +151,24 @@ impl Moment {
     }
 }
 
+/// The beginning of a text, so that a page is short whatever somebody else has written. Its JSON has all of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Beginning<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) most: usize,
+}
+
+impl fmt::Display for Beginning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.text.floor_char_boundary(self.most);
+        f.write_str(&self.text[..end])?;
+        if end < self.text.len() {
+            f.write_char('\u{2026}')?;
+        }
+        Ok(())
+    }
+}
+
 /// RFC 3986: unreserved characters stay, and slashes where `path` says so.
 pub(crate) fn percent_encoded(text: &str, path: bool) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -220,6 +238,14 @@ mod tests {
         assert_eq!(years_ago.relative(now), "2020-01-02");
         let json = serde_json::to_string(&Moment(now)).unwrap();
         assert_eq!(json, "\"2023-11-14T22:13:20Z\"");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_letters() {
+        let cut = |text, most| Beginning { text, most }.to_string();
+        assert_eq!(cut("äöü", 6), "äöü");
+        assert_eq!(cut("äöü", 5), "äö\u{2026}");
+        assert_eq!(cut("", 0), "");
     }
 
     #[test]

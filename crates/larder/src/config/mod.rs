@@ -51,7 +51,7 @@ pub use hints::nearest;
 pub(crate) use node::{Entry, Node};
 pub use settings::{Cluster, DEFAULT_HOT_SET, Limits, S3, Settings, Sources, Tls, Tracing};
 pub(crate) use tree::{yaml_tree, yaml_trees};
-pub use watch::watch;
+pub use watch::{waiting_for_restart, watch};
 pub use written_secrets::written_secrets;
 
 use diagnostic::Report;

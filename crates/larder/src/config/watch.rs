@@ -76,7 +76,8 @@ fn log_warnings(settings: &Settings, first: &Settings) {
     }
 }
 
-fn waiting_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+/// The top-level keys that take effect only at a start, and have other values in `new` than in `old`, with which larder was started.
+pub fn waiting_for_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let keys = [
         ("listen", old.listen != new.listen),
         ("data_dir", old.data_dir != new.data_dir),

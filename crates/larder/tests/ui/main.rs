@@ -14,6 +14,8 @@ mod downloads;
 mod live;
 mod mirrors;
 mod pages;
+mod reloads;
+mod sessions;
 mod sizes;
 mod virtual_pages;
 

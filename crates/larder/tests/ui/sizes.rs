@@ -148,3 +148,85 @@ async fn long_reasons_of_a_package_are_cut() {
     let whole = json(&larder, path).await;
     assert_eq!(whole["files"][0]["deprecated"], reason);
 }
+
+/// What a stranger may call something, with its number in front.
+fn wordy(number: usize) -> String {
+    format!("{number}-{}", "<&> long ".repeat(400))
+}
+
+/// The document of a package whose tags and versions have long names.
+fn wordy_package(origin: &Origin) -> Resource {
+    let tags = (0..120).map(|of| format!(r#""{}": "1.0.{of}""#, wordy(of)));
+    let tags: Vec<String> = tags.collect();
+    let versions = (0..120).map(|of| {
+        let version = format!("1.0.{of}-{}", "long".repeat(900));
+        let tarball = origin.url(&format!("/wordy/-/wordy-{version}.tgz"));
+        format!(
+            r#""{version}": {{"name": "wordy", "version": "{version}", "dist": {{"tarball": "{tarball}"}}}}"#
+        )
+    });
+    let versions: Vec<String> = versions.collect();
+    let document = format!(
+        r#"{{"name": "wordy", "dist-tags": {{{}}}, "versions": {{{}}}}}"#,
+        tags.join(","),
+        versions.join(",")
+    );
+    Resource::new(document).content_type("application/json")
+}
+
+const IMAGE_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A manifest of 190 layers of long types, that says something of what is no digest.
+fn wordy_manifest() -> Resource {
+    let part = |of: usize| {
+        let digest = larder_core::sha256(of.to_string().as_bytes());
+        let kind = wordy(of);
+        format!(r#"{{"mediaType": "{kind}", "digest": "{digest}", "size": 1}}"#)
+    };
+    let layers: Vec<String> = (0..190).map(part).collect();
+    let manifest = format!(
+        r#"{{"schemaVersion": 2, "mediaType": "{IMAGE_TYPE}", "artifactType": "{0}", "subject": {{"mediaType": "{0}", "digest": "{0}", "size": 1}}, "config": {1}, "layers": [{2}]}}"#,
+        wordy(0).repeat(20),
+        part(0),
+        layers.join(",")
+    );
+    Resource::new(manifest).content_type(IMAGE_TYPE)
+}
+
+/// Names of tags and versions, and types of layers, have no length that a registry must keep to.
+#[tokio::test]
+async fn hazard_pages_of_packages_and_images_stay_short_whatever_is_in_them() {
+    let origin = Origin::start().await;
+    origin.put("/wordy", wordy_package(&origin));
+    origin.put("/v2/", Resource::new("{}"));
+    origin.put("/v2/wordy/manifests/1.0", wordy_manifest());
+    let base = origin.url("");
+    let larder = TestLarder::start(&format!(
+        "remotes:\n  npm: {{ package: npm, base_url: \"{base}\" }}\n  images: {{ package: docker, base_url: \"{base}\" }}\n"
+    ))
+    .await;
+    let package = larder.artifact("npm", "wordy");
+    let manifest = larder.url("v2/images/wordy/manifests/1.0");
+    let image = "ui/repositories/images/image?name=wordy&reference=1.0";
+    for (address, repository, path) in [
+        (package, "npm", "ui/repositories/npm/package?name=wordy"),
+        (manifest, "images", image),
+    ] {
+        let answer = send("GET", &address, &[("accept", IMAGE_TYPE)]).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let began = std::time::Instant::now();
+        while held(&larder, repository).await == 0 {
+            assert!(began.elapsed() < support::PATIENCE, "{path}: not held");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let answer = page(&larder, path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let text = answer.text();
+        assert!(text.len() <= 150_000, "{path}: {} bytes", text.len());
+        assert!(text.contains("0-&#60;&#38;&#62; long"), "{path}: {text}");
+    }
+    let manifest = json(&larder, image).await["manifest"].take();
+    let shown = manifest["parts"].as_array().expect("a list").len() as u64;
+    assert_eq!(manifest["left_out"].as_u64(), Some(190 - shown), "{shown}");
+    assert!(shown > 50, "{shown}");
+}

@@ -16,6 +16,10 @@ pub(crate) fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
     let view = visit.live.config_view.as_object().unwrap_or(&empty);
     let general = view.iter().filter(|(key, _)| *key != "remotes");
     let general = general.map(|(key, value)| shown(visit, "", key, value));
+    let general = general.map(|key| Key {
+        is_waiting: visit.live.config_waiting.contains(&key.key),
+        ..key
+    });
     let general = Keys {
         name: "General".to_owned(),
         keys: general.collect(),
@@ -59,5 +63,6 @@ fn shown<B: Backend>(visit: &Visit<'_, B>, section: &str, key: &str, value: &Val
             other => other.to_string(),
         },
         line: line.cloned(),
+        is_waiting: false,
     }
 }

@@ -64,6 +64,7 @@ pub(crate) async fn show<B: Backend>(visit: &Visit<'_, B>) -> Outcome {
             at: Moment(reload.at),
             error: reload.error.clone(),
             changed: reload.changed.clone(),
+            waiting: visit.live.config_waiting.clone(),
         }),
     })
 }

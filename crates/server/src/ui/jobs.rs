@@ -43,6 +43,7 @@ pub(crate) async fn route<B: Backend>(
             );
             Ok(visit.redirect(&format!("/ui/jobs/{id}")))
         }
+        Some((id, "cancel")) => Ok(visit.redirect(&format!("/ui/jobs/{id}"))),
         _ => Err(nothing(visit)),
     }
 }

@@ -102,9 +102,20 @@ async fn route<B: Backend>(visit: &Visit<'_, B>, rest: &str, body: &mut Incoming
         ("login", None) if is_post => sign_in::sign_in(visit, body).await,
         ("login", None) => sign_in::show(visit, None),
         ("logout", None) if is_post => sign_in::sign_out(visit, body).await,
+        ("logout", None) => Ok(visit.redirect("/ui/")),
         ("events", None) if !is_post => events::serve(visit).await,
+        ("health" | "configuration" | "explain" | "search" | "login", Some("")) if !is_post => {
+            Ok(without_slash(visit, first))
+        }
         _ => Err(nothing(visit)),
     }
+}
+
+/// The page's own address, for who has written a slash behind it.
+fn without_slash<B: Backend>(visit: &Visit<'_, B>, page: &str) -> Response<ResponseBody> {
+    let query = visit.exchange.head.uri.query();
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    visit.redirect(&format!("/ui/{page}{query}"))
 }
 
 /// There is no such page, or nothing to be sent to it.

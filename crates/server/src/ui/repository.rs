@@ -39,6 +39,9 @@ pub(crate) async fn route<B: Backend>(
         Some("outage") if !is_post => outage::show(visit, &repository).await,
         Some("mirrors") if is_post => compare(visit, &repository, body).await,
         Some("warm") if is_post => outage::warm(visit, &repository, body).await,
+        // Whoever has been refused there, and reads the address again.
+        Some("mirrors") => Ok(visit.redirect(&format!("/ui/repositories/{name}"))),
+        Some("warm") => Ok(visit.redirect(&format!("/ui/repositories/{name}/outage"))),
         Some(page) => views::route(visit, &repository, page, body).await,
         None => Err(nothing(visit)),
     }
@@ -71,6 +74,7 @@ async fn show<B: Backend>(visit: &Visit<'_, B>, repository: &Arc<Repository>) ->
     visit.page(&pages::Repository {
         repository: numbers.head(visit, repository),
         address: repository_url(&base, repository),
+        is_public: !visit.live.public_urls.is_empty(),
         remark: remark(visit, repository),
         set_up: lines
             .map(|lines| SetUp {

@@ -3,14 +3,14 @@
 use larder_core::{ArtifactPath, UnixMillis};
 use larder_engine::{
     ArtifactView, Explanation, HeldCopy, ImagePart, ImageView, Manifest, PackageFile, PointValue,
-    SearchHit,
+    Room, SearchHit,
 };
 use larder_formats::PartOf;
 use larder_ui::pages::{
     self, ArtifactCopy, ArtifactNaming, ArtifactStated, ImageManifest, ImageOf, ImageReference,
     PackageOf, RepositoryHead, SearchFound,
 };
-use larder_ui::{Bytes, Count, Moment};
+use larder_ui::{Bytes, Count, Moment, SHORT};
 
 fn moment(at: Option<UnixMillis>) -> Option<Moment> {
     at.map(Moment)
@@ -149,7 +149,9 @@ pub(crate) fn image(
 
 fn manifest(manifest: Manifest) -> ImageManifest {
     let configured = manifest.configured.unwrap_or_default();
-    let parts = |parts: Vec<ImagePart>| parts.into_iter().map(part).collect();
+    let mut room = Room::new(usize::MAX, 0);
+    let (parts, more) = fitting(&mut room, manifest.parts);
+    let (referrers, _) = fitting(&mut room, manifest.referrers);
     ImageManifest {
         path: manifest.path,
         sha256: manifest.sha256,
@@ -160,15 +162,35 @@ fn manifest(manifest: Manifest) -> ImageManifest {
         cached_at: moment(manifest.cached_at),
         fresh_until: moment(manifest.fresh_until),
         is_index: manifest.is_index,
-        parts: parts(manifest.parts),
-        left_out: Count(manifest.left_out as u64),
+        parts,
+        left_out: Count((manifest.left_out + more) as u64),
         sum: Bytes(manifest.sum),
         config: manifest.config.map(part),
         platform: configured.platform,
         created: configured.created,
         command: configured.command,
-        referrers: parts(manifest.referrers),
+        referrers,
     }
+}
+
+/// Those that a page has room for, whatever a stranger calls them, and how many that leaves out.
+fn fitting(room: &mut Room, parts: Vec<ImagePart>) -> (Vec<pages::ImagePart>, usize) {
+    let (all, mut shown) = (parts.len(), Vec::new());
+    for each in parts {
+        if room.is_full() {
+            break;
+        }
+        let each = part(each);
+        let platform = each.platform.as_deref().unwrap_or_default();
+        let texts = [&*each.digest, each.kind(), platform];
+        room.take(
+            1,
+            &texts.map(|text| &text[..text.floor_char_boundary(SHORT)]),
+        );
+        shown.push(each);
+    }
+    let more = all - shown.len();
+    (shown, more)
 }
 
 fn part(ImagePart { part, is_held }: ImagePart) -> pages::ImagePart {

@@ -1,13 +1,13 @@
 //! `/ui/login` and `/ui/logout`.
 
-use http::header::{RETRY_AFTER, SET_COOKIE};
+use http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use larder_core::{ErrorCode, Fault, FaultKind};
 use larder_ui::pages::Login;
 
 use super::form::Form;
-use super::visit::{Outcome, Visit};
+use super::visit::{BEARER, Outcome, Visit};
 use super::{guard, session};
 use crate::attempts::try_token;
 use crate::backend::Backend;
@@ -46,20 +46,37 @@ pub(crate) async fn sign_in<B: Backend>(visit: &Visit<'_, B>, body: &mut Incomin
     let client = visit.exchange.client.address;
     let is_right = match try_token(form.field("token"), client, visit.exchange.shared) {
         Ok(is_right) => is_right,
-        Err(fault) => return later(visit, &fault, form.field("to")),
+        Err(fault) => return later(visit, fault, form.field("to")),
     };
     if !is_right {
         tracing::warn!(%client, "somebody tried to sign in to the web interface with a wrong token");
-        let said = "This is not the admin token of the configuration.".to_owned();
-        return show(visit, Some((said, form.field("to"))));
+        return wrong(visit, form.field("to"));
     }
     tracing::info!(%client, "signed in to the web interface");
     let cookie = session::begin(token, visit.backend().now(), visit.is_https());
     with_cookie(visit, safe(form.field("to")), cookie)
 }
 
-/// The form again, for who has to wait before it is looked at.
-fn later<B: Backend>(visit: &Visit<'_, B>, fault: &Fault, to: &str) -> Outcome {
+/// The form again, with what is wrong; scripts get the fault.
+fn wrong<B: Backend>(visit: &Visit<'_, B>, to: &str) -> Outcome {
+    let message = "this is not the admin token of the configuration";
+    let fault = Fault::new(FaultKind::Unauthorized, ErrorCode::Unauthorized, message)
+        .by_rule("auth.admin_token");
+    if visit.wants_json() {
+        return Err(fault);
+    }
+    let mut response = show(visit, Some((capitalized(&fault.message), to)))?;
+    // RFC 9110 section 15.5.2: a 401 says how one may sign in.
+    let scheme = HeaderValue::from_static(BEARER);
+    response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    Ok(response)
+}
+
+/// The form again, for who has to wait before it is looked at; scripts get the fault.
+fn later<B: Backend>(visit: &Visit<'_, B>, fault: Fault, to: &str) -> Outcome {
+    if visit.wants_json() {
+        return Err(fault);
+    }
     let mut response = show(visit, Some((capitalized(&fault.message), to)))?;
     *response.status_mut() = status_of(fault.kind);
     let wait = fault.retry_after.unwrap_or_default();
@@ -100,11 +117,15 @@ pub(super) fn safe(to: &str) -> &str {
         && to
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
-        && !to.contains("//")
-        && !["..", "%2e", "%2f", "%5c"]
-            .iter()
-            .any(|part| path.contains(part));
+        && !["//", "%2f", "%5c"].iter().any(|part| path.contains(part))
+        && !path.split('/').any(is_dots);
     if is_page { to } else { "/ui/" }
+}
+
+/// Whether a segment leads elsewhere than to what it names. Some servers take what is behind a semicolon for a parameter of it.
+fn is_dots(segment: &str) -> bool {
+    let name = segment.split(';').next().unwrap_or_default();
+    matches!(&*name.replace("%2e", "."), "." | "..")
 }
 
 #[cfg(test)]
@@ -119,6 +140,8 @@ mod tests {
             "/ui/repositories/npm",
             "/ui/explain?url=npm%2Fa%2E%2e",
             "/ui/repositories/npm/artifact/a%20b%25",
+            "/ui/repositories/npm/artifact/v1..v2/..a/b...tgz",
+            "/ui/explain?url=https://example.com/a",
         ] {
             assert_eq!(safe(page), page);
         }
@@ -133,6 +156,10 @@ mod tests {
             "/ui/.%2E/api",
             "/ui/%2E./api?x",
             "/ui/..%2fapi",
+            "/ui/..;/api",
+            "/ui/.%2e;a=b/api",
+            "/ui/jobs/..",
+            "/ui/jobs/.",
             "/ui/a%2F%2Fb",
             "/ui/%5cevil.example",
             "/ui/%5C",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use larder_core::{ErrorCode, Fault, FaultKind, Principal, Repository};
 use larder_ui::pages::Message;
@@ -23,6 +23,8 @@ use crate::unknown;
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
+/// How one may sign in without a form.
+pub(crate) const BEARER: &str = "Bearer realm=\"larder\"";
 
 /// What comes of a visit.
 pub(crate) type Outcome = Result<Response<ResponseBody>, Fault>;
@@ -54,9 +56,9 @@ impl<'a, B: Backend> Visit<'a, B> {
         } else {
             rest.matches('/').count() + 1
         };
-        // Nobody comes back to where a form was sent.
-        let own = exchange.head.uri.path_and_query();
-        let here = match own.filter(|_| exchange.head.method != Method::POST) {
+        let here = match exchange.head.uri.path_and_query() {
+            // Nobody comes back to where a form was sent, but to the page that it is on.
+            _ if exchange.head.method == Method::POST => page_of_form(rest),
             Some(_) if rest == "login" => safe(&parameter(exchange, "to")).to_owned(),
             Some(own) => own.to_string(),
             None => "/ui/".to_owned(),
@@ -87,9 +89,11 @@ impl<'a, B: Backend> Visit<'a, B> {
         self.exchange.backend
     }
 
-    /// Whether the visitor came by HTTPS, as far as a proxy in front tells.
+    /// Whether the visitor came by HTTPS, as far as a proxy in front tells; of a form the browser does, too.
     pub(crate) fn is_https(&self) -> bool {
-        self.exchange.client.base.starts_with("https://")
+        let origin = self.exchange.head.headers.get(ORIGIN);
+        let origin = origin.map_or(&b""[..], HeaderValue::as_bytes);
+        self.exchange.client.base.starts_with("https://") || origin.starts_with(b"https://")
     }
 
     /// Signed in, or with the token itself.
@@ -200,7 +204,7 @@ impl<'a, B: Backend> Visit<'a, B> {
         match self.page_with(status_of(fault.kind), &message) {
             Ok(mut response) => {
                 if fault.kind == FaultKind::Unauthorized {
-                    let scheme = HeaderValue::from_static("Bearer realm=\"larder\"");
+                    let scheme = HeaderValue::from_static(BEARER);
                     response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
                 }
                 if let Some(after) = fault.retry_after {
@@ -214,6 +218,22 @@ impl<'a, B: Backend> Visit<'a, B> {
             Err(_) => plain(),
         }
     }
+}
+
+/// The page that the form is on which is sent to this raw path behind `/ui/`.
+fn page_of_form(rest: &str) -> String {
+    let mut parts = rest.splitn(4, '/');
+    let page = match [(); 4].map(|()| parts.next()) {
+        [Some("repositories"), Some(name), Some("warm"), None] => {
+            format!("repositories/{name}/outage")
+        }
+        [Some("repositories"), Some(name), Some("mirrors"), None] => format!("repositories/{name}"),
+        [Some("jobs"), Some(id), Some("cancel"), None] => format!("jobs/{id}"),
+        [Some("repositories"), Some(_), Some("flush"), None]
+        | [Some("repositories"), Some(_), Some("artifact"), Some(_)] => rest.to_owned(),
+        _ => String::new(),
+    };
+    format!("/ui/{page}")
 }
 
 /// The parameter of the query, decoded; empty if it is not there.
@@ -261,4 +281,33 @@ fn title(kind: FaultKind) -> &'static str {
 fn unwritten() -> Fault {
     let message = "the page cannot be written";
     Fault::new(FaultKind::Internal, ErrorCode::Internal, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_to_sign_in_for_a_form_comes_back_to_its_page() {
+        for (form, page) in [
+            ("login", "/ui/"),
+            ("logout", "/ui/"),
+            ("repositories/a/flush", "/ui/repositories/a/flush"),
+            ("repositories/a/warm", "/ui/repositories/a/outage"),
+            ("repositories/a/mirrors", "/ui/repositories/a"),
+            ("jobs/7/cancel", "/ui/jobs/7"),
+            (
+                "repositories/a/artifact/b/c/warm",
+                "/ui/repositories/a/artifact/b/c/warm",
+            ),
+            (
+                "repositories/a/artifact/cancel",
+                "/ui/repositories/a/artifact/cancel",
+            ),
+            ("repositories/a/warm/b", "/ui/"),
+            ("", "/ui/"),
+        ] {
+            assert_eq!(page_of_form(form), page, "{form}");
+        }
+    }
 }

@@ -399,7 +399,9 @@ async fn what_deleted_records_leave_is_due_at_once(place: Place) {
     store(&meta, &blobs, &key("r", "x"), b"before").await;
     store(&meta, &blobs, &key("r", "x"), b"after").await;
     assert_eq!(meta.free_due(UnixMillis(1), &blobs).await.unwrap(), (0, 0));
-    let superseded = meta.free_superseded(true, UnixMillis(1), &blobs).await;
+    let until = Instant::now() + Duration::from_mins(1);
+    let superseded = meta.free_superseded(true, UnixMillis(1), &blobs, until);
+    let superseded = superseded.await;
     assert_eq!(superseded.unwrap(), (1, 6));
 }
 

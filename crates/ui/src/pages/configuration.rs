@@ -46,4 +46,6 @@ pub struct Key {
     pub value: String,
     /// Where it stands (`file:line`), as far as it is written down.
     pub line: Option<String>,
+    /// Whether this value takes effect only when larder is started again, and another one is in force until then.
+    pub is_waiting: bool,
 }

@@ -140,4 +140,6 @@ pub struct Reload {
     pub error: Option<String>,
     /// What changed.
     pub changed: Vec<String>,
+    /// Top-level keys whose present values take effect only when larder is started again.
+    pub waiting: Vec<String>,
 }

@@ -96,6 +96,15 @@ pub struct Part {
     pub is_held: bool,
 }
 
+impl Manifest {
+    /// Whether what it says something of can be looked at: what is longer is no digest.
+    pub fn has_subject(&self) -> bool {
+        self.subject
+            .as_ref()
+            .is_some_and(|subject| subject.len() <= crate::SHORT)
+    }
+}
+
 impl Part {
     /// What it is, in as few words as will do.
     pub fn kind(&self) -> &str {

@@ -68,6 +68,8 @@ pub struct Repository {
     pub repository: RepositoryHead,
     /// Its address for clients.
     pub address: String,
+    /// Whether the configuration says that address (`public_url`); else it is the one that this request came by, as far as larder sees.
+    pub is_public: bool,
     /// Why it is not served, or what its state means.
     pub remark: Option<String>,
     /// The lines for each client.
@@ -91,6 +93,12 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// The address below larder's root.
+    pub fn place(&self) -> &str {
+        let at = self.address.rfind("/api/v1/");
+        at.and_then(|at| self.address.get(at..)).unwrap_or_default()
+    }
+
     /// Whether there are mirrors that can be asked how old their indexes are.
     pub fn has_mirrors(&self) -> bool {
         let own = self

@@ -87,16 +87,7 @@ pub(super) fn s3(
         return None;
     };
     let is_aws = defaults::is_aws(&endpoint);
-    let region = region
-        .map(|given| given.text)
-        .or_else(|| defaults::aws_region(&endpoint).map(str::to_owned))
-        .or_else(|| environment.get("AWS_REGION").map(str::to_owned))
-        .unwrap_or_else(|| "us-east-1".to_owned());
-    if holds_control(&region) {
-        let message = "`s3.region` or AWS_REGION holds a control character";
-        report.error(section.key_place("region"), message);
-        return None;
-    }
+    let region = region_of(region, &endpoint, environment, &section, report)?;
     let path_style = section.truth("path_style", report);
     let keys = keys(access, secret, report)?;
     let store = S3Settings {
@@ -109,10 +100,9 @@ pub(super) fn s3(
         ca: authorities(&section, secure || keys.is_none(), report),
         keys,
         public: match &public {
-            Some(given) => {
-                let (host, scheme) = host(given, report)?;
-                Some((host, scheme.unwrap_or(secure)))
-            }
+            Some(given) => host(given, report)
+                .map(|(host, scheme)| (host, scheme.unwrap_or(secure)))
+                .map(Some)?,
             None => None,
         },
         checksums: is_aws,
@@ -125,6 +115,27 @@ pub(super) fn s3(
         upload_lease: lease(&section, report),
         presign: section.truth("presign", report).unwrap_or(false),
     })
+}
+
+/// The store's region: as it is set, as its host name says, as the environment has it for all stores, or the usual one.
+fn region_of(
+    given: Option<Given>,
+    endpoint: &str,
+    environment: &Environment,
+    section: &Section<'_>,
+    report: &mut Report,
+) -> Option<String> {
+    let region = given
+        .map(|given| given.text)
+        .or_else(|| defaults::aws_region(endpoint).map(str::to_owned))
+        .or_else(|| environment.get("AWS_REGION").map(str::to_owned))
+        .unwrap_or_else(|| "us-east-1".to_owned());
+    if holds_control(&region) {
+        let message = "`s3.region` or AWS_REGION holds a control character";
+        report.error(section.key_place("region"), message);
+        return None;
+    }
+    Some(region)
 }
 
 fn lease(section: &Section<'_>, report: &mut Report) -> Duration {
