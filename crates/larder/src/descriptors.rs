@@ -67,6 +67,14 @@ pub(crate) fn raise_limit() -> usize {
         .unwrap_or(usize::MAX)
 }
 
+/// The limit to which [`raise_limit`] would raise it.
+pub(crate) fn highest_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).maximum;
+    limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX)
+}
+
 /// Tells the operator when fewer connections or downloads than configured are possible.
 pub(crate) fn warn_of_less(limit: usize, wanted: Shares, shares: Shares) {
     if shares.connections < wanted.connections || shares.downloads < wanted.downloads {

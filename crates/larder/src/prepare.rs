@@ -70,7 +70,7 @@ pub(crate) async fn prepare(
         None => {
             let path = directory.join(DATABASE);
             let opened = MetadataStore::open_with(&path, on_damage).await;
-            let metadata = opened.map_err(within)?;
+            let metadata = opened.map_err(|error| in_directory(&error, directory))?;
             let link_key = metadata::link_key(&metadata).await?;
             // The lock says that whoever was about to delete something is dead.
             let inherited = metadata.inherit_deletions(SystemClock.now(), &blobs.store);
@@ -178,6 +178,10 @@ fn of_directory(error: &StorageError, directory: &Path) -> String {
     if error.kind == StorageErrorKind::Unavailable {
         return error.to_string();
     }
+    in_directory(error, directory)
+}
+
+fn in_directory(error: &StorageError, directory: &Path) -> String {
     format!(
         "{error} (in the data directory {}{})",
         directory.display(),
@@ -192,7 +196,9 @@ fn strangers(directory: &Path) -> String {
     let Some(own) = user(Path::new("/proc/self")).filter(|own| *own != 0) else {
         return String::new();
     };
-    let within = [LOCK, DATABASE, "blobs"].map(|name| directory.join(name));
+    let log = format!("{DATABASE}-wal");
+    let index = format!("{DATABASE}-shm");
+    let within = [LOCK, DATABASE, &log, &index, "blobs"].map(|name| directory.join(name));
     let foreign = std::iter::once(nearest(directory))
         .chain(within.iter().map(PathBuf::as_path))
         .find_map(|path| {

@@ -121,7 +121,7 @@ pub struct FlushFlags {
 /// `larder warm`.
 #[derive(Debug, Clone, Args)]
 pub struct WarmFlags {
-    /// The remote repository that shall hold it
+    /// The remote repository that shall hold it; for a Chart.lock also a virtual one, whose members shall
     #[arg(short, long, value_name = "REPO")]
     repository: String,
     /// Lock files (requirements.txt, uv.lock, pylock.toml, poetry.lock, pdm.lock, Pipfile.lock, package-lock.json, pnpm-lock.yaml, yarn.lock, bun.lock, Chart.lock), or lists of images or of URLs; - is standard input

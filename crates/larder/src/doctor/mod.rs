@@ -3,6 +3,7 @@
 //! is asked as well.
 
 mod clock;
+mod descriptors;
 mod disk;
 mod permissions;
 mod running;
@@ -13,10 +14,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use larder::config::{Diagnostic, Settings, Severity, Sources, load};
+use larder::logging;
 use larder::remote_commands::{self, Asked};
 use larder_storage::{RedisShared, Shared as _};
 use serde_json::json;
 
+use crate::migrate;
 use crate::prepare::{self, Part};
 use clock::Clocks;
 
@@ -73,10 +76,19 @@ pub(crate) fn run(sources: &Sources, asked: &Asked) -> ExitCode {
         }
     };
     let mut examined = Examined::default();
+    if let Err(error) = logging::check(sources) {
+        examined.found.push(Finding::new(
+            "configuration",
+            "flags and environment",
+            error.to_string(),
+            "correct it: larder does not start with it",
+        ));
+    }
     match load(sources) {
         // Has a runtime of its own for what it needs one for.
         Ok(settings) => {
             examined.found.extend(rehearsed(&settings));
+            examined.found.extend(unfinished(&settings));
             runtime.block_on(examine(&settings, sources, asked, &mut examined));
         }
         Err(found) => examined.found.extend(found.iter().filter_map(of_file)),
@@ -102,6 +114,14 @@ fn of_file(found: &Diagnostic) -> Option<Finding> {
             "correct it: larder does not start with this configuration, and nothing behind it could be looked at",
         )
     })
+}
+
+/// Files that a copy to another place has left half done.
+fn unfinished(settings: &Settings) -> Option<Finding> {
+    let what = migrate::refuse_unfinished_files(settings).err()?;
+    let place = format!("data_dir {}", settings.data_dir.display());
+    let remedy = "run larder migrate again until it is complete, and start larder then";
+    Some(Finding::new("data_directory", place, what, remedy))
 }
 
 /// What a start would meet.
@@ -152,6 +172,7 @@ fn rehearsed(settings: &Settings) -> Vec<Finding> {
 async fn examine(settings: &Settings, sources: &Sources, asked: &Asked, examined: &mut Examined) {
     examined.repositories = settings.repositories.len();
     examined.found.extend(disk::findings(&settings.data_dir));
+    examined.found.extend(descriptors::findings(settings));
     examined
         .found
         .extend(permissions::findings(settings, sources, asked));

@@ -20,6 +20,7 @@ const AT_ONCE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 const UNREACHABLE: &str = "upstream_unreachable";
 const REFUSED: &str = "credentials_refused";
+const WRONG: &str = "wrong_upstream";
 
 /// One address of a repository.
 struct Probe {
@@ -101,12 +102,26 @@ fn asked_of(package: PackageType, base: &Url) -> Url {
 }
 
 async fn ask(upstream: &HttpUpstream, probe: Probe) -> Probed {
+    let send = async |method: &str| {
+        let method = method.parse().unwrap_or_default();
+        let repository = Arc::clone(&probe.repository);
+        upstream
+            .send(UpstreamRequest::new(repository, method, probe.url.clone()))
+            .await
+    };
     // A registry says what it wants to GET; from others the head is enough.
     let method = if is_registry(&probe) { "GET" } else { "HEAD" };
-    let method = method.parse().unwrap_or_default();
-    let repository = Arc::clone(&probe.repository);
-    let request = UpstreamRequest::new(repository, method, probe.url.clone());
-    let answer = tokio::time::timeout(PATIENCE, upstream.send(request)).await;
+    let answer = tokio::time::timeout(PATIENCE, async {
+        let answer = send(method).await;
+        match &answer {
+            // Some know no HEAD, and it is GET that counts.
+            Ok(found) if method == "HEAD" && lacks_all(&probe, found.status.as_u16()) => {
+                send("GET").await
+            }
+            _ => answer,
+        }
+    });
+    let answer = answer.await;
     // Now: an answer waits for those that were asked before it.
     let now = SystemClock.now();
     let (finding, ahead) = match answer {
@@ -183,6 +198,7 @@ fn of_status(probe: &Probe, status: u16) -> Option<Finding> {
             probe,
             format!("{address} answers {status} to the configured credentials"),
         )),
+        found if lacks_all(probe, found) => Some(wrong(probe, found)),
         401 if is_registry(probe) => None,
         401 => Some(refused(
             probe,
@@ -200,6 +216,38 @@ fn of_status(probe: &Probe, status: u16) -> Option<Finding> {
         )),
         _ => None,
     }
+}
+
+/// Whether this answer to what every upstream of its type has says that it is none: no client gets anything from it. Other types have
+/// nothing that must be there.
+fn lacks_all(probe: &Probe, status: u16) -> bool {
+    match probe.repository.package {
+        PackageType::Helm => matches!(status, 403 | 404 | 410),
+        PackageType::Docker => matches!(status, 404 | 410),
+        _ => false,
+    }
+}
+
+fn wrong(probe: &Probe, status: u16) -> Finding {
+    let (what, hint) = match probe.repository.package {
+        PackageType::Docker => (
+            "no registry is there",
+            "the address of a registry has no path but that of a part of it (/v2/…)",
+        ),
+        _ => (
+            "no Helm repository is there",
+            "index.yaml is below it; charts in a registry (oci://) are of a docker repository",
+        ),
+    };
+    Finding::new(
+        WRONG,
+        probe.place.clone(),
+        format!(
+            "{} answers {status}: {what}, or not for everybody",
+            SafeUrl(probe.url.clone())
+        ),
+        format!("correct the address: {hint}; if it wants credentials, set username and password"),
+    )
 }
 
 fn has_account(upstream: &UpstreamSettings) -> bool {

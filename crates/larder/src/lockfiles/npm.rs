@@ -65,6 +65,8 @@ fn of_tree(name: &str, dependency: &Value, lock: &mut Lock) {
     }
     let url = text(dependency, "resolved");
     match text(dependency, "version") {
+        // Of a tarball by URL, which may be the registry's.
+        Some(version) if is_web(version) => lock.take(0, Wanted::Place(version.to_owned())),
         Some(version) => {
             let alias = version
                 .strip_prefix("npm:")

@@ -242,6 +242,16 @@ fn an_index_says_where_a_version_of_a_chart_is() {
 }
 
 #[test]
+fn tarballs_by_url_in_the_first_form_of_package_lock_are_places() {
+    let lock = r#"{"lockfileVersion": 1, "dependencies": {
+        "a": {"version": "https://npm.example.com/a/-/a-1.0.0.tgz"}, "b": {"version": "github:u/b#0a"},
+        "c": {"version": "https://npm.example.com/c/-/c-1.0.0.tgz", "bundled": true}}}"#;
+    let lock = of(Format::Npm, lock);
+    assert_eq!(named(&lock), ["https://npm.example.com/a/-/a-1.0.0.tgz"]);
+    assert_eq!(lock.rest.len(), 1, "{lock:?}");
+}
+
+#[test]
 fn lists_of_images_and_of_urls() {
     let digest = format!("sha256:{}", "0a".repeat(32));
     let text = format!(

@@ -29,7 +29,8 @@ fn home(config: &str, mode: u32) -> tempfile::TempDir {
     home
 }
 
-/// What doctor finds, as (kind, where, what and what to do), but for the disk that the tests run on; and its exit code.
+/// What doctor finds, as (kind, where, what and what to do), but for the disk and the limit of open files that the tests run with; and its
+/// exit code.
 async fn diagnosed(home: &Path, more: &[&str]) -> (Option<i32>, Vec<(String, String, String)>) {
     let config = home.join("larder.yaml");
     let config = config.to_string_lossy();
@@ -54,6 +55,7 @@ async fn diagnosed(home: &Path, more: &[&str]) -> (Option<i32>, Vec<(String, Str
     });
     let of_tests_disk = |place: &str| place.contains("data_dir") && !place.contains("small");
     let findings = findings.filter(|(kind, place, _)| kind != "disk" || !of_tests_disk(place));
+    let findings = findings.filter(|(kind, _, _)| kind != "descriptors");
     (done.code, findings.collect())
 }
 
@@ -203,6 +205,18 @@ async fn a_wrong_configuration_is_a_finding_with_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_level_of_the_log_that_keeps_larder_from_starting_is_a_finding() {
+    let home = home("remotes: {}\n", 0o600);
+    let (code, found) = diagnosed(home.path(), &["--log", "larder=loud"]).await;
+    assert!(code == Some(1) && found.len() == 1, "{found:?}");
+    let (kind, _, told) = &found[0];
+    assert!(
+        kind == "configuration" && told.contains("\"loud\""),
+        "{told}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_running_larder_is_asked_too() {
     let good = sound().await;
     let config = format!("remotes:\n{}", entry("good", "generic", &good, ""));
@@ -320,4 +334,77 @@ async fn a_token_s_file_that_everybody_can_read_is_a_finding() {
     let env = [("HOME", &*home_of_it), ("LARDER_TOKEN_FILE", &*token)];
     let done = run(home.path(), &arguments, &env).await;
     assert!(done.out.contains("LARDER_TOKEN_FILE"), "{done:?}");
+}
+
+/// What every upstream of its type has is not there, while the server itself is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_at_which_nothing_of_its_type_is_is_a_finding() {
+    let (origin, shy) = (sound().await, sound().await);
+    origin.put(
+        "/right/index.yaml",
+        Resource::new("apiVersion: v1\nentries: {}\n"),
+    );
+    origin.behave("/refused/index.yaml", Behaviour::Status(403));
+    origin.behave("/v2/", Behaviour::Status(404));
+    // Some know no HEAD.
+    shy.put(
+        "/index.yaml",
+        Resource::new("apiVersion: v1\nentries: {}\n"),
+    );
+    shy.behave_once("/index.yaml", Behaviour::Status(404));
+    let at = |path: &str, name: &str, package: &str| {
+        let entry = entry(name, package, &origin, "");
+        entry.replace(&origin.url("/"), &origin.url(path))
+    };
+    let config = format!(
+        "remotes:\n{}",
+        [
+            at("/right/", "right", "helm"),
+            at("/wrong/", "wrong", "helm"),
+            at("/refused/", "refused", "helm"),
+            at("/", "registry", "docker"),
+            at("/wrong/", "files", "generic"),
+            at("/wrong/", "py", "pypi"),
+            entry("shy", "helm", &shy, ""),
+        ]
+        .concat()
+    );
+    let (code, found) = diagnosed(home(&config, 0o600).path(), &[]).await;
+    assert_eq!((code, found.len()), (Some(1), 3), "{found:#?}");
+    for (name, word) in [
+        ("wrong", "index.yaml answers 404"),
+        ("refused", "index.yaml answers 403"),
+        ("registry", "/v2/ answers 404"),
+    ] {
+        let place = format!("remotes.{name}.base_url (");
+        let is_its = |(kind, at, told): &&(String, String, String)| {
+            kind == "wrong_upstream" && at.starts_with(&place) && told.contains(word)
+        };
+        assert_eq!(found.iter().filter(is_its).count(), 1, "{name}: {found:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_open_files_that_is_too_low_is_a_finding() {
+    let home = home("limits: {connections: 1000}\nremotes: {}\n", 0o600);
+    let program = env!("CARGO_BIN_EXE_larder");
+    let line = format!(
+        "ulimit -n 600; exec {program} doctor --json --config larder.yaml --listen 127.0.0.1:0 --data-dir data"
+    );
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &line])
+        .env_clear()
+        .current_dir(home.path());
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    let output = output.expect("a task").expect("a shell");
+    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let findings = said["findings"].as_array().expect("findings");
+    let of_limit = findings.iter().filter(|one| one["kind"] == "descriptors");
+    let told: Vec<&str> = of_limit.filter_map(|one| one["what"].as_str()).collect();
+    assert!(
+        told.len() == 1 && told[0].contains("600 files") && told[0].contains("the 1000 and"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1));
 }

@@ -15,6 +15,7 @@ mod pages;
 mod programs;
 mod stopped;
 mod warm;
+mod warm_virtual;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

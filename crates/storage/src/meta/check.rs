@@ -23,17 +23,15 @@ impl MetadataStore {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn check(path: &Path) -> Result<(), StorageError> {
-        let failed = |error| StorageError::from_io("open the metadata database", error);
-        let length = match File::options()
-            .read(true)
-            .append(true)
-            .open(path)
-            .and_then(|file| file.metadata())
-        {
-            Ok(found) => found.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(error)),
+        let Some(length) = length_of(path)? else {
+            return Ok(());
         };
+        // What a process of another user has left beside it is opened with it.
+        for suffix in ["-wal", "-shm"] {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(suffix);
+            length_of(Path::new(&beside))?;
+        }
         if length == 0 {
             return Ok(());
         }
@@ -45,6 +43,16 @@ impl MetadataStore {
         let looked = looked.await;
         reader.close().await;
         looked
+    }
+}
+
+/// The length of a file that may be read and written; `None` if there is none.
+fn length_of(path: &Path) -> Result<Option<u64>, StorageError> {
+    let opened = File::options().read(true).append(true).open(path);
+    match opened.and_then(|file| file.metadata()) {
+        Ok(found) => Ok(Some(found.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageError::from_io("open the metadata database", error)),
     }
 }
 
@@ -99,5 +107,21 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         MetadataStore::check(&path).await.unwrap_err();
+    }
+
+    /// A directory in its place is what nobody may write, whoever runs this test.
+    #[tokio::test]
+    async fn what_is_left_beside_a_database_is_looked_at_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("larder.sqlite");
+        MetadataStore::open(&path).await.unwrap().close().await;
+        for name in ["larder.sqlite-wal", "larder.sqlite-shm"] {
+            let beside = directory.path().join(name);
+            std::fs::create_dir(&beside).unwrap();
+            MetadataStore::open(&path).await.expect_err(name);
+            MetadataStore::check(&path).await.expect_err(name);
+            std::fs::remove_dir(&beside).unwrap();
+        }
+        MetadataStore::check(&path).await.unwrap();
     }
 }

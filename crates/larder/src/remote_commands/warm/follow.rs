@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::server::Server;
 use super::super::shown::{items, number, text};
+use super::members::Share;
 use super::progress::{Done, Progress};
 use super::{Failure, Unheld};
 
@@ -20,6 +21,14 @@ const FIRST_LOOK: Duration = Duration::from_millis(50);
 const AWAY: Duration = Duration::from_secs(120);
 const MOST_ITEMS: &str = "1000";
 
+/// A job of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) id: String,
+    /// What stands before its paths in those of the repository that was named.
+    before: String,
+}
+
 /// What has come of all jobs.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -31,23 +40,26 @@ pub(super) struct Outcome {
     pub(super) failed: Vec<Unheld>,
 }
 
-/// Makes jobs for these paths; gives their ids.
+/// Makes jobs for these paths.
 ///
 /// # Errors
 /// Larder refuses, or does not answer. Jobs that were made by then are cancelled.
-pub(super) async fn begin(
-    server: &Server,
-    repository: &str,
-    paths: &[String],
-) -> Result<Vec<String>, Failure> {
-    let mut jobs: Vec<String> = Vec::new();
-    for paths in parts(paths) {
-        let url = server.url(&["api", "v1", "artifacts", repository, "cache"], &[]);
+pub(super) async fn begin(server: &Server, shares: &[Share]) -> Result<Vec<Job>, Failure> {
+    let mut jobs: Vec<Job> = Vec::new();
+    let all = shares.iter().flat_map(|share| {
+        let parts = parts(&share.paths).into_iter();
+        parts.map(move |paths| (share, paths))
+    });
+    for (share, paths) in all {
+        let url = server.url(&["api", "v1", "artifacts", &share.repository, "cache"], &[]);
         match server.post(url, &json!({"paths": paths})).await {
-            Ok(job) => jobs.push(text(&job, "id").to_owned()),
+            Ok(job) => jobs.push(Job {
+                id: text(&job, "id").to_owned(),
+                before: share.before.clone(),
+            }),
             Err(failure) => {
                 for job in &jobs {
-                    let _ = cancel_one(server, job).await;
+                    let _ = cancel_one(server, &job.id).await;
                 }
                 return Err(failure);
             }
@@ -78,21 +90,22 @@ fn parts(paths: &[String]) -> Vec<&[String]> {
 /// Larder stays away, refuses, or no longer knows one.
 pub(super) async fn follow(
     server: &Server,
-    jobs: &[String],
+    jobs: &[Job],
     progress: &mut Progress,
     err: &mut impl Write,
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::default();
     let mut states: Vec<Option<Done>> = vec![None; jobs.len()];
-    for (place, id) in jobs.iter().enumerate() {
+    for (place, job) in jobs.iter().enumerate() {
+        let id = &*job.id;
         let (mut pause, mut answered) = (FIRST_LOOK, Instant::now());
         loop {
             match asked(server, id, &[("limit", "1")]).await {
-                Ok(Some(job)) => {
+                Ok(Some(found)) => {
                     answered = Instant::now();
-                    states[place] = Some(done(&job));
+                    states[place] = Some(done(&found));
                     progress.show(sum(&states), err)?;
-                    if job.get("ended_at").is_some_and(Value::is_string) {
+                    if found.get("ended_at").is_some_and(Value::is_string) {
                         break;
                     }
                 }
@@ -107,7 +120,7 @@ pub(super) async fn follow(
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK);
         }
-        gather(server, id, &mut outcome).await?;
+        gather(server, job, &mut outcome).await?;
     }
     Ok(outcome)
 }
@@ -135,7 +148,8 @@ fn sum(states: &[Option<Done>]) -> Done {
 }
 
 /// What has become of each file of a job that has ended.
-async fn gather(server: &Server, id: &str, outcome: &mut Outcome) -> Result<(), Failure> {
+async fn gather(server: &Server, job: &Job, outcome: &mut Outcome) -> Result<(), Failure> {
+    let Job { id, before } = job;
     let (mut cursor, mut begun) = (None::<String>, Instant::now());
     loop {
         let mut query = vec![("limit", MOST_ITEMS)];
@@ -163,7 +177,7 @@ async fn gather(server: &Server, id: &str, outcome: &mut Outcome) -> Result<(), 
             }
             outcome.failed.push(Unheld {
                 at: String::new(),
-                what: text(item, "path").to_owned(),
+                what: format!("{before}{}", text(item, "path")),
                 why: match text(item, "reason") {
                     "" => text(item, "state").to_owned(),
                     reason => reason.to_owned(),
@@ -207,15 +221,20 @@ async fn cancel_one(server: &Server, id: &str) -> Result<Value, Failure> {
     server.ask("DELETE", url).await
 }
 
+/// What jobs are called.
+pub(super) fn ids(jobs: &[Job]) -> Vec<&str> {
+    jobs.iter().map(|job| &*job.id).collect()
+}
+
 /// Cancels the jobs; gives what is said of it.
-pub(super) async fn cancel(server: &Server, jobs: &[String]) -> Failure {
+pub(super) async fn cancel(server: &Server, jobs: &[Job]) -> Failure {
     let mut goes_on = Vec::new();
-    for job in jobs {
-        if let Err(Failure(_, why)) = cancel_one(server, job).await {
-            goes_on.push(format!("{job} ({why})"));
+    for Job { id, .. } in jobs {
+        if let Err(Failure(_, why)) = cancel_one(server, id).await {
+            goes_on.push(format!("{id} ({why})"));
         }
     }
-    let jobs = jobs.join(", ");
+    let jobs = ids(jobs).join(", ");
     Failure::failed(if goes_on.is_empty() {
         format!("interrupted: the job {jobs} is cancelled; what it has fetched is kept")
     } else {

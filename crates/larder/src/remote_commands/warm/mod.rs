@@ -5,11 +5,13 @@
 //! | `mod.rs` | the steps, and how they are told |
 //! | `read.rs` | files and what they include, and how each is written |
 //! | `places.rs` | which path of the repository a URL means |
+//! | `members.rs` | whose the files of a virtual repository are |
 //! | `resolve.rs` | the paths of what is named |
 //! | `follow.rs` | the job: made, followed, cancelled |
 //! | `progress.rs` | how far it has come, for people |
 
 mod follow;
+mod members;
 mod places;
 mod progress;
 mod read;
@@ -24,7 +26,9 @@ use super::place::whole;
 use super::server::Server;
 use super::shown::{self, plain, size};
 use super::{Failure, WarmFlags, interrupted};
-use follow::{Outcome, begin, cancel, follow};
+use crate::lockfiles::Format;
+use follow::{Job, Outcome, begin, cancel, follow, ids};
+use members::shares;
 use places::Places;
 use progress::Progress;
 use read::Source;
@@ -64,7 +68,7 @@ pub(super) async fn warm(
     let input = read::standard_input(&flags.files)?;
     let mut stopped = pin!(interrupted());
     let name = &*whole(&flags.repository, &server.base)?;
-    let mut plan = tokio::select! {
+    let (mut plan, is_virtual) = tokio::select! {
         plan = planned(server, flags, name, &input) => plan?,
         () = &mut stopped => return Err(Failure::failed("interrupted; nothing was begun")),
     };
@@ -80,12 +84,12 @@ pub(super) async fn warm(
         return tell_plan(server, name, &plan, out, err);
     }
     tell_left_out(&plan, err)?;
-    let paths: Vec<String> = std::mem::take(&mut plan.paths).into_iter().collect();
+    let paths = std::mem::take(&mut plan.paths);
     let is_terminal = !server.json && !is_dumb && std::io::stderr().is_terminal();
     let mut progress = Progress::new(paths.len() as u64, is_terminal, server.json);
     // Not interrupted here: a job that is made would go on without anybody who knows of it.
-    let jobs = begin(server, name, &paths).await?;
-    progress.begun(&jobs, err)?;
+    let jobs = begin(server, &shares(name, is_virtual, paths)).await?;
+    progress.begun(&ids(&jobs), err)?;
     let outcome = tokio::select! {
         outcome = follow(server, &jobs, &mut progress, err) => Some(outcome),
         () = &mut stopped => None,
@@ -98,15 +102,16 @@ pub(super) async fn warm(
     tell(server, name, (&jobs, &outcome?), &plan, (out, err))
 }
 
-/// Reads the files and finds the paths of what they name.
+/// Reads the files and finds the paths of what they name; says whether the repository is a virtual one.
 async fn planned(
     server: &Server,
     flags: &WarmFlags,
     name: &str,
     input: &str,
-) -> Result<Plan, Failure> {
+) -> Result<(Plan, bool), Failure> {
     let repository = server.repository(name).await?;
-    if repository.kind() != "remote" {
+    let is_virtual = repository.kind() == "virtual";
+    if !is_virtual && repository.kind() != "remote" {
         return Err(Failure::misused(format!(
             "{name} is a {} repository: only remote ones fetch anything",
             repository.kind()
@@ -124,8 +129,17 @@ async fn planned(
             repository.package()
         )));
     }
-    let places = Places::of(server, name).await;
-    resolve::resolve(server, &places, &sources).await
+    // Its merged index says whose each chart is; of other things nothing does.
+    let is_no_lock = |source: &&Source| is_virtual && source.format != Format::Chart;
+    if let Some(source) = sources.iter().find(is_no_lock) {
+        return Err(Failure::misused(format!(
+            "{name} is a virtual repository, and {} is no Chart.lock: name the member that shall hold what it names",
+            source.name
+        )));
+    }
+    let places = Places::of(server, name, is_virtual).await;
+    let plan = resolve::resolve(server, &places, &sources).await?;
+    Ok((plan, is_virtual))
 }
 
 /// Where something is named.
@@ -182,14 +196,14 @@ fn tell_plan(
 fn tell(
     server: &Server,
     name: &str,
-    (jobs, outcome): (&[String], &Outcome),
+    (jobs, outcome): (&[Job], &Outcome),
     plan: &Plan,
     (out, err): (&mut impl Write, &mut impl Write),
 ) -> Result<(), Failure> {
     let failed: Vec<Unheld> = [&plan.missing[..], &outcome.failed].concat();
     if server.json {
         let told = json!({
-            "repository": name, "jobs": jobs, "cached": outcome.cached, "bytes": outcome.bytes,
+            "repository": name, "jobs": ids(jobs), "cached": outcome.cached, "bytes": outcome.bytes,
             "failed": told_json(&failed), "left_out": told_json(&plan.left_out),
         });
         writeln!(out, "{told}")?;

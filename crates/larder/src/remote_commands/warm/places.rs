@@ -20,8 +20,10 @@ pub(super) struct Places {
     upstreams: Vec<Url>,
     /// Of the repository that `docker_default_remote` names: the names of all docker repositories, which are never of an image of it.
     registries: Option<BTreeSet<String>>,
-    /// The virtual repositories that it is in.
+    /// The virtual repositories that it is in, and itself if it is one.
     within: BTreeSet<String>,
+    /// Whether it is one: what it shows is its members'.
+    pub(super) is_virtual: bool,
 }
 
 /// Why a place is no path of the repository, as a clause.
@@ -43,7 +45,7 @@ impl Astray {
 
 impl Places {
     /// Of a repository; its upstream is in the configuration, which not everybody may read.
-    pub(super) async fn of(server: &Server, repository: &str) -> Self {
+    pub(super) async fn of(server: &Server, repository: &str, is_virtual: bool) -> Self {
         let config = server.ask("GET", server.url(&["config"], &[])).await;
         let config = config.unwrap_or_default();
         let remotes = config.get("remotes").and_then(Value::as_object);
@@ -64,12 +66,15 @@ impl Places {
             let docker = docker.filter(|(_, entry)| is_docker(entry));
             docker.map(|(name, _)| name.clone()).collect()
         });
+        let mut within = containing(remotes, repository);
+        within.extend(is_virtual.then(|| repository.to_owned()));
         Self {
             repository: repository.to_owned(),
             own: [vec![server.base.clone()], urls(Some(&config), "public_url")].concat(),
             upstreams: [urls(entry, "base_url"), urls(entry, "base_urls")].concat(),
             registries,
-            within: containing(remotes, repository),
+            within,
+            is_virtual,
         }
     }
 
@@ -140,8 +145,15 @@ impl Places {
             if let Some(at) = path.find(&root) {
                 let below = &path[at + root.len()..];
                 // A link that has its member in it.
-                let own = format!("_m/{}/", self.repository);
-                return Ok(below.strip_prefix(&own).unwrap_or(below));
+                let Some(of_member) = below.strip_prefix(MEMBER) else {
+                    return Ok(below);
+                };
+                let own = of_member.strip_prefix(&*self.repository);
+                let another =
+                    || format!("it is of another member of {name} than {}", self.repository);
+                return own
+                    .and_then(|own| own.strip_prefix('/'))
+                    .ok_or_else(another);
             }
         }
         for upstream in &self.upstreams {
@@ -168,9 +180,11 @@ impl Places {
         Url::parse(&text).is_ok_and(|url| self.below(&url) == Ok(""))
     }
 
-    /// Whether it is that of a virtual repository: what is there may be another member's.
-    pub(super) fn is_virtual(&self, text: &str) -> bool {
-        self.is_root(text) && text.contains("/api/v1/virtual/")
+    /// Whether it is that of a virtual repository that this one is in: what is there may be another member's.
+    pub(super) fn is_wider(&self, text: &str) -> bool {
+        let text = format!("{}/", text.trim_end_matches('/'));
+        let own = format!("/api/v1/virtual/{}/", self.repository);
+        self.is_root(&text) && text.contains("/api/v1/virtual/") && !text.contains(&own)
     }
 
     /// The name of an image in the repository, of one that may begin with the name of a registry.
@@ -184,7 +198,11 @@ impl Places {
         if !crate::lockfiles::is_registry(host) {
             return Ok(name);
         }
-        if self.own.iter().any(|own| authority(own) == host) {
+        if self
+            .own
+            .iter()
+            .any(|own| authority(own) == usual(own, host))
+        {
             let (first, image) = rest.split_once('/').unwrap_or((rest, ""));
             if first == self.repository && !image.is_empty() {
                 return Ok(image);
@@ -217,8 +235,11 @@ impl Places {
     }
 }
 
+/// What stands before a member's name in the paths of a virtual repository.
+pub(super) const MEMBER: &str = "_m/";
+
 /// An npm package's name may encode its slash.
-const RULES: PathRules = PathRules {
+pub(super) const RULES: PathRules = PathRules {
     encoded_scope_slash: true,
 };
 
@@ -231,7 +252,10 @@ pub(super) fn decoded_path(url: &str) -> Option<String> {
     Some(path.as_str().to_owned())
 }
 
-fn usable(path: Result<ArtifactPath, PathError>, if_root: &str) -> Result<String, Astray> {
+pub(super) fn usable(
+    path: Result<ArtifactPath, PathError>,
+    if_root: &str,
+) -> Result<String, Astray> {
     match path {
         Ok(path) if path.is_root() => Err(Astray::Unusable(if_root.to_owned())),
         Ok(path) => Ok(path.as_str().to_owned()),
@@ -257,11 +281,21 @@ fn containing(remotes: Option<&Map<String, Value>>, repository: &str) -> BTreeSe
 
 /// Whether images of a registry may begin with this host. Docker Hub has several; an index may have one of its own, one up from its registry's.
 fn is_called(registry: &Url, host: &str) -> bool {
-    let own = authority(registry);
+    let (own, host) = (authority(registry), &*usual(registry, host));
     let hub = docker_hub_hosts();
     own == host
         || own.strip_suffix(host).is_some_and(|sub| sub.ends_with('.'))
         || (hub.contains(&&*own) && hub.contains(&host))
+}
+
+/// A host in an image's name as a URL of this scheme has it: in small letters, and without the port that is understood.
+fn usual(of: &Url, host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    let port = match of.scheme() {
+        "https" => ":443",
+        _ => ":80",
+    };
+    host.strip_suffix(port).map(str::to_owned).unwrap_or(host)
 }
 
 /// What of an image's name stands in a `base_url` that is a part of a registry.
@@ -277,195 +311,5 @@ fn authority(url: &Url) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn places(upstream: &str) -> Places {
-        Places {
-            repository: "files".to_owned(),
-            own: ["http://127.0.0.1:8000/", "https://larder.example.com/"]
-                .map(|own| Url::parse(own).unwrap())
-                .to_vec(),
-            upstreams: vec![Url::parse(upstream).unwrap()],
-            registries: None,
-            within: BTreeSet::from(["all".to_owned()]),
-        }
-    }
-
-    #[test]
-    fn a_url_of_the_repository_or_of_its_upstream_is_a_path() {
-        let places = places("https://files.example.com/pool/");
-        for (url, path) in [
-            ("a/b.bin", "a/b.bin"),
-            ("/a b%20c", "a b%20c"),
-            ("a%3Fb%25c", "a?b%c"),
-            ("./a.deb", "a.deb"),
-            ("pool/./x.deb", "pool/x.deb"),
-            ("/a//c", "a/c"),
-            ("https://files.example.com/pool/a//./c", "a/c"),
-            ("http://127.0.0.1:8000/api/v1/virtual/all/x/y", "x/y"),
-            ("http://127.0.0.1:8000/api/v1/virtual/all/_m/files/x", "x"),
-            ("https://files.example.com/pool/a%20b/c", "a b/c"),
-            ("http://user:x@files.example.com:443/pool/c", "c"),
-            ("http://127.0.0.1:8000/api/v1/remote/files/x/y", "x/y"),
-            // Under another of larder's names, and behind a path.
-            (
-                "https://larder.example.com/cache/api/v1/remote/files/@a%2fb",
-                "@a/b",
-            ),
-            (
-                "http://127.0.0.1:8000/v2/files/app/manifests/1",
-                "app/manifests/1",
-            ),
-            (
-                "https://larder.example.com/v2/files/app/manifests/1",
-                "app/manifests/1",
-            ),
-        ] {
-            assert_eq!(places.path_of(url).as_deref(), Ok(path), "{url}");
-        }
-    }
-
-    #[test]
-    fn what_is_elsewhere_or_cannot_be_asked_for_is_none() {
-        let places = places("https://files.example.com/pool/");
-        for (url, word) in [
-            ("https://other.example.com/pool/c", "other.example.com"),
-            ("https://files.example.com/poolside/c", "neither"),
-            ("http://127.0.0.1:8000/api/v1/remote/other/x", "neither"),
-            ("https://files.example.com/pool/c?token=canary", "query"),
-            ("https://files.example.com/pool/", "itself"),
-            ("https://files.example.com/pool/a%2fb", "slash"),
-            ("https://files.example.com/pool/a\tb", "control"),
-            ("a\tb", "control"),
-            ("", "empty"),
-        ] {
-            let astray = places.path_of(url).expect_err(url);
-            let is_elsewhere = matches!(astray, Astray::Elsewhere(_));
-            assert_eq!(
-                is_elsewhere,
-                ["other", "neither"].iter().any(|of| word.contains(of))
-            );
-            let why = astray.why();
-            assert!(
-                why.contains(word) && !why.contains("canary"),
-                "{url}: {why}"
-            );
-        }
-        // What a lock file names is no path of a list.
-        for file in [
-            "file:f.tgz",
-            "file:///f.tgz",
-            "../f.tgz",
-            "git+ssh://files.example.com/pool/f",
-        ] {
-            let found = places.path_of_url(file);
-            assert!(
-                matches!(found, Err(Astray::Elsewhere(_))),
-                "{file}: {found:?}"
-            );
-        }
-        let tarball = places.path_of_tarball("@s%2fa/-/a-1.tgz");
-        assert_eq!(tarball.as_deref(), Ok("@s/a/-/a-1.tgz"));
-    }
-
-    #[test]
-    fn images_may_begin_with_the_names_of_larder_and_of_the_upstream() {
-        let places = places("https://registry-1.hub.example.com/");
-        for (name, image) in [
-            ("team/app", "team/app"),
-            ("app", "app"),
-            ("127.0.0.1:8000/files/team/app", "team/app"),
-            ("larder.example.com/files/team/app", "team/app"),
-            ("hub.example.com/library/app", "library/app"),
-            ("registry-1.hub.example.com/app", "app"),
-        ] {
-            assert_eq!(places.image(name), Ok(image), "{name}");
-        }
-        for name in [
-            "127.0.0.1:8000/other/app",
-            "127.0.0.1:8000/files",
-            "larder.example.com/team/app",
-            "ub.example.com/app",
-            "example.org/app",
-        ] {
-            places.image(name).expect_err(name);
-        }
-    }
-
-    #[test]
-    fn docker_hub_is_known_by_all_its_names() {
-        let hosts = docker_hub_hosts();
-        assert!(hosts.len() > 1);
-        let places = places(&format!("https://{}/", hosts[0]));
-        for host in hosts {
-            let name = format!("{host}/library/nginx");
-            assert_eq!(places.image(&name), Ok("library/nginx"));
-        }
-        places.image("hub.example.com/nginx").expect_err("another");
-    }
-
-    #[test]
-    fn the_part_of_a_registry_is_no_part_of_the_names_in_it() {
-        let places = places("http://hub.example.com:5000/v2/org/");
-        assert_eq!(places.image("hub.example.com:5000/org/tool"), Ok("tool"));
-        assert_eq!(places.image("hub.example.com:5000/org/a/b"), Ok("a/b"));
-        assert_eq!(places.image("tool"), Ok("tool"));
-        for other in [
-            "hub.example.com:5000/tool",
-            "hub.example.com:5000/organ/tool",
-        ] {
-            let why = places.image(other).expect_err(other);
-            assert!(why.contains("hub.example.com:5000/org,"), "{why}");
-        }
-    }
-
-    #[test]
-    fn images_of_the_default_repository_need_not_name_it() {
-        let mut places = places("https://hub.example.com/");
-        let registries = ["files", "other"].map(str::to_owned);
-        places.registries = Some(BTreeSet::from(registries));
-        for (name, image) in [
-            ("127.0.0.1:8000/app", "app"),
-            ("larder.example.com/team/app", "team/app"),
-            ("larder.example.com/files/team/app", "team/app"),
-        ] {
-            assert_eq!(places.image(name), Ok(image), "{name}");
-        }
-        for name in ["larder.example.com/other/app", "larder.example.com/files"] {
-            places.image(name).expect_err(name);
-        }
-    }
-
-    #[test]
-    fn a_chart_repository_is_known_by_its_address() {
-        let places = places("https://charts.example.com/stable");
-        for own in [
-            "https://charts.example.com/stable/",
-            "https://charts.example.com/stable",
-            "https://larder.example.com/api/v1/remote/files",
-            "https://larder.example.com/api/v1/virtual/all/",
-        ] {
-            assert!(places.is_root(own), "{own}");
-            assert_eq!(places.is_virtual(own), own.contains("/all"), "{own}");
-        }
-        for other in [
-            "https://charts.example.com/other",
-            "https://larder.example.com/api/v1/virtual/others",
-        ] {
-            assert!(!places.is_root(other), "{other}");
-        }
-    }
-
-    #[test]
-    fn virtual_repositories_within_each_other_have_it_too() {
-        let config = serde_json::json!({
-            "a": {"type": "remote"}, "b": {"type": "remote"},
-            "inner": {"type": "virtual", "members": ["a"]}, "outer": {"type": "virtual", "members": ["b", "inner"]},
-            "other": {"type": "virtual", "members": ["b"]},
-        });
-        let found = containing(config.as_object(), "a");
-        assert_eq!(found, BTreeSet::from(["inner", "outer"].map(str::to_owned)));
-        assert!(containing(None, "a").is_empty());
-    }
-}
+#[path = "places_tests.rs"]
+mod tests;

@@ -41,7 +41,7 @@ impl Progress {
     }
 
     /// The jobs have been made.
-    pub(super) fn begun(&mut self, jobs: &[String], err: &mut impl Write) -> Result<(), Failure> {
+    pub(super) fn begun(&mut self, jobs: &[&str], err: &mut impl Write) -> Result<(), Failure> {
         if self.is_silent || jobs.is_empty() {
             return Ok(());
         }

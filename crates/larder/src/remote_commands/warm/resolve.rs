@@ -10,6 +10,7 @@ use url::Url;
 
 use super::super::server::Server;
 use super::super::shown::{items, text};
+use super::members::path_of_link;
 use super::places::{Astray, Places, decoded_path};
 use super::read::Source;
 use super::{Failure, Plan, Unheld, place};
@@ -42,8 +43,16 @@ impl From<Astray> for Found {
 struct Asking<'a> {
     server: &'a Server,
     places: &'a Places,
-    /// Of charts, with its address; read once.
-    index: OnceCell<Result<(Url, String), String>>,
+    /// Of charts; read once.
+    index: OnceCell<Result<ChartIndex, String>>,
+}
+
+/// The index of a chart repository as clients get it.
+struct ChartIndex {
+    url: Url,
+    text: String,
+    /// Members of a virtual repository that it lacks.
+    skipped: Option<String>,
 }
 
 /// Finds the paths of all that the sources name.
@@ -299,30 +308,45 @@ async fn chart(
         );
         return Found::Elsewhere(why);
     }
-    let index = index.get_or_init(|| chart_index(server, &places.repository));
-    let (url, index) = match index.await {
+    let index = index.get_or_init(|| chart_index(server, places));
+    let index = match index.await {
         Ok(index) => index,
         Err(why) => return Found::Missing(why.clone()),
     };
-    let addresses = match chart_addresses(index, name, version) {
+    let addresses = match chart_addresses(&index.text, name, version) {
         Ok(addresses) => addresses,
         Err(unreadable) => return Found::Missing(format!("index.yaml: {}", unreadable.message)),
     };
     if addresses.is_empty() {
-        let why = format!("the upstream's index has no {name} {version}");
-        return if places.is_virtual(repository) {
+        let whose = match &index.skipped {
+            Some(skipped) => &*format!("the merged index, which lacks {skipped} just now,"),
+            None if places.is_virtual => "the merged index",
+            None => "the upstream's index",
+        };
+        let why = format!("{whose} has no {name} {version}");
+        return if places.is_wider(repository) {
             Found::Elsewhere(format!("{why}, which may be another member's"))
         } else {
             Found::Missing(why)
         };
     }
+    at_addresses(places, &index.url, addresses)
+}
+
+/// The paths that links of an index at this address mean.
+fn at_addresses(places: &Places, index: &Url, addresses: Vec<String>) -> Found {
     let (mut paths, mut missing) = (Vec::new(), None);
     for address in addresses {
-        let address = match url.join(&address) {
+        let address = match index.join(&address) {
             Ok(whole) if !address.contains(char::is_control) => whole.into(),
             _ => address,
         };
-        match places.path_of_url(&address) {
+        let path = if places.is_virtual {
+            path_of_link(&address)
+        } else {
+            places.path_of_url(&address)
+        };
+        match path {
             Ok(path) => paths.push(path),
             Err(astray) => missing = Some(astray.why()),
         }
@@ -333,19 +357,28 @@ async fn chart(
     }
 }
 
-/// The index of a chart repository as clients get it: its links lead to what larder fetches for them.
-async fn chart_index(server: &Server, repository: &str) -> Result<(Url, String), String> {
-    let url = server.url(&["api", "v1", "remote", repository, "index.yaml"], &[]);
+/// Its links lead to what larder fetches for clients.
+async fn chart_index(server: &Server, places: &Places) -> Result<ChartIndex, String> {
+    let kind = if places.is_virtual {
+        "virtual"
+    } else {
+        "remote"
+    };
+    let path = ["api", "v1", kind, &places.repository, "index.yaml"];
+    let url = server.url(&path, &[]);
     let read = async {
         let answer = server.send("GET", url.clone(), &[], None).await?;
         match answer.status() {
-            200 => Ok(answer.whole().await?),
+            200 => {
+                let skipped = answer.header("x-larder-skipped").map(str::to_owned);
+                Ok((answer.whole().await?, skipped))
+            }
             _ => Err(server.refusal(answer).await),
         }
     };
-    let bytes = read.await.map_err(|Failure(_, message)| message)?;
+    let (bytes, skipped) = read.await.map_err(|Failure(_, message)| message)?;
     let text = String::from_utf8(bytes).map_err(|_| "index.yaml is not in UTF-8".to_owned())?;
-    Ok((url, text))
+    Ok(ChartIndex { url, text, skipped })
 }
 
 #[cfg(test)]
