@@ -248,16 +248,30 @@ impl Documents {
         larder_upstream::spawn(async move { engine.named_by_generation(&document, &record).await });
     }
 
-    /// What the files of a held generation name.
+    /// What the files of a held generation name. One that is not what its head states is of another: an import brings them page by page.
     pub(crate) async fn named_by_generation(
         self: &Arc<Self>,
         wanted: &Arc<Target>,
         record: &Arc<ArtifactRecord>,
     ) -> Vec<Arc<ClaimTable>> {
-        match self.claim_table(wanted, record).await {
-            Ok(table) => self.nested_tables(wanted, &table).await,
-            Err(_) => Vec::new(),
+        let Ok(table) = self.claim_table(wanted, record).await else {
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for path in names_of_documents(wanted, &table) {
+            let Some((file, held)) = self.held_file(wanted, path).await else {
+                continue;
+            };
+            let stated = table.find(path).and_then(|claim| claim.stated());
+            let is_another = match stated {
+                Some(stated) => self.is_held_otherwise(wanted, &file.key, &stated).await,
+                None => false,
+            };
+            if !is_another {
+                tables.extend(self.claim_table(&file, &held).await.ok());
+            }
         }
+        tables
     }
 
     /// The claims of a document's predecessor and of its other variants, as far as they are held.

@@ -127,3 +127,50 @@ async fn files_that_a_newer_index_contradicts_come_in_and_are_not_served() {
     run(&target, &["import", text(&path)]).await.ended(0);
     has(&target, &now).await;
 }
+
+/// The list of an RPM repository's packages is the last of one page of an import, and the index that states it the first of the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_comes_a_page_after_its_list_is_the_list_s() {
+    let origin = Origin::start().await;
+    let config = format!("remotes:\n{}", entry("rpm", "rpm", &origin, ""));
+    let (target, source) = (
+        TestLarder::start(&config).await,
+        TestLarder::start(&config).await,
+    );
+    let of = |larder: &TestLarder, path: &str| larder.artifact("rpm", path);
+    rpm::publish_plainly(&origin, "", 0, "the package of before");
+    for path in [rpm::INDEX, rpm::PACKAGE] {
+        assert_eq!(target.hit(&of(&target, path)).await.status, 200, "{path}");
+    }
+    target.until_idle().await;
+    rpm::publish_plainly(&origin, "", 1, "the package of now");
+    assert_eq!(source.hit(&of(&source, rpm::INDEX)).await.status, 200);
+    source.until_idle().await;
+    let held = listed(&source).await.into_iter();
+    let before = held.filter(|(_, path)| &**path < rpm::INDEX).count();
+    for number in before..100 {
+        let path = format!("Packages/filler-{number:03}.rpm");
+        origin.put(&format!("/{path}"), Resource::new(path.clone()));
+        assert_eq!(get(&of(&source, &path)).await.status, 200, "{path}");
+    }
+    source.until_idle().await;
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("a.tar");
+    run(&source, &["export", text(&path)]).await.ended(0);
+    let archived = std::fs::read(&path).expect("the archive");
+    let archived = String::from_utf8_lossy(&archived);
+    let (first, second) = archived
+        .split_once("records/rpm/000001.json")
+        .expect("two pages");
+    assert!(first.contains("primary.xml.gz") && !first.contains("\"repodata/repomd.xml\""));
+    assert!(second.contains("repodata/repomd.xml"));
+    run(&target, &["import", text(&path)]).await.ended(0);
+    let held = listed(&target).await;
+    let key = ("rpm".to_owned(), rpm::PACKAGE.to_owned());
+    assert!(!held.contains(&key), "it is held beside that index");
+    let file = get(&of(&target, rpm::PACKAGE)).await;
+    assert_eq!(
+        (file.status, file.text()),
+        (200, "the package of now".to_owned())
+    );
+}

@@ -71,7 +71,7 @@ async fn an_archive_is_a_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_for_those_who_may_change_state() {
-    let larder = Setup::new("remotes:\n  own: { type: local }\n")
+    let larder = Setup::new("remotes:\n  own: { type: local }\n  more: { type: local }\n")
         .env("LARDER_ADMIN_TOKEN", "canary-token")
         .start()
         .await;
@@ -91,7 +91,19 @@ async fn it_is_for_those_who_may_change_state() {
     let path = home.path().join("a.tar");
     let refused = run(&larder, &["export", text(&path)]).await.ended(1);
     assert!(refused.err.contains("LARDER_TOKEN"), "{refused:?}");
-    let mut allowed = command(&larder, &["export", text(&path)]);
+    // Before a long archive is read.
+    let damaged = home.path().join("damaged.tar");
+    std::fs::write(&damaged, "no archive").expect("a file");
+    let refused = run(&larder, &["import", text(&damaged)]).await.ended(1);
+    assert!(
+        refused.err.contains("LARDER_TOKEN") && !refused.err.contains("verifying"),
+        "{refused:?}"
+    );
+    let checked = ["import", "--check", text(&damaged)];
+    let checked = run(&larder, &checked).await.ended(1);
+    assert!(checked.err.contains("is no archive"), "{checked:?}");
+    // What was refused had listed nothing that would have to be gone on with.
+    let mut allowed = command(&larder, &["export", text(&path), "--repository", "own"]);
     allowed.env("LARDER_TOKEN", "canary-token");
     let output = tokio::task::spawn_blocking(move || allowed.output()).await;
     let output = output.expect("a task").expect("the larder program");

@@ -19,6 +19,19 @@ pub(crate) fn publish_package(origin: &Origin, root: &str, revision: u64, body: 
     generation.publish(origin, root, None);
 }
 
+/// The same, with metadata whose names do not say what it is.
+pub(crate) fn publish_plainly(origin: &Origin, root: &str, revision: u64, body: &str) {
+    let style = repo::Style {
+        unique: false,
+        ..repo::Style::revision(revision)
+    };
+    let generation = repo::generation(style, &[(PACKAGE, body)]);
+    generation.publish(origin, root, None);
+}
+
+/// The path of the index.
+pub(crate) const INDEX: &str = repo::MASTER;
+
 /// Publishes a repository below `root`; gives the paths that a client asks for.
 pub(crate) fn publish(origin: &Origin, root: &str) -> Vec<String> {
     let packages = [

@@ -36,6 +36,9 @@ pub(in super::super) async fn import(
     no_pipe(&flags.file)?;
     let mut progress = Progress::new();
     let wanted = flags.sha256.as_deref().map(digest).transpose()?;
+    if !flags.check && flags.file.exists() {
+        may_import(server).await?;
+    }
     let archive = verify(&flags.file, &mut progress).await?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != archive.sha256) {
         return Err(Failure::failed(format!(
@@ -60,6 +63,19 @@ pub(in super::super) async fn import(
     }
     drop(progress);
     import.tell(flags.check, out)
+}
+
+/// Whether this larder lets the command import, asked before a long archive is read. It is asked for the blob of nothing.
+async fn may_import(server: &Server) -> Result<(), Failure> {
+    let name = larder_core::sha256(b"").to_string();
+    let url = server.url(&["api", "v1", "blobs", &name], &[("size", "0")]);
+    let answer = server.send("HEAD", url.clone(), &[], None).await?;
+    if !matches!(answer.status(), 401 | 403) {
+        return Ok(());
+    }
+    // The answer to HEAD has no words.
+    let answer = server.send("GET", url, &[], None).await?;
+    Err(server.refusal(answer).await)
 }
 
 fn digest(text: &str) -> Result<Digest, Failure> {

@@ -52,7 +52,8 @@ impl Listed {
     fn add_blob(&mut self, digest: Digest, size: u64) {
         if self.blobs.insert(digest, size).is_none() {
             self.contents.blobs += 1;
-            self.contents.bytes += size;
+            // What an archive says of sizes may be anything.
+            self.contents.bytes = self.contents.bytes.saturating_add(size);
         }
     }
 }
@@ -108,7 +109,9 @@ pub(super) async fn open(
             "{path} is there, and no archive that was begun: delete it, or name another file"
         )));
     }
-    if let Some(other) = found.head.filter(|found| !is_same(found, head)) {
+    // Without a whole list there is nothing to go on with.
+    let begun = found.head.filter(|_| found.is_listed);
+    if let Some(other) = begun.filter(|found| !is_same(found, head)) {
         let names: Vec<&str> = other.repositories.iter().map(|own| &*own.name).collect();
         return Err(Failure::failed(format!(
             "{} was begun with other repositories ({}), or by another version: go on with these, or delete it",
