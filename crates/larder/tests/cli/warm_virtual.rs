@@ -13,10 +13,11 @@ async fn charts(of: &str, charts: &[(&str, &str)]) -> Origin {
     let mut index = "apiVersion: v1\nentries:\n".to_owned();
     for (name, version) in charts {
         let body = format!("{name} of {of}");
-        index += &format!(
-            "  {name}:\n  - apiVersion: v2\n    digest: {}\n    name: {name}\n    version: {version}\n    urls: [{name}-{version}.tgz]\n",
-            sha256(body.as_bytes()).to_hex()
+        let digest = sha256(body.as_bytes()).to_hex();
+        let more = format!(
+            "  {name}:\n  - apiVersion: v2\n    digest: {digest}\n    name: {name}\n    version: {version}\n    urls: [{name}-{version}.tgz]\n"
         );
+        index.push_str(&more);
         origin.put(&format!("/{name}-{version}.tgz"), Resource::new(body));
     }
     origin.put("/index.yaml", Resource::new(index));
