@@ -15,7 +15,7 @@ async fn a_reload_that_fails() {
         body: Cannot("no client asked for it: the old configuration goes on serving"),
         reason: Cannot("no client asked for it: the old configuration goes on serving"),
         log: Says(&["\"level\":\"ERROR\"", "larder.yaml:4", "base_ulr"]),
-        health: Says(&["reload: ", "\"ok\":false", "\"larder.yaml:2: ", "base_url"]),
+        health: Says(&["reload: ", "\"ok\":false", "\"larder.yaml:4: ", "base_ulr"]),
         metrics: Says(&["larder_config_reload_success 0"]),
     };
     let origin = Origin::start().await;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -610,8 +611,17 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
         .collect()
 }
 
+/// A file with a name, as a store's files have: one without is taken for deleted.
 pub(crate) fn file_of(bytes: &[u8]) -> Arc<File> {
-    let mut file = tempfile::tempfile().unwrap();
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(folder).unwrap();
+    // The next run takes the same names.
+    let path = folder.join(format!("http-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    let _ = std::fs::remove_file(&path);
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
+    let mut file = options.open(path).unwrap();
     file.write_all(bytes).unwrap();
     Arc::new(file)
 }
