@@ -489,23 +489,27 @@ async fn hazard_l3_publish_while_another_process_collects(place: Place) {
     let (meta, blobs) = process(&place).await;
     let future = SystemClock.now().plus(GRACE);
     let stop = Arc::new(AtomicBool::new(false));
+    let deleted = Arc::new(AtomicU64::new(0));
     let collecting = tokio::spawn({
         let stop = Arc::clone(&stop);
+        let deleted = Arc::clone(&deleted);
         async move {
-            let mut deleted = 0;
             while !stop.load(Ordering::SeqCst) {
                 let report = collector.collect(future, Duration::ZERO, &its_blobs).await;
                 let report = report.unwrap();
-                deleted += report.blobs_deleted + report.orphans_deleted;
+                let more = report.blobs_deleted + report.orphans_deleted;
+                deleted.fetch_add(more, Ordering::SeqCst);
             }
-            deleted
         }
     });
     let writers: Vec<_> = (0..3_u64)
         .map(|writer| {
             let (meta, blobs) = (meta.clone(), Arc::clone(&blobs));
+            let deleted = Arc::clone(&deleted);
             tokio::spawn(async move {
-                for round in 0..120_u64 {
+                // On a busy machine the collector gets its turn late.
+                let is_enough = |round| round >= 120 && deleted.load(Ordering::SeqCst) > 5;
+                for round in (0..10_000_u64).take_while(|round| !is_enough(*round)) {
                     let bytes = [(support::random() % 4) as u8; 100];
                     let mine = key("r", &format!("{writer}"));
                     let info = blobs.put_bytes(&bytes).await.unwrap();
@@ -528,7 +532,8 @@ async fn hazard_l3_publish_while_another_process_collects(place: Place) {
         writer.await.unwrap();
     }
     stop.store(true, Ordering::SeqCst);
-    let deleted = collecting.await.unwrap();
+    collecting.await.unwrap();
+    let deleted = deleted.load(Ordering::SeqCst);
     println!("{deleted} blobs deleted meanwhile");
     assert!(
         deleted > 5,
