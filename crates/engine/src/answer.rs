@@ -103,7 +103,7 @@ pub struct HotTicket {
     pub(crate) epoch: Arc<std::sync::atomic::AtomicU64>,
     pub(crate) epoch_value: u64,
     /// Further repositories that the answer depends on: a virtual one's members.
-    pub(crate) others: Vec<Other>,
+    pub(crate) others: Vec<Dependency>,
     /// When the copy stops being fresh; `None` = never.
     pub fresh_until: Option<UnixMillis>,
     /// When it is to be found out anew whose the copy is, or what may be said of it; `None` = never. Clients are not told.
@@ -118,13 +118,25 @@ pub struct HotTicket {
     pub(crate) used: Option<Arc<Use>>,
 }
 
-/// A further repository that an answer depends on.
+/// A repository that an answer depends on, beside that of its own copy.
 #[derive(Debug, Clone)]
-pub(crate) struct Other {
+pub(crate) struct Dependency {
+    /// Its epoch counter, and the value when the answer was made.
     pub(crate) epoch: Arc<std::sync::atomic::AtomicU64>,
     pub(crate) epoch_value: u64,
     /// The use of its record that is in the answer.
     pub(crate) used: Option<Arc<Use>>,
+}
+
+impl Dependency {
+    /// Whether nothing has changed there since.
+    pub(crate) fn holds(&self) -> bool {
+        is_at(&self.epoch, self.epoch_value)
+    }
+}
+
+fn is_at(epoch: &std::sync::atomic::AtomicU64, value: u64) -> bool {
+    epoch.load(std::sync::atomic::Ordering::Acquire) == value
 }
 
 /// Stored bytes that can be opened again, and where that is counted.
@@ -180,14 +192,8 @@ impl HotTicket {
 
     /// Whether the answer may still be given at `now`: no flush, replacement, eviction or reload since, and still fresh.
     pub fn is_good(&self, now: UnixMillis) -> bool {
-        let holds = |epoch: &std::sync::atomic::AtomicU64, value: u64| {
-            epoch.load(std::sync::atomic::Ordering::Acquire) == value
-        };
-        holds(&self.epoch, self.epoch_value)
-            && self
-                .others
-                .iter()
-                .all(|other| holds(&other.epoch, other.epoch_value))
+        is_at(&self.epoch, self.epoch_value)
+            && self.others.iter().all(Dependency::holds)
             && self.fresh_until.is_none_or(|until| now < until)
             && self.whose_until.is_none_or(|until| now < until)
             && self.used.as_ref().is_none_or(|used| !used.is_gone())

@@ -1,7 +1,5 @@
 //! What a merged document is made of, what it is named by, and how long it holds.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use larder_core::{CacheStatus, Digest, INCOMPLETE, RepositoryName, Source, UnixMillis};
@@ -9,7 +7,7 @@ use larder_formats::{Format, LinkBase};
 
 use super::given::{Contribution, Given, earlier};
 use super::tree::Place;
-use crate::catalog::Use;
+use crate::answer::Dependency;
 use crate::document::named::{Named, source_urls};
 use crate::policy::visibility::Visibility;
 
@@ -18,9 +16,6 @@ const HELD_STEP: Duration = Duration::from_mins(10);
 
 /// A date is told as `Last-Modified` this long after it only: by then the other replicas serve this body, too.
 const SETTLED: Duration = Duration::from_secs(3);
-
-/// A repository's epoch, as it was when something was made.
-pub(super) type Epoch = (Arc<AtomicU64>, u64);
 
 /// What a merged document is made of, and how long it holds. Keeps no file open, and no document in memory.
 #[derive(Debug)]
@@ -43,10 +38,8 @@ pub(super) struct Assembled {
     pub(super) served_since: UnixMillis,
     /// The second that stands for that: no two bodies have the same, and no other was sent with it as its `Date`.
     dated: UnixMillis,
-    /// Of the virtual repository and of all members.
-    pub(super) epochs: Vec<Epoch>,
-    /// Of each member's document that is in it: whoever reads it uses them.
-    pub(super) uses: Vec<Option<Arc<Use>>>,
+    /// The virtual repository first, and all members with their documents: whoever reads it uses them.
+    pub(super) depends_on: Vec<Dependency>,
     /// How it came about.
     pub(super) status: CacheStatus,
     pub(super) source: Source,
@@ -64,7 +57,7 @@ impl Assembled {
     pub(super) fn new(
         given: &[Given],
         root: &Place,
-        (epochs, uses): (Vec<Epoch>, Vec<Option<Arc<Use>>>),
+        depends_on: Vec<Dependency>,
         now: UnixMillis,
     ) -> Self {
         let (mut parts, mut skipped) = (Vec::new(), Vec::new());
@@ -106,8 +99,7 @@ impl Assembled {
             contacted_at,
             served_since: now,
             dated: second_after(now),
-            epochs,
-            uses,
+            depends_on,
             status,
             source,
         }
@@ -145,15 +137,12 @@ impl Assembled {
     /// Whether it still holds: no member has another document, and none has expired.
     pub(super) fn is_good(&self, now: UnixMillis) -> bool {
         self.fresh_until.is_none_or(|until| now < until)
-            && self
-                .epochs
-                .iter()
-                .all(|(epoch, value)| epoch.load(std::sync::atomic::Ordering::Acquire) == *value)
+            && self.depends_on.iter().all(Dependency::holds)
     }
 
     /// It is asked for at `now`.
     pub(super) fn touch(&self, now: UnixMillis) {
-        let uses = self.uses.iter().flatten();
+        let uses = self.depends_on.iter().filter_map(|one| one.used.as_ref());
         uses.for_each(|used| used.touch(now));
     }
 
@@ -203,8 +192,7 @@ impl Assembled {
         };
         512 + self.shape.len()
             + self.parts.iter().map(of_part).sum::<usize>()
-            + self.epochs.len() * 16
-            + self.uses.len() * 8
+            + self.depends_on.len() * size_of::<Dependency>()
     }
 }
 

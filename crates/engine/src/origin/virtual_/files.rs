@@ -1,7 +1,6 @@
 //! Files below a virtual repository: whose they are, and their answers.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -9,12 +8,11 @@ use futures_util::stream::FuturesOrdered;
 use http::Method;
 use larder_core::{ArtifactPath, Fault, FaultKind, INCOMPLETE, RepositoryKind, UnixMillis};
 
-use super::assembled::Epoch;
 use super::given::{Contribution, Leaf, earlier};
 use super::members;
 use super::reading::{Reading, check_rules, denier, index_of_files, member_and_path};
 use super::whose::{FileName, Names, Whose, names_in, packages};
-use crate::answer::{Answer, Other};
+use crate::answer::Answer;
 use crate::claim::StoredClaim;
 use crate::document::load::DocumentSource;
 use crate::fault::internal;
@@ -201,7 +199,7 @@ impl Reading<'_> {
         };
         let mut answer = Box::pin(self.port.answer_member(request)).await?;
         if let Some(hot) = &mut answer.hot {
-            hot.others.extend(self.epochs.iter().map(other_of));
+            hot.others.extend(self.depends_on.iter().cloned());
             hot.whose_until = earlier(hot.whose_until, until);
         }
         Ok(answer)
@@ -217,12 +215,4 @@ fn is_absence(fault: &Fault) -> bool {
             | FaultKind::Upstream(404 | 410)
             | FaultKind::NotImplemented
     )
-}
-
-fn other_of((epoch, value): &Epoch) -> Other {
-    Other {
-        epoch: Arc::clone(epoch),
-        epoch_value: *value,
-        used: None,
-    }
 }

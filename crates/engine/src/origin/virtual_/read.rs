@@ -16,7 +16,7 @@ use super::reading::{MEMBER, Reading, check_rules};
 use super::state::{Answering, Virtual};
 use super::tree::{Place, take_apart};
 use super::{members, merge};
-use crate::answer::{Answer, Freshness, HotTicket, Other, Representation};
+use crate::answer::{Answer, Freshness, HotTicket, Representation};
 use crate::causes::warn_once;
 use crate::counters::count;
 use crate::document::derive::ForClient;
@@ -52,8 +52,8 @@ pub(super) async fn serve(
     let path = ArtifactPath::parse(request.raw_path, format.profile().path_rules)
         .map_err(|error| named(path_fault(error)))?;
     let (root, leaves) = take_apart(&engine.registry.load(), owner);
-    let mut epochs = vec![engine.epoch_of(owner)];
-    epochs.extend(leaves.iter().map(|leaf| engine.epoch_of(&leaf.entry)));
+    let mut depends_on = vec![engine.dependency_on(owner)];
+    depends_on.extend(leaves.iter().map(|leaf| engine.dependency_on(&leaf.entry)));
     let reading = Reading {
         engine,
         port,
@@ -62,7 +62,7 @@ pub(super) async fn serve(
         request,
         leaves,
         root,
-        epochs,
+        depends_on,
     };
     if path.as_str().starts_with(MEMBER) {
         return reading.of_member(&path).await;
@@ -137,11 +137,12 @@ impl Reading<'_> {
     }
 
     fn assembled(&self, given: &[Given], root: &Place) -> Assembled {
-        let uses = given.iter().map(|one| {
-            let document = one.document.as_ref().ok()?;
-            Some(self.engine.catalog.used(&document.wanted.key))
-        });
-        let depends_on = (self.epochs.clone(), uses.collect());
+        let mut depends_on = self.depends_on.clone();
+        // One was given by each member.
+        for (one, given) in depends_on.iter_mut().skip(1).zip(given) {
+            let document = given.document.as_ref().ok();
+            one.used = document.map(|document| self.engine.catalog.used(&document.wanted.key));
+        }
         Assembled::new(given, root, depends_on, self.engine.now())
     }
 
@@ -333,18 +334,12 @@ struct Told<'a> {
 }
 
 fn ticket(assembled: &Assembled, now: UnixMillis) -> Option<HotTicket> {
-    let (first, members) = assembled.epochs.split_first()?;
-    let others = members.iter().zip(&assembled.uses);
-    let others = others.map(|((epoch, value), used)| Other {
-        epoch: Arc::clone(epoch),
-        epoch_value: *value,
-        used: used.clone(),
-    });
+    let (first, members) = assembled.depends_on.split_first()?;
     let settled = assembled.is_settled_at();
     Some(HotTicket {
-        epoch: Arc::clone(&first.0),
-        epoch_value: first.1,
-        others: others.collect(),
+        epoch: Arc::clone(&first.epoch),
+        epoch_value: first.epoch_value,
+        others: members.to_vec(),
         fresh_until: assembled.fresh_until,
         // An answer without its date is given until the date may be told.
         whose_until: (now < settled).then_some(settled),

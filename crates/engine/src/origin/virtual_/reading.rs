@@ -7,10 +7,10 @@ use larder_core::{
 };
 use larder_formats::Format;
 
-use super::assembled::Epoch;
 use super::given::{self, Given, Leaf};
 use super::state::{Answering, Virtual};
 use super::tree::Place;
+use crate::answer::Dependency;
 use crate::policy::admission::classify;
 use crate::policy::denied;
 use crate::policy::ruling::judge;
@@ -38,8 +38,8 @@ pub(super) struct Reading<'e> {
     pub(super) leaves: Vec<Leaf>,
     /// The members as they stand within each other.
     pub(super) root: Place,
-    /// Read before anything else is: what changes meanwhile voids the answer.
-    pub(super) epochs: Vec<Epoch>,
+    /// The virtual repository first, then each of `leaves`. Read before anything else is: what changes meanwhile voids the answer.
+    pub(super) depends_on: Vec<Dependency>,
 }
 
 impl Reading<'_> {

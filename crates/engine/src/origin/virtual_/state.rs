@@ -9,8 +9,9 @@ use larder_core::{Clock, Fault, UnixMillis};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::assembled::{Assembled, Epoch};
+use super::assembled::Assembled;
 use crate::answer::Answer;
+use crate::answer::Dependency;
 use crate::catalog::Catalog;
 use crate::document::Documents;
 use crate::origin::remote::Remote;
@@ -69,9 +70,14 @@ impl Virtual {
         self.clock.now()
     }
 
-    pub(super) fn epoch_of(&self, entry: &RepositoryState) -> Epoch {
+    /// What depends on a repository as it is now, and on no record of it yet.
+    pub(super) fn dependency_on(&self, entry: &RepositoryState) -> Dependency {
         let epoch = self.catalog.epoch(entry);
-        (epoch.shared, epoch.value)
+        Dependency {
+            epoch: epoch.shared,
+            epoch_value: epoch.value,
+            used: None,
+        }
     }
 }
 
