@@ -8,8 +8,8 @@ use larder_core::{
 use url::Url;
 
 use crate::{
-    Format, LinkBase, LinkKey, Links, Naming, NamingDocuments, Operation, Read, RequestParts,
-    SourceSpec,
+    Document, Format, LinkBase, LinkKey, Links, Naming, NamingDocuments, Operation, Read,
+    RequestParts, SourceSpec,
 };
 
 /// A remote repository with nothing set but its root.
@@ -26,6 +26,18 @@ pub(crate) fn remote(name: &str, package: PackageType, base_url: &str) -> Reposi
         authoritative: false,
         reserved: larder_core::ReservedNames::default(),
         rules_epoch: 0,
+    }
+}
+
+/// What an upstream sent of a path, without a word of what it is.
+pub(crate) fn document<'d>(body: &'d [u8], url: &'d Url, key_path: &'d str) -> Document<'d> {
+    Document {
+        body,
+        content_type: "",
+        url,
+        key_path,
+        variant: "",
+        memo: None,
     }
 }
 

@@ -63,14 +63,7 @@ mod tests {
     fn told(key_path: &str, body: &[u8], name: &str) -> Vec<(String, String, Option<i64>)> {
         let url = Url::parse("https://example.com/alpine/index").unwrap();
         let repository = remote("alpine", PackageType::Alpine, "https://example.com/alpine/");
-        let document = Document {
-            body,
-            content_type: "",
-            url: &url,
-            key_path,
-            variant: "",
-            memo: None,
-        };
+        let document = crate::testing::document(body, &url, key_path);
         let told = Alpine.releases(&document, name, &links(&repository));
         let releases = told.unwrap().unwrap().releases.into_iter();
         let at = |at: UnixMillis| at.0;

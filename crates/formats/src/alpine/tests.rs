@@ -35,14 +35,7 @@ fn claims(body: &[u8], key_path: &str) -> Result<Vec<Claim>, Malformed> {
         .unwrap()
         .join(key_path)
         .unwrap();
-    let document = Document {
-        body,
-        content_type: "",
-        url: &url,
-        key_path,
-        variant: "",
-        memo: None,
-    };
+    let document = crate::testing::document(body, &url, key_path);
     let verdict = Alpine.check(&repository, &document, &crate::Meter::default());
     let mut all = Vec::new();
     let claimed = Alpine.claims(&document, &links(&repository), &mut |claim| all.push(claim));

@@ -273,14 +273,7 @@ mod tests {
             ("_ext/index.yaml", None),
         ] {
             let links = links(&repository).asked_with(query);
-            let document = Document {
-                body: b"",
-                content_type: "",
-                url: &url,
-                key_path,
-                variant: "",
-                memo: None,
-            };
+            let document = crate::testing::document(b"", &url, key_path);
             let resolver = Resolver::new(&document, &links);
             for reference in [
                 "x.tgz",

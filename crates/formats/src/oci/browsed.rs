@@ -233,14 +233,7 @@ mod tests {
 
     fn manifest(body: &str, most: usize) -> Manifest {
         let url = Url::parse("https://registry.example.com/v2/a/b/manifests/1").unwrap();
-        let document = Document {
-            body: body.as_bytes(),
-            content_type: "",
-            url: &url,
-            key_path: "a/b/manifests/1",
-            variant: "",
-            memo: None,
-        };
+        let document = crate::testing::document(body.as_bytes(), &url, "a/b/manifests/1");
         Oci.manifest(&document, most).unwrap().unwrap()
     }
 

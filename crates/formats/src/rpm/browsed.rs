@@ -106,14 +106,7 @@ mod tests {
         let url = Url::parse("https://mirror.example.com/os/repodata/primary.xml").unwrap();
         let repository = remote("rpms", PackageType::Rpm, "https://mirror.example.com/");
         let told = |key_path: &str, name: &str| {
-            let document = Document {
-                body,
-                content_type: "",
-                url: &url,
-                key_path,
-                variant: "",
-                memo: None,
-            };
+            let document = crate::testing::document(body, &url, key_path);
             let told = Rpm.releases(&document, name, &links(&repository));
             told.unwrap().map(|told| told.releases)
         };

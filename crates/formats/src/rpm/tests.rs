@@ -20,14 +20,7 @@ fn mirror() -> Repository {
 
 fn claims_of(key_path: &str, url: &str, body: &[u8]) -> Result<Vec<Claim>, Malformed> {
     let (repository, url) = (mirror(), Url::parse(url).unwrap());
-    let document = Document {
-        body,
-        content_type: "",
-        url: &url,
-        key_path,
-        variant: "",
-        memo: None,
-    };
+    let document = crate::testing::document(body, &url, key_path);
     let mut claims = Vec::new();
     Rpm.claims(&document, &links(&repository), &mut |claim| {
         claims.push(claim);
@@ -48,14 +41,7 @@ fn check(body: &[u8]) -> Result<(), Malformed> {
     let url = Url::parse("https://mirror.example.com/pub/el9/repodata/repomd.xml").unwrap();
     Rpm.check(
         &mirror(),
-        &Document {
-            body,
-            content_type: "",
-            url: &url,
-            key_path: MASTER,
-            variant: "",
-            memo: None,
-        },
+        &crate::testing::document(body, &url, MASTER),
         &crate::Meter::default(),
     )
 }

@@ -61,14 +61,7 @@ fn merged(members: &[Member<'_>]) -> Result<Merged, MergeFault> {
         .iter()
         .enumerate()
         .map(|(at, member)| MergeMember {
-            document: Document {
-                body: member.body.as_bytes(),
-                content_type: "",
-                url: &urls[at],
-                key_path: "index.yaml",
-                variant: "",
-                memo: None,
-            },
+            document: crate::testing::document(member.body.as_bytes(), &urls[at], "index.yaml"),
             links: &links[at],
             is_anothers: member.is_anothers,
             is_held: member
